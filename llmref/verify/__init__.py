@@ -1,0 +1,39 @@
+"""Executed checks of stated results: each names its result and rejects named mistakes.
+
+A check passes only if the claim holds *and* every `wrong` variant is rejected by the very same
+test; anything else raises a `VerificationError` that names the result. Leaves out: finding proofs.
+A check shows what was really compared, on an instance; the page proves the general statement.
+"""
+
+from llmref.verify.check import Check
+from llmref.verify.enumerated import exact
+from llmref.verify.errors import (
+    CheckFailedError,
+    MissingWrongVariantError,
+    NotANumberError,
+    ResultIdError,
+    ShapeMismatchError,
+    UndecidedError,
+    VerificationError,
+    WrongVariantPassedError,
+)
+from llmref.verify.sampled import bound, gradient, monte_carlo, numeric
+from llmref.verify.symbolic import identity
+
+__all__ = [
+    "Check",
+    "CheckFailedError",
+    "MissingWrongVariantError",
+    "NotANumberError",
+    "ResultIdError",
+    "ShapeMismatchError",
+    "UndecidedError",
+    "VerificationError",
+    "WrongVariantPassedError",
+    "bound",
+    "exact",
+    "gradient",
+    "identity",
+    "monte_carlo",
+    "numeric",
+]

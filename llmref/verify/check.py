@@ -1,0 +1,111 @@
+"""The object that a passed check returns: it shows itself, and carries a record for the site."""
+
+import html
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmref.verify.errors import (
+    MissingWrongVariantError,
+    NotANumberError,
+    ResultIdError,
+    WrongVariantPassedError,
+)
+
+MIME_TYPE = "application/vnd.llmref.check+json"
+ID_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One passed check.
+
+    `figure` is what was measured on the claim ('largest error 2.2e-16, allowed 1e-12'); `rejected`
+    maps each wrong variant to what the same measurement gave for it. `equation` is the LaTeX of the
+    equation that was compared, empty where numbers were.
+    """
+
+    result: str
+    kind: str
+    figure: str
+    cases: int
+    rejected: Mapping[str, str]
+    equation: str = ""
+    note: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """The check as plain JSON data."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        mistakes = "; ".join(f"{name}: {seen}" for name, seen in self.rejected.items())
+        note = f" [{self.note}]" if self.note else ""
+        return f"{self.result} ({self.kind}): {self.figure}{note}. Rejected: {mistakes}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<li>{html.escape(name)}: {html.escape(seen)}</li>"
+            for name, seen in self.rejected.items()
+        )
+        equation = f"<p>$${html.escape(self.equation)}$$</p>" if self.equation else ""
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        return (
+            f"<details><summary>&#10003; <code>{self.result}</code> {self.kind}: "
+            f"{html.escape(self.figure)}</summary>{note}{equation}"
+            f"<p>Mistakes rejected:</p><ul>{rows}</ul></details>"
+        )
+
+    def _repr_latex_(self) -> str | None:
+        return f"$\\displaystyle {self.equation}$" if self.equation else None
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        bundle = {"text/plain": repr(self), "text/html": self._repr_html_()}
+        if latex := self._repr_latex_():
+            bundle["text/latex"] = latex
+        return {**bundle, MIME_TYPE: self.record()}
+
+
+def require_known(result: str) -> None:
+    """Raise `ResultIdError` unless `result` is well formed and, while the site is built, published.
+
+    The site names its list of published ids in the environment; elsewhere (a downloaded notebook)
+    only the form can be checked.
+    """
+    if not isinstance(result, str) or not ID_PATTERN.fullmatch(result):
+        raise ResultIdError(str(result), "a result id is kebab-case and starts with its topic")
+    published = os.environ.get("LLMREF_RESULT_IDS")
+    if published and result not in published_ids(Path(published)):
+        raise ResultIdError(result, "no published result has this id (docs/result-ids.txt)")
+
+
+def published_ids(path: Path) -> set[str]:
+    """Read a list of ids: one line 'id version' each, comments start with '#'."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return {line.split()[0] for line in lines if line.strip() and not line.startswith("#")}
+
+
+def reject_all(
+    result: str, wrong: Mapping[str, Any], test: Callable[[Any], tuple[bool, str]]
+) -> dict[str, str]:
+    """Run `test` on every wrong variant and return what it measured.
+
+    A NaN rejects a variant as surely as a large error does; any other error is the author's.
+    """
+    if not wrong:
+        raise MissingWrongVariantError(result, "give at least one wrong variant (wrong={...})")
+    rejected = {}
+    for name, variant in wrong.items():
+        try:
+            passes, seen = test(variant)
+        except NotANumberError:
+            passes, seen = False, "not a number"
+        if passes:
+            raise WrongVariantPassedError(
+                result, f"the wrong variant '{name}' passes the same test ({seen})"
+            )
+        rejected[name] = seen
+    return rejected

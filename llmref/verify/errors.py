@@ -1,0 +1,37 @@
+"""What a check raises. Every message starts with the result's id."""
+
+
+class VerificationError(AssertionError):
+    """A check of `result` did not pass."""
+
+    def __init__(self, result: str, message: str) -> None:
+        super().__init__(f"{result}: {message}")
+        self.result = result
+
+
+class CheckFailedError(VerificationError):
+    """The claim itself is false on what was compared."""
+
+
+class UndecidedError(VerificationError):
+    """Sympy could neither prove that a difference is zero nor find a point where it is not."""
+
+
+class WrongVariantPassedError(VerificationError):
+    """A named mistake passes the test, so the test could not have caught it."""
+
+
+class MissingWrongVariantError(VerificationError):
+    """The check has no wrong variant: nobody has seen it fail."""
+
+
+class ShapeMismatchError(VerificationError):
+    """The two sides differ in shape. Nothing is broadcast in a check."""
+
+
+class NotANumberError(VerificationError):
+    """One side holds a NaN."""
+
+
+class ResultIdError(VerificationError):
+    """The id is malformed, or no published result has it."""

@@ -1,0 +1,221 @@
+"""Checks in floating point: values, sample means, gradients and inequalities."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmref.verify.check import Check, reject_all, require_known
+from llmref.verify.errors import (
+    CheckFailedError,
+    NotANumberError,
+    ShapeMismatchError,
+    VerificationError,
+)
+
+
+def numeric(
+    result: str,
+    actual: Any,
+    expected: Any,
+    *,
+    atol: float,
+    wrong: Mapping[str, Any],
+    note: str = "",
+) -> Check:
+    """Check that `actual` equals `expected` within `atol`, entry by entry.
+
+    Arguments: tensors, numbers or nested sequences of numbers, of one shape; equal infinities are
+    equal. Each `wrong` variant replaces `actual`.
+    Raises: CheckFailedError, NotANumberError, ShapeMismatchError, MissingWrongVariantError,
+    WrongVariantPassedError, ResultIdError.
+    """
+    require_known(result)
+    _require_tolerance(result, atol)
+    target = _as_tensor(expected)
+
+    def compare(candidate: Any) -> tuple[bool, str]:
+        error = _largest_error(result, _as_tensor(candidate), target)
+        return error <= atol, f"largest error {error:.2g}"
+
+    holds, seen = compare(actual)
+    if not holds:
+        raise CheckFailedError(result, f"{seen}, allowed {atol:.2g}")
+    rejected = reject_all(result, wrong, compare)
+    figure = f"{seen}, allowed {atol:.2g}{_over(target.numel(), 'value')}"
+    return Check(result, "numeric", figure, target.numel(), rejected, note=note)
+
+
+def monte_carlo(
+    result: str,
+    samples: Tensor,
+    expected: Any,
+    *,
+    wrong: Mapping[str, Any],
+    sigmas: float = 4.0,
+    note: str = "",
+) -> Check:
+    """Check that the mean of `samples` over its first axis agrees with `expected`.
+
+    Shapes: samples (N, ...), expected (...), N >= 2 independent draws.
+    The z-score is |mean - expected| / (std / sqrt N), the largest over the entries. A `wrong`
+    variant with the shape of `samples` replaces them (a mistaken estimator); any other replaces
+    `expected` (a mistaken formula).
+    Raises: as `numeric`.
+    """
+    require_known(result)
+    _require_tolerance(result, sigmas)
+    drawn, target = _as_tensor(samples), _as_tensor(expected)
+    if drawn.ndim == 0 or drawn.shape[0] < 2:
+        raise ShapeMismatchError(result, f"need at least 2 samples, got {tuple(drawn.shape)}")
+
+    def compare(rows: Tensor, mean: Tensor) -> tuple[bool, str]:
+        if rows.shape[1:] != mean.shape:
+            raise ShapeMismatchError(
+                result, f"samples {tuple(rows.shape)} do not average to {tuple(mean.shape)}"
+            )
+        if rows.isnan().any() or mean.isnan().any():
+            raise NotANumberError(result, "a sample or the expected value is NaN")
+        error = (rows.mean(dim=0) - mean).abs()
+        standard_error = rows.std(dim=0) / rows.shape[0] ** 0.5
+        # Constant samples have no spread: their mean must then be exact.
+        z = torch.where(error == 0, torch.zeros_like(error), error / standard_error).max().item()
+        return z <= sigmas, f"z = {z:.2f}"
+
+    def replace(variant: Any) -> tuple[bool, str]:
+        variant = _as_tensor(variant)
+        replaces_samples = variant.shape == drawn.shape
+        return compare(variant, target) if replaces_samples else compare(drawn, variant)
+
+    holds, seen = compare(drawn, target)
+    if not holds:
+        raise CheckFailedError(result, f"{seen}, allowed {sigmas:g}")
+    rejected = reject_all(result, wrong, replace)
+    figure = f"{seen}, allowed {sigmas:g}, over {drawn.shape[0]} samples"
+    return Check(result, "monte_carlo", figure, drawn.shape[0], rejected, note=note)
+
+
+def gradient(
+    result: str,
+    function: Callable[..., Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    gradient: Any,
+    *,
+    wrong: Mapping[str, Any],
+    atol: float = 1e-10,
+    note: str = "",
+) -> Check:
+    """Check a hand-derived gradient against autograd, and autograd against finite differences.
+
+    Arguments: `function(*inputs)` returns a scalar; `inputs` are float64 tensors; `gradient` and
+    each `wrong` variant are the gradients (one tensor, or one for each input), or a function of
+    the inputs that returns them.
+    Raises: as `numeric`; TypeError if an input is not float64; CheckFailedError if gradcheck fails.
+    """
+    require_known(result)
+    _require_tolerance(result, atol)
+    given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    if any(x.dtype != torch.float64 for x in given):
+        raise TypeError(f"{result}: gradients are checked in float64")
+    leaves = tuple(x.detach().clone().requires_grad_() for x in given)
+    value = function(*leaves)
+    if value.ndim:
+        raise ShapeMismatchError(result, f"the function must return a scalar, got {value.shape}")
+    target = torch.autograd.grad(value, leaves)
+
+    def compare(candidate: Any) -> tuple[bool, str]:
+        derived = candidate(*given) if callable(candidate) else candidate
+        derived = (derived,) if isinstance(derived, Tensor) else tuple(derived)
+        if len(derived) != len(target):
+            raise ShapeMismatchError(result, f"{len(derived)} gradients for {len(target)} inputs")
+        pairs = zip(derived, target, strict=True)
+        error = max(_largest_error(result, _as_tensor(a), b) for a, b in pairs)
+        return error <= atol, f"largest error {error:.2g}"
+
+    holds, seen = compare(gradient)
+    if not holds:
+        raise CheckFailedError(result, f"{seen} against autograd, allowed {atol:.2g}")
+    if not torch.autograd.gradcheck(function, leaves, raise_exception=False):
+        raise CheckFailedError(result, "autograd disagrees with finite differences (gradcheck)")
+    rejected = reject_all(result, wrong, compare)
+    cases = sum(x.numel() for x in target)
+    figure = f"{seen} against autograd, allowed {atol:.2g}{_over(cases, 'entry', 'entries')}"
+    return Check(result, "gradient", f"{figure}; gradcheck passes", cases, rejected, note=note)
+
+
+def bound(
+    result: str,
+    lower: Any,
+    upper: Any,
+    *,
+    wrong: Mapping[str, Any],
+    attained: tuple[Any, Any] | None = None,
+    atol: float = 1e-12,
+    note: str = "",
+) -> Check:
+    """Check `lower <= upper` on every sample and, where stated, that the two meet.
+
+    Arguments: tensors of one shape; `attained` is a pair (lower, upper) at points of equality.
+    Each `wrong` variant is a sharper, false `upper`, or a pair (lower, upper). `atol` absorbs the
+    rounding of the two sides.
+    Raises: as `numeric`.
+    """
+    require_known(result)
+    _require_tolerance(result, atol)
+
+    def compare(sides: Any) -> tuple[bool, str]:
+        pair = sides if isinstance(sides, tuple) else (lower, sides)
+        below, above = (_as_tensor(side) for side in pair)
+        _require_comparable(result, below, above)
+        excess = torch.where(below == above, torch.zeros_like(below), below - above)
+        violations = int((excess > atol).sum())
+        worst = excess.max().item()
+        gap = f"smallest gap {max(-worst, 0.0):.2g}"
+        return not violations, f"violated {violations} times, by {worst:.2g}" if violations else gap
+
+    holds, seen = compare((lower, upper))
+    if not holds:
+        raise CheckFailedError(result, seen)
+    cases = _as_tensor(lower).numel()
+    figure = f"no violation{_over(cases, 'sample')}, {seen}"
+    if attained is not None:
+        distance = _largest_error(result, *(_as_tensor(side) for side in attained))
+        if distance > atol:
+            raise CheckFailedError(result, f"not attained: the two sides are {distance:.2g} apart")
+        figure += f", attained within {distance:.2g}"
+    rejected = reject_all(result, wrong, compare)
+    return Check(result, "bound", figure, cases, rejected, note=note)
+
+
+def _as_tensor(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        # Straight to float64: by way of the default dtype a list would lose half its digits.
+        return torch.as_tensor(value, dtype=torch.float64)
+    tensor: Tensor = value.detach()
+    return tensor if tensor.is_complex() else tensor.to(torch.float64)
+
+
+def _require_comparable(result: str, a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ShapeMismatchError(result, f"shapes {tuple(a.shape)} and {tuple(b.shape)} differ")
+    if a.numel() == 0:
+        raise CheckFailedError(result, "nothing was compared: the tensors are empty")
+    if a.isnan().any() or b.isnan().any():
+        raise NotANumberError(result, "one side holds a NaN")
+
+
+def _largest_error(result: str, a: Tensor, b: Tensor) -> float:
+    _require_comparable(result, a, b)
+    # inf - inf is NaN, and two equal infinities do not differ.
+    error = torch.where(a == b, torch.zeros_like(a.real), (a - b).abs())
+    return float(error.max())
+
+
+def _require_tolerance(result: str, tolerance: float) -> None:
+    if not 0 <= tolerance < float("inf"):
+        raise VerificationError(result, f"the tolerance must be finite and >= 0, got {tolerance}")
+
+
+def _over(cases: int, singular: str, plural: str = "") -> str:
+    return f" over {cases} {singular if cases == 1 else plural or singular + 's'}"

@@ -1,0 +1,118 @@
+"""Identities between sympy expressions, decided or refused, never guessed."""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sympy as sp
+
+from llmref.verify.check import Check, reject_all, require_known
+from llmref.verify.errors import CheckFailedError, ShapeMismatchError, UndecidedError
+
+_WITNESS_POINTS = 6
+_DIGITS = 50
+
+
+def identity(result: str, lhs: Any, rhs: Any, *, wrong: Mapping[str, Any], note: str = "") -> Check:
+    """Check that `lhs - rhs` is zero for all values of its symbols.
+
+    Arguments: sympy expressions or matrices of one shape; each `wrong` variant replaces `rhs`.
+    A variant counts as rejected only when a point was found at which the two sides differ.
+    Raises: CheckFailedError with such a point, UndecidedError if sympy decides neither way,
+    ShapeMismatchError, MissingWrongVariantError, WrongVariantPassedError, ResultIdError.
+    """
+    require_known(result)
+    lhs, rhs = _as_sympy(lhs), _as_sympy(rhs)
+    holds, seen = _compare(result, lhs, rhs)
+    if not holds:
+        raise CheckFailedError(result, f"the two sides differ: {seen}")
+    rejected = reject_all(result, wrong, lambda variant: _compare(result, lhs, _as_sympy(variant)))
+    cases = lhs.shape[0] * lhs.shape[1] if isinstance(lhs, sp.MatrixBase) else 1
+    figure = "difference simplifies to 0" + (f" in all {cases} entries" if cases > 1 else "")
+    equation = f"{sp.latex(lhs)} = {sp.latex(rhs)}"
+    return Check(result, "identity", figure, cases, rejected, equation=equation, note=note)
+
+
+def vanishes(expression: sp.Expr) -> tuple[bool | None, str]:
+    """Whether `expression` is identically zero: (True, ''), (False, witness) or (None, '')."""
+    expression = _without_matrix_elements(expression.doit())
+    if expression.is_zero or sp.expand(expression) == 0:
+        return True, ""
+    # A point at which it is not zero refutes it, and is much cheaper to find than a proof.
+    witness, vanished_everywhere = _find_witness(expression)
+    if witness:
+        return False, witness
+    if not vanished_everywhere:
+        return None, ""
+    simplifications: tuple[Callable[[Any], Any], ...] = (
+        sp.simplify,
+        lambda e: sp.simplify(sp.expand(e.rewrite(sp.exp), force=False)),
+        lambda e: sp.trigsimp(sp.expand_trig(e)),
+        lambda e: sp.simplify(sp.expand_log(e)),
+    )
+    for simplify in simplifications:
+        if simplify(expression) == 0:
+            return True, ""
+    return None, ""
+
+
+def _compare(result: str, lhs: Any, rhs: Any) -> tuple[bool, str]:
+    shapes = [side.shape if isinstance(side, sp.MatrixBase) else () for side in (lhs, rhs)]
+    if shapes[0] != shapes[1]:
+        raise ShapeMismatchError(result, f"shapes {shapes[0]} and {shapes[1]} differ")
+    for difference in _entries(lhs - rhs):
+        zero, witness = vanishes(difference)
+        if zero is None:
+            raise UndecidedError(result, f"sympy cannot decide whether this is 0: {difference}")
+        if not zero:
+            return False, witness
+    return True, "difference simplifies to 0"
+
+
+def _as_sympy(value: Any) -> Any:
+    value = sp.sympify(value)
+    if isinstance(value, sp.MatrixExpr):
+        value = value.as_explicit()
+    return sp.ImmutableMatrix(value) if isinstance(value, sp.MatrixBase) else value
+
+
+def _entries(value: Any) -> list[sp.Expr]:
+    return list(value) if isinstance(value, sp.MatrixBase) else [value]
+
+
+def _without_matrix_elements(expression: sp.Expr) -> sp.Expr:
+    elements = expression.atoms(sp.matrices.expressions.matexpr.MatrixElement)
+    return expression.xreplace({element: sp.Dummy(str(element)) for element in elements})
+
+
+def _find_witness(expression: sp.Expr) -> tuple[str, bool]:
+    """A point where `expression` is not zero; and whether it was zero wherever it had a value."""
+    generator = random.Random(0)  # the same points in every build
+    symbols = sorted(expression.free_symbols, key=lambda symbol: symbol.sort_key())
+    evaluated = False
+    for _ in range(_WITNESS_POINTS):
+        point = {symbol: _random_value(symbol, generator) for symbol in symbols}
+        value = sp.N(expression.subs(point), _DIGITS)
+        if not value.is_number or value.has(sp.nan, sp.zoo, sp.oo, -sp.oo):
+            continue
+        evaluated = True
+        # 50 digits are carried, so what is left of a true zero is far below this.
+        if abs(value) > sp.Float("1e-25"):
+            where = ", ".join(f"{symbol} = {value}" for symbol, value in point.items())
+            return f"they differ by {sp.N(value, 3)}" + (f" at {where}" if where else ""), False
+    return "", evaluated
+
+
+def _random_value(symbol: sp.Symbol, generator: random.Random) -> sp.Expr:
+    if symbol.is_integer:
+        value = sp.Integer(generator.randint(1, 6))
+    else:
+        value = sp.Rational(generator.randint(1, 40), generator.randint(11, 29))
+    if symbol.is_negative:
+        return -value
+    if symbol.is_nonnegative or symbol.is_integer:
+        return value
+    if symbol.is_real:
+        return value * generator.choice((-1, 1))
+    # A symbol without assumptions stands for any complex number.
+    return value + sp.I * sp.Rational(generator.randint(1, 40), generator.randint(11, 29))

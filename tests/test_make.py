@@ -1,0 +1,88 @@
+"""The Makefile's promises: a failed build costs nothing, bad interpreters get one clear line."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "LLMREF"))}
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, capture_output=True, text=True, env=environment
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The project's own Makefile and conf.py around one page."""
+    for name in ("Makefile", "conf.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    docs = tmp_path / "docs"
+    (docs / "_static").mkdir(parents=True)
+    (docs / "references.bib").write_text("", encoding="utf-8")
+    (docs / "result-ids.txt").write_text("", encoding="utf-8")
+    (docs / "index.md").write_text("# First\n\n$x$\n", encoding="utf-8")
+    return tmp_path
+
+
+def build(project: Path) -> subprocess.CompletedProcess[str]:
+    # The environment that runs the tests is complete: take its stamp for granted.
+    return make(project, "html", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.docs")
+
+
+def test_a_failed_build_leaves_the_last_good_site_and_fails_until_mended(project: Path) -> None:
+    page, built = project / "docs/index.md", project / "_build/html/index.html"
+    first = build(project)
+    assert first.returncode == 0, first.stderr
+    assert "First" in built.read_text(encoding="utf-8")
+    page.write_text("# Second\n\n$\\nosuchmacro$\n", encoding="utf-8")
+    for _ in range(2):  # nothing has changed the second time, and it still must fail
+        failed = build(project)
+        assert failed.returncode != 0
+        assert "docs/index.md:3: WARNING: KaTeX" in failed.stderr
+        assert "_build/html is as it was" in failed.stderr
+        assert "First" in built.read_text(encoding="utf-8")
+    page.write_text("# Third\n", encoding="utf-8")
+    assert build(project).returncode == 0
+    assert "Third" in built.read_text(encoding="utf-8")
+
+
+def test_help_lists_every_target() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert phony
+    shown = make(ROOT, "help").stdout
+    listed = set(re.findall(r"^  make ([a-z]+) ", shown, re.MULTILINE))
+    assert listed == set(phony[1].split())
+
+
+def test_an_interpreter_that_is_too_old_gets_one_clear_line(project: Path) -> None:
+    old = project / "old-python"
+    old.write_text('#!/bin/sh\n[ "$1" = -V ] && echo Python 3.8.1 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    done = make(project, "html", f"PYTHON={old}", "VENV=new")
+    assert done.returncode != 0
+    first = done.stderr.splitlines()[0]
+    assert "llmref needs Python 3.11 or newer" in first
+    assert "is Python 3.8.1" in first
+    assert "Traceback" not in done.stderr
+    assert not (project / "new").exists()
+
+
+def test_a_missing_interpreter_is_named(project: Path) -> None:
+    done = make(project, "test", "PYTHON=no-such-python", "VENV=new")
+    assert done.returncode != 0
+    assert "no interpreter 'no-such-python'" in done.stderr.splitlines()[0]
+
+
+def test_a_page_that_does_not_exist_is_named(project: Path) -> None:
+    done = make(project, "page", "P=rl/none", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.docs")
+    assert done.returncode != 0
+    assert "there is no docs/rl/none.md" in done.stderr

@@ -1,0 +1,63 @@
+"""The object that a passed check returns, and the ids that it may name."""
+
+import json
+from pathlib import Path
+
+import pytest
+import sympy as sp
+
+from llmref import verify
+from llmref.verify.check import MIME_TYPE
+
+x = sp.Symbol("x", real=True)
+
+
+def passed() -> verify.Check:
+    return verify.identity(
+        "square-sign", (-x) ** 2, x**2, wrong={"a <b> sign": -(x**2)}, note="real x"
+    )
+
+
+def test_the_record_is_plain_json_and_says_everything() -> None:
+    record = passed()._repr_mimebundle_()[MIME_TYPE]
+    assert json.loads(json.dumps(record)) == record
+    assert record["result"] == "square-sign"
+    assert record["kind"] == "identity"
+    assert record["note"] == "real x"
+    assert set(record["rejected"]) == {"a <b> sign"}
+
+
+def test_html_shows_the_equation_and_the_mistakes_and_escapes_them() -> None:
+    shown = passed()._repr_html_()
+    assert "square-sign" in shown
+    assert "$$x^{2} = x^{2}$$" in shown
+    assert "a &lt;b&gt; sign" in shown
+    assert "real x" in shown
+
+
+def test_latex_is_one_formula_and_absent_where_numbers_were_compared() -> None:
+    assert passed()._repr_latex_() == r"$\displaystyle x^{2} = x^{2}$"
+    numbers = verify.exact("one-two", [1], [1], wrong={"two": [2]})
+    assert numbers._repr_latex_() is None
+    assert "text/latex" not in numbers._repr_mimebundle_()
+
+
+def test_text_shows_it_in_a_terminal() -> None:
+    assert repr(passed()).startswith("square-sign (identity): difference simplifies to 0 [real x]")
+
+
+@pytest.mark.parametrize("result", ["", "Square", "square", "square_sign", "square-", "a--b", 3])
+def test_a_malformed_id_is_refused(result: str) -> None:
+    with pytest.raises(verify.ResultIdError, match="kebab-case"):
+        verify.exact(result, [1], [1], wrong={"two": [2]})
+
+
+def test_while_the_site_is_built_an_unknown_id_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = tmp_path / "ids.txt"
+    published.write_text("# ids\n\nknown-id 0.1.0\n", encoding="utf-8")
+    monkeypatch.setenv("LLMREF_RESULT_IDS", str(published))
+    verify.exact("known-id", [1], [1], wrong={"two": [2]})
+    with pytest.raises(verify.ResultIdError, match="unknown-id: no published result"):
+        verify.exact("unknown-id", [1], [1], wrong={"two": [2]})
