@@ -1,0 +1,95 @@
+"""Outputs of executed pages, kept by a key that covers all that they depend on.
+
+An entry is written in one step and never changed, so an interrupted build leaves none half written,
+and two builds may share the folder.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+# What the cells of a page print, cell by cell, as notebook outputs.
+Outputs = list[list[dict[str, Any]]]
+
+_FORMAT = 1  # of an entry; part of every key
+_KEEP_SECONDS = 30 * 24 * 3600.0
+
+
+def page_key(cells: list[dict[str, Any]], files: Iterable[Path], root: Path, settings: str) -> str:
+    """Return the key of a page: its code, the modules that it reaches, Python and all packages."""
+    modules = [(path.relative_to(root).as_posix(), _digest(path)) for path in sorted(files)]
+    parts = [_FORMAT, cells, modules, settings, _environment()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class OutputCache:
+    """A folder of entries, one file each, and the time that each page took last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._times = folder / "times.json"
+
+    def load(self, key: str) -> Outputs | None:
+        """Return the outputs stored under `key`, or None."""
+        path = self._path(key)
+        outputs = _read_json(path)
+        if outputs is not None:
+            os.utime(path)  # still in use
+        return outputs  # type: ignore[no-any-return]
+
+    def store(self, key: str, outputs: Outputs) -> None:
+        """Keep the outputs of a page whose cells all did what they should."""
+        _write_json(self._path(key), outputs)
+
+    def times(self) -> dict[str, float]:
+        """Return the seconds that each page took when it was last executed."""
+        return _read_json(self._times) or {}
+
+    def store_times(self, times: dict[str, float]) -> None:
+        """Keep them for the order of the next build."""
+        _write_json(self._times, {**self.times(), **times})
+
+    def prune(self) -> None:
+        """Remove entries that no build has used for a month."""
+        oldest = time.time() - _KEEP_SECONDS
+        for path in self.folder.iterdir():
+            if path != self._times and path.stat().st_mtime < oldest:
+                path.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.json"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _environment() -> list[str]:
+    """Python and every installed package, with versions."""
+    packages = {
+        f"{package.metadata['Name']} {package.version}"
+        for package in importlib.metadata.distributions()
+    }
+    return [platform.python_version(), platform.machine(), *sorted(packages)]

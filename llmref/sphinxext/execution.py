@@ -1,0 +1,231 @@
+"""How pages run: fresh, side by side, and with every failure reported in one build.
+
+Before Sphinx reads, all pages whose key has changed are executed (runner.py) and their outputs kept
+(cache.py); the readers then only look outputs up. A page's key covers its code cells, the llmref
+modules that they reach (imports.py), and the versions of Python and of the installed packages.
+Leaves out: environment variables and files that a cell opens are not part of the key.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from myst_nb.core.read import is_myst_markdown_notebook, read_myst_markdown_notebook
+from myst_nb.core.render import NbElementRenderer, strip_ansi
+from myst_nb.sphinx_ import Parser
+from nbformat import NotebookNode, from_dict
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+from sphinx.util.typing import ExtensionMetadata
+
+from llmref.sphinxext.cache import OutputCache, Outputs, page_key
+from llmref.sphinxext.imports import reached_files
+from llmref.sphinxext.runner import Page, run_pages
+
+logger = logging.getLogger(__name__)
+
+PACKAGE_ROOT = Path(__file__).parents[2]
+# Named in a string by every page that draws, so no import leads to it.
+_FIGURE_STYLE = PACKAGE_ROOT / "llmref" / "figures.mplstyle"
+# These would keep a failing cell, or a check, out of the page and so out of our sight.
+_HIDING_TAGS = {"remove-cell", "remove-output", "remove-stderr", "skip-execution"}
+# Of the tags, only this one changes what a cell's outputs mean.
+_MEANING_TAGS = {"raises-exception"}
+_KERNEL_CONFIG = """\
+# Written by llmref.sphinxext.execution: kernels that write nothing and draw the same SVG each time.
+c = get_config()
+c.HistoryManager.enabled = False
+c.IPKernelApp.log_level = "ERROR"  # it warns that local sockets are not encrypted
+c.InlineBackend.figure_formats = {"svg"}
+c.InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "metadata": {"Date": None}}
+"""
+
+# What this build has executed or found in the cache, by key; readers are forked with it.
+_outputs: dict[str, Outputs] = {}
+
+
+class ExecutedPageParser(Parser):
+    """myst-nb's parser, given each page with its outputs already in place."""
+
+    def parse(self, inputstring: str, document: nodes.document) -> None:
+        """Parse a page; the outputs were made before any page was read."""
+        if not is_myst_markdown_notebook(inputstring):
+            super().parse(inputstring, document)
+            return
+        env = document.settings.env
+        env.metadata[env.docname]["llmref_key"] = key_of(read_notebook(inputstring))
+        plain = env.mystnb_config
+        try:
+            reader = f"{read_executed.__module__}.{read_executed.__name__}"
+            env.mystnb_config = plain.copy(custom_formats={".md": reader})
+            super().parse(inputstring, document)
+        finally:
+            env.mystnb_config = plain
+
+
+class StrictRenderer(NbElementRenderer):
+    """Renders cell outputs; an error that the author did not announce is a warning."""
+
+    def render_error(
+        self, output: Any, cell_metadata: dict[str, Any], cell_index: int, source_line: int
+    ) -> list[nodes.Element]:
+        """Warn with page, line, cell and traceback, unless the cell is tagged raises-exception."""
+        if "raises-exception" in cell_metadata.get("tags", []):
+            # The message is the point; the frames would show the paths of this machine.
+            output = {**output, "traceback": [f"{output['ename']}: {output['evalue']}"]}
+        else:
+            docname = self.renderer.document.settings.env.docname
+            logger.warning(
+                "cell %d raised %s: %s\n%s",
+                cell_index,
+                output["ename"],
+                output["evalue"],
+                strip_ansi("\n".join(output["traceback"])),
+                location=(docname, source_line),
+                type="llmref",
+                subtype="cell",
+            )
+        rendered: list[nodes.Element] = super().render_error(
+            output, cell_metadata, cell_index, source_line
+        )
+        return rendered
+
+
+def read_notebook(text: str) -> NotebookNode:
+    """Read a page as a notebook whose cell ids are the same in every build."""
+    notebook: NotebookNode = read_myst_markdown_notebook(text, add_source_map=True)
+    for index, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{index}"
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    return notebook
+
+
+def read_executed(text: str) -> NotebookNode:
+    """Read a page as a notebook with the outputs of this build."""
+    notebook = read_notebook(text)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, (cell, outputs) in enumerate(zip(code, _outputs[key_of(notebook)], strict=True)):
+        cell.outputs = [from_dict(output) for output in outputs]
+        cell.execution_count = number + 1
+    return notebook
+
+
+def key_of(notebook: NotebookNode) -> str:
+    """Return the key of a page's outputs."""
+    cells = []
+    files = {_FIGURE_STYLE}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            tags = sorted(_MEANING_TAGS & set(cell.metadata.get("tags", [])))
+            cells.append({"source": cell.source, "tags": tags})
+            try:
+                files |= reached_files(cell.source, PACKAGE_ROOT)
+            except SyntaxError:
+                continue  # the cell itself will say so when it runs
+    return page_key(cells, files, PACKAGE_ROOT, _KERNEL_CONFIG)
+
+
+def configure(app: Sphinx, config: Config) -> None:
+    """Let myst-nb render what is there: it executes nothing itself."""
+    config.nb_execution_mode = "off"
+    config.nb_render_plugin = "llmref"
+
+
+def outdated_pages(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """Return the unedited pages whose key has changed with a module or a package."""
+    unedited = env.found_docs - added - changed
+    return sorted(
+        docname
+        for docname in unedited
+        if (key := env.metadata[docname].get("llmref_key"))
+        and key != key_of(read_notebook(_text(env, docname)))
+    )
+
+
+def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
+    """Execute whatever is to be read and has no outputs yet."""
+    cache = OutputCache(Path(app.config.llmref_cache or Path(app.doctreedir) / "llmref_cache"))
+    _outputs.clear()
+    stale: dict[str, Page] = {}
+    for docname in docnames:
+        text = _text(env, docname)
+        if not is_myst_markdown_notebook(text):
+            continue
+        notebook = read_notebook(text)
+        _warn_of_hiding_tags(docname, notebook)
+        key = key_of(notebook)
+        if (outputs := cache.load(key)) is not None:
+            _outputs[key] = outputs
+        else:
+            stale[key] = Page(docname, key, notebook, env.doc2path(docname).parent)
+    if not stale:
+        return
+    times = cache.times()
+    # The longest first, so that none is left alone at the end; a new page may be long.
+    pages = sorted(stale.values(), key=lambda page: -times.get(page.docname, float("inf")))
+    ended: list[Page] = []
+
+    def done(page: Page) -> None:
+        ended.append(page)
+        _outputs[page.key] = page.outputs
+        if not page.failed:
+            cache.store(page.key, page.outputs)
+        logger.info(
+            "running pages... [%3d%%] %s%s, %.1f s",
+            100 * len(ended) // len(pages),
+            page.docname,
+            " (failed)" if page.failed else "",
+            page.seconds,
+        )
+
+    logger.info("running pages... %d of %d", len(pages), len(docnames))
+    run_pages(
+        pages,
+        timeout=app.config.llmref_cell_timeout,
+        workers=os.cpu_count() or 1,
+        environment={"IPYTHONDIR": str(_kernel_profile(app))},
+        done=done,
+    )
+    cache.store_times({page.docname: page.seconds for page in ended})
+    cache.prune()
+
+
+def _text(env: BuildEnvironment, docname: str) -> str:
+    return Path(env.doc2path(docname)).read_text(encoding="utf-8")
+
+
+def _warn_of_hiding_tags(docname: str, notebook: NotebookNode) -> None:
+    for cell, line in zip(notebook.cells, notebook.metadata["source_map"], strict=True):
+        if hiding := _HIDING_TAGS & set(cell.metadata.get("tags", [])):
+            logger.warning(
+                "the tag %s would hide a failing cell", min(hiding), location=(docname, line + 1)
+            )
+
+
+def _kernel_profile(app: Sphinx) -> Path:
+    """Write the kernels' configuration, in one step, since two builds may start at once."""
+    folder = Path(app.doctreedir) / "ipython"
+    profile = folder / "profile_default" / "ipython_kernel_config.py"
+    profile.parent.mkdir(parents=True, exist_ok=True)
+    temporary = profile.with_suffix(f".{os.getpid()}")
+    temporary.write_text(_KERNEL_CONFIG, encoding="utf-8")
+    temporary.replace(profile)
+    return folder
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Register the parser and the events."""
+    app.setup_extension("myst_nb")
+    app.add_source_parser(ExecutedPageParser, override=True)
+    # Beside the doctrees by default; elsewhere, so that it survives a failed build.
+    app.add_config_value("llmref_cache", "", "", types=(str,))
+    app.add_config_value("llmref_cell_timeout", 120.0, "", types=(float, int))  # seconds
+    app.connect("config-inited", configure, priority=100)  # before myst-nb reads it
+    app.connect("env-get-outdated", outdated_pages)
+    app.connect("env-before-read-docs", execute_pages)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,58 @@
+"""Which files of the package a piece of code reaches, read from the syntax tree.
+
+Leaves out: a module that is named only in a string (importlib.import_module) is not followed.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def reached_files(code: str, root: Path, package: str = "llmref") -> set[Path]:
+    """Return the files of `package` (below `root`) that `code` imports, directly or through others.
+
+    'from llmref.rl import kl' -> {llmref/__init__.py, llmref/rl/__init__.py, llmref/rl/kl.py, ...}
+    """
+    reached: set[Path] = set()
+    waiting = list(_imported_names(code, within=""))
+    while waiting:
+        name = waiting.pop()
+        if name.split(".")[0] != package:
+            continue
+        for module in _with_parents(name):
+            path = module_file(module, root)
+            if path is not None and path not in reached:
+                reached.add(path)
+                # Relative imports count from the package: the module itself for an __init__.
+                within = module if path.name == "__init__.py" else module.rpartition(".")[0]
+                waiting.extend(_imported_names(path.read_text(encoding="utf-8"), within))
+    return reached
+
+
+def module_file(name: str, root: Path) -> Path | None:
+    """Return the file of module `name`, or None if `name` is no module (but a function, say)."""
+    base = root.joinpath(*name.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imported_names(code: str, within: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = within.split(".")
+                above = parts[: len(parts) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            # The imported name may be a module too: 'from llmref.rl import kl'.
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _with_parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]

@@ -1,0 +1,116 @@
+"""A server that has imported the heavy libraries once and forks a fresh Jupyter kernel on request.
+
+Run as a script (`python -P kernel_server.py FOLDER`), so that neither llmref nor Sphinx is loaded
+in any kernel. It reads one JSON request a line and answers one JSON line. When its input ends,
+which happens however the build ends, it kills every kernel, removes FOLDER and exits.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+# Importing them takes seconds, and no page can tell a forked import from its own. Not the inline
+# backend of matplotlib: on import it hooks into the running kernel, and here there is none yet.
+PRELOADED = (
+    "ipykernel.kernelapp",
+    "matplotlib.pyplot",
+    "sympy",
+    "torch",
+)
+_exit_codes: dict[int, int | None] = {}  # None while the kernel runs
+
+
+def main(folder: str) -> None:
+    """Serve until the input ends."""
+    # Ctrl-C reaches the whole foreground group; the build decides when the server ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for module in PRELOADED:
+        importlib.import_module(module)
+    operations: dict[str, Callable[..., Any]] = {
+        "launch": launch,
+        "poll": poll,
+        "signal": send_signal,
+        "cpu": cpu_seconds,
+    }
+    try:
+        print(json.dumps({"ready": os.getpid()}), flush=True)
+        for line in sys.stdin:
+            request = json.loads(line)
+            answer = operations[request.pop("operation")](**request)
+            print(json.dumps(answer), flush=True)
+    finally:
+        for pid in _exit_codes:
+            send_signal(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def launch(arguments: list[str], directory: str, environment: dict[str, str]) -> int:
+    """Fork a kernel and return its process id."""
+    pid = os.fork()
+    if pid == 0:
+        _become_kernel(arguments, directory, environment)
+    _exit_codes[pid] = None
+    return pid
+
+
+def poll(pid: int) -> int | None:
+    """Return the exit code, or None while the kernel runs."""
+    if _exit_codes[pid] is None:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            _exit_codes[pid] = os.waitstatus_to_exitcode(status)
+    return _exit_codes[pid]
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to the kernel and to whatever it started."""
+    if poll(pid) is None:
+        # The kernel leads a session of its own, but perhaps has not come that far yet.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, number)
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of all kernels that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _become_kernel(arguments: list[str], directory: str, environment: dict[str, str]) -> None:
+    """In the child: drop what is the server's, and run the kernel until it ends."""
+    code = 1
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)  # so that only the server holds the request pipe
+        os.dup2(2, 1)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(directory)
+        from ipykernel.kernelapp import IPKernelApp
+
+        application: Any = IPKernelApp.instance()
+        # The kernel ends by itself when the server is no longer its parent.
+        application.initialize([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
+        application.start()
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # without the server's own clean-up
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,138 @@
+"""Executes pages side by side, each in a kernel of its own, and keeps every error.
+
+A failing cell does not stop its page: the others run too, so that one build shows all failures.
+A cell that exceeds its time, or takes its kernel down, ends the page with an error in that cell.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from nbclient import NotebookClient
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+from llmref.sphinxext.cache import Outputs
+from llmref.sphinxext.kernels import KERNEL_ENVIRONMENT, KernelServer, can_fork, new_manager
+
+
+@dataclass
+class Page:
+    """A page to execute; `seconds` and `cell_cpu_seconds` are filled in when it has run."""
+
+    docname: str
+    key: str
+    notebook: NotebookNode
+    folder: Path
+    seconds: float = 0.0
+    cell_cpu_seconds: float = 0.0
+    failed: bool = False
+    outputs: Outputs = field(default_factory=list)
+
+
+def run_pages(
+    pages: list[Page],
+    *,
+    timeout: float,
+    workers: int,
+    environment: dict[str, str],
+    done: Callable[[Page], None],
+) -> None:
+    """Execute all pages, in the given order, `workers` at a time; call `done` after each."""
+    environment = {**os.environ, **KERNEL_ENVIRONMENT, **environment}
+    if not can_fork():
+        import tempfile
+
+        with tempfile.TemporaryDirectory(prefix="llmref-") as folder:
+            asyncio.run(_run_all(pages, folder, timeout, workers, environment, done))
+        return
+    with KernelServer(environment) as server:
+        asyncio.run(_run_all(pages, server.folder, timeout, workers, environment, done))
+
+
+async def _run_all(
+    pages: list[Page],
+    folder: str,
+    timeout: float,
+    workers: int,
+    environment: dict[str, str],
+    done: Callable[[Page], None],
+) -> None:
+    free = asyncio.Semaphore(workers)
+
+    async def run(number: int, page: Page) -> None:
+        async with free:
+            started = time.perf_counter()
+            await _run(page, folder, number, timeout, environment)
+            page.seconds = time.perf_counter() - started
+        done(page)
+
+    async with asyncio.TaskGroup() as group:
+        for number, page in enumerate(pages):
+            group.create_task(run(number, page))
+
+
+async def _run(
+    page: Page, folder: str, number: int, timeout: float, environment: dict[str, str]
+) -> None:
+    manager = new_manager(folder, number)
+    await manager.start_kernel(cwd=str(page.folder), env=environment)
+    try:
+        client = NotebookClient(
+            page.notebook,
+            km=manager,
+            timeout=timeout,
+            allow_errors=True,
+            record_timing=False,  # times differ in every build
+            resources={"metadata": {"path": str(page.folder)}},
+        )
+        client.reset_execution_trackers()
+        # Not async_setup_kernel: that takes over the build's signal handlers.
+        await client.async_start_new_kernel_client()
+        assert client.kc is not None
+        before = _cpu_seconds(manager)
+        await _run_cells(client, page)
+        page.cell_cpu_seconds = _cpu_seconds(manager) - before
+        client.kc.stop_channels()
+    finally:
+        await manager.shutdown_kernel(now=True)
+    code = [cell for cell in page.notebook.cells if cell.cell_type == "code"]
+    page.outputs = [cell.outputs for cell in code]
+    page.failed = any(map(has_unannounced_error, code))
+
+
+async def _run_cells(client: NotebookClient, page: Page) -> None:
+    for index, cell in enumerate(page.notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        try:
+            await client.async_execute_cell(
+                cell, index, execution_count=client.code_cells_executed + 1
+            )
+        except (CellTimeoutError, DeadKernelError) as error:
+            name = type(error).__name__
+            message = str(error).strip().splitlines()[0] if str(error).strip() else name
+            if isinstance(error, CellTimeoutError):
+                message = f"the cell did not end within {client.timeout:g} s"
+            output = {"output_type": "error", "ename": name, "evalue": message, "traceback": []}
+            cell.outputs.append(NotebookNode(output))
+            return
+
+
+def has_unannounced_error(cell: NotebookNode) -> bool:
+    """Whether the cell raised an error without the tag raises-exception."""
+    announced = "raises-exception" in cell.metadata.get("tags", [])
+    return not announced and any(output.output_type == "error" for output in cell.outputs)
+
+
+def _cpu_seconds(manager: Any) -> float:
+    try:
+        times = psutil.Process(manager.provisioner.pid).cpu_times()
+    except psutil.NoSuchProcess:  # a cell has ended its kernel
+        return 0.0
+    return float(times.user + times.system)

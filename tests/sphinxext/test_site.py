@@ -1,0 +1,328 @@
+"""Pages with results, checks and sources: what a good site shows, and how a bad one fails."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sphinx.util.inventory import InventoryFile
+
+import llmref
+
+from .conftest import Built, Site
+
+GOOD = """
+    # A topic
+
+    $$
+    (a + b)^2 &= a^2 + 2ab + b^2 \\\\ &= c
+    $$ (eq-square)
+
+    ```{status}
+    ```
+
+    :::{prf:definition} Square of a *sum*
+    :label: topic-square
+    It is {eq}`eq-square`.
+    :::
+
+    :::{prf:theorem} Shift
+    :label: topic-shift
+    For all real $x$: it holds.
+    :::
+
+    :::{prf:proof}
+    :fold:
+    By {prf:ref}`topic-square` and {prf:ref}`other-lemma`, and {prf:ref}`that <topic-square>`.
+    :::
+
+    ```{code-cell} python
+    import sympy as sp
+    from llmref import verify
+    x = sp.Symbol("x", real=True)
+    verify.identity("topic-shift", (x + 1)**2, x**2 + 2*x + 1, wrong={"lost term": x**2 + 1})
+    ```
+
+    ```{code-cell} python
+    verify.exact("topic-shift", [1, 4], [1, 4], wrong={"<b>": [1, 2], "zero": [0, 0]})
+    ```
+
+    ```{source} llmref.verify.symbolic.vanishes
+    ```
+
+    ## Mistakes
+
+    ```{mistakes}
+    ```
+
+    ## Further results
+
+    ```{fold} Show them
+    ```
+
+    ### Inside
+
+    :::{prf:lemma} Folded
+    :label: topic-folded
+    True.
+    :::
+
+    ```{code-cell} python
+    verify.exact("topic-folded", [1], [1], wrong={"two": [2]})
+    ```
+"""
+OTHER = """
+    # Another
+
+    :::{prf:lemma} Elsewhere
+    :label: other-lemma
+    Cited by {prf:ref}`topic-shift`.
+    :::
+
+    ```{code-cell} python
+    from llmref import verify
+    verify.exact("other-lemma", [1], [1], wrong={"two": [2]})
+    ```
+"""
+INDEX = """
+    # Small
+
+    ```{toctree}
+    topic
+    other
+    ```
+"""
+
+
+@pytest.fixture(scope="module")
+def good(module_site: Callable[[], Site]) -> Built:
+    site = module_site()
+    site.write("index.md", INDEX + "\n    ```{ledger}\n    ```\n")
+    site.write("topic.md", GOOD, executed=True)
+    site.write("other.md", OTHER, executed=True)
+    return site.build()
+
+
+def test_a_good_site_builds_without_a_warning(good: Built) -> None:
+    assert (good.code, good.warnings) == (0, "")
+
+
+def test_a_result_has_its_id_as_anchor_and_as_permalink(good: Built) -> None:
+    page = good.page("topic")
+    assert 'class="result result-theorem" id="topic-shift"' in page
+    assert '<a class="result-id" href="#topic-shift"' in page
+    assert "Theorem 2. Shift" in page
+    assert "Definition 1. Square of a <em>sum</em>" in page
+
+
+def test_references_name_the_result_and_the_page_only_from_elsewhere(good: Built) -> None:
+    page = good.page("topic")
+    assert 'href="#topic-square" title="Square of a sum"' in page
+    assert ">Definition 1</span></a>" in page
+    assert ">Lemma 1 (other-lemma)</span></a>" in page
+    assert ">that</span></a>" in page
+    assert ">Theorem 2 (topic-shift)</span></a>" in good.page("other")
+
+
+def test_a_check_shows_its_kind_figure_equation_and_mistakes(good: Built) -> None:
+    page = good.page("topic")
+    assert '<details class="check check-identity">' in page
+    assert ": difference simplifies to 0; 1 mistake rejected</summary>" in page
+    assert "<em>lost term</em>: they differ by" in page
+    assert "<em>&lt;b&gt;</em>: 1 of 2 cases differ" in page
+    check = page.split('<details class="check check-identity">')[1].split("</details>")[0]
+    assert "katex-display" in check
+
+
+def test_the_status_line_counts_what_the_page_holds(good: Built) -> None:
+    assert "3 results, 3 checks executed, 4 mistakes rejected." in good.page("topic")
+
+
+def test_mistakes_are_listed_from_the_checks(good: Built) -> None:
+    listed = good.page("topic").split("All 4 mistakes")[1].split("</details>")[0]
+    for name in ("lost term", "&lt;b&gt;", "zero", "two"):
+        assert name in listed
+
+
+def test_a_folded_section_is_complete_and_in_the_contents(good: Built) -> None:
+    page = good.page("topic")
+    folded = page.split("Show them</summary>")[1].split("</details>\n</section>")[0]
+    assert 'id="topic-folded"' in folded
+    assert "check-exact" in folded
+    assert 'href="#inside"' in page
+
+
+def test_the_ledger_shows_every_result_with_what_it_rests_on(good: Built) -> None:
+    ledger = good.page("index")
+    assert "4 results, 4 checks executed, 5 mistakes rejected." in ledger
+    assert 'href="topic.html#topic-shift"' in ledger
+    row = ledger.split("topic-shift")[2].split("</tr>")[0]
+    assert "topic-square" in row
+    assert "other-lemma" in row
+
+
+def test_source_is_shown_with_a_link_to_its_lines(good: Built) -> None:
+    page = good.page("topic")
+    assert 'href="https://example.org/llmref/verify/symbolic.py#L' in page
+    assert 'class="nf">vanishes</span>' in page
+
+
+def test_formulas_are_typeset_and_numbered_by_sphinx(good: Built) -> None:
+    page = good.page("topic")
+    block = page.split('id="equation-eq-square"')[1].split("</div>\n")[0]
+    assert '<span class="eqno">(1)' in block
+    assert "katex-display" in block
+    assert (good.html / "_static/katex/katex.min.css").is_file()
+    assert list((good.html / "_static/katex/fonts").glob("*.woff2"))
+    assert not re.findall(r'(?:src|href)="[^"]*mathjax[^"]*"', page.lower())
+
+
+def test_results_are_in_the_inventory_for_any_other_site(good: Built) -> None:
+    with (good.html / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "https://example.org", lambda a, b: f"{a}/{b}")
+    item = inventory["prf:theorem"]["topic-shift"]
+    assert item.uri == "https://example.org/topic.html#topic-shift"
+    assert item.display_name == "Shift"
+    assert inventory["std:label"]["topic-shift"].uri == item.uri
+
+
+BAD = """
+    # Bad
+
+    :::{prf:theorem} Unchecked
+    :label: bad-unchecked
+    Rests on {prf:ref}`no-such-result`.
+    :::
+
+    :::{prf:lemma} No label
+    Nameless.
+    :::
+
+    :::{prf:lemma} Bad label
+    :label: Bad_Label
+    Misnamed.
+    :::
+
+    ```{code-cell} python
+    from llmref import verify
+    verify.exact("bad-unknown", [1], [1], wrong={"two": [2]})
+    ```
+
+    ```{code-cell} python
+    verify.exact("bad-unchecked", [1], [2], wrong={"three": [3]})
+    ```
+
+    ```{code-cell} python
+    :tags: [remove-output]
+    1 / 0
+    ```
+
+    ```{code-cell} python
+    :tags: [raises-exception]
+    raise KeyError("this page shows an error on purpose")
+    ```
+
+    $$
+    \\nosuchmacro
+    $$ (eq-bad)
+
+    ```{source} llmref.verify.symbolic.gone
+    ```
+
+    A dead [link](nowhere.md).
+"""
+WORSE = """
+    # Worse
+
+    ```{code-cell} python
+    raise RuntimeError("the second page fails too")
+    ```
+
+    :::{prf:lemma} Taken
+    :label: bad-unchecked
+    The id is taken.
+    :::
+
+    :::{prf:proof}
+    Of nothing.
+    :::
+"""
+
+
+@pytest.fixture(scope="module")
+def bad(module_site: Callable[[], Site]) -> tuple[Site, Built]:
+    site = module_site()
+    site.write("index.md", "# Index\n\n```{toctree}\nbad\nworse\n```\n")
+    site.write("bad.md", BAD, executed=True)
+    site.write("worse.md", WORSE, executed=True)
+    return site, site.build()
+
+
+@pytest.mark.parametrize(
+    ("page", "at", "message"),
+    [
+        ("bad.md", "{prf:theorem} Unchecked", "the theorem bad-unchecked has no check"),
+        ("bad.md", "Rests on", "no result has the id no-such-result"),
+        ("bad.md", "{prf:lemma} No label", "a lemma needs a :label: in kebab-case, got ''"),
+        ("bad.md", "{prf:lemma} Bad label", "in kebab-case, got 'Bad_Label'"),
+        ("bad.md", "from llmref import verify", "this check names no result of the site: bad-unk"),
+        ("bad.md", '[1], [2], wrong={"three"', "CheckFailedError: bad-unchecked: 1 of 1 cases"),
+        ("bad.md", ":tags: [remove-output]", "the tag remove-output would hide a failing cell"),
+        ("bad.md", "\\nosuchmacro", "KaTeX: KaTeX parse error: Undefined control sequence"),
+        ("bad.md", "symbolic.gone", "symbolic.py defines no gone"),
+        ("bad.md", "A dead [link]", "nowhere.md"),
+        ("worse.md", "raise RuntimeError", "RuntimeError: the second page fails too"),
+        ("worse.md", "{prf:lemma} Taken", "the id bad-unchecked is taken by a theorem in bad"),
+        ("worse.md", "Of nothing", "a proof without a result before it"),
+    ],
+)
+def test_every_failure_of_every_page_is_reported_with_its_line(
+    bad: tuple[Site, Built], page: str, at: str, message: str
+) -> None:
+    site, built = bad
+    assert built.code != 0
+    reported = [line for line in built.warnings.splitlines() if message in line]
+    assert reported, f"not reported: {message}\n{built.warnings}"
+    line = site.line(page, at)
+    # A cell or a block is reported at its fence or one or two lines further, a text at its line.
+    near = {f"{page}:{n}:" for n in range(line - 2, line + 3)}
+    assert any(place in text for text in reported for place in near), (line, reported)
+
+
+def test_an_announced_exception_is_no_failure(bad: tuple[Site, Built]) -> None:
+    assert "on purpose" not in bad[1].warnings
+
+
+def test_an_id_that_is_not_published_or_has_vanished_fails(site: Site) -> None:
+    site.write("ids.txt", "topic-here 0.1.0\ntopic-gone 0.1.0\n")
+    conf = site.root / "conf.py"
+    conf.write_text(conf.read_text() + f"llmref_result_ids = {str(site.root / 'ids.txt')!r}\n")
+    for_each = "\n:::{{prf:definition}} A\n:label: {}\nB.\n:::\n"
+    site.write("index.md", "# I\n" + for_each.format("topic-here") + for_each.format("topic-new"))
+    built = site.build()
+    assert built.code != 0
+    assert "the published id topic-gone is missing from the site" in built.warnings
+    assert "index.md:8: WARNING: the id topic-new is not in" in built.warnings
+    assert "topic-here" not in built.warnings
+
+
+def test_a_page_is_executed_again_when_a_module_that_it_reaches_changes(site: Site) -> None:
+    """The number on the page follows the module, and not the cache."""
+    package = site.root / "copy" / "llmref"
+    shutil.copytree(
+        Path(llmref.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    site.environment = {"PYTHONPATH": str(package.parent)}
+    (package / "rl" / "numbers.py").write_text("from llmref.rl._deep import VALUE\n")
+    (package / "rl" / "_deep.py").write_text("VALUE = 11111\n")
+    cell = "# P\n\n```{code-cell} python\nfrom llmref.rl import numbers\nnumbers.VALUE\n```\n"
+    site.write("index.md", cell, executed=True)
+    first = site.build()
+    assert (first.code, first.warnings) == (0, "")
+    assert "11111" in first.page("index")
+    (package / "rl" / "_deep.py").write_text("VALUE = 222222\n")
+    second = site.build()
+    assert second.code == 0
+    assert "222222" in second.page("index")
+    assert "11111" not in second.page("index")
