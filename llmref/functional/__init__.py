@@ -1,0 +1,1 @@
+"""Functions without weights: softmax, activations, losses and samplers, on plain tensors."""

@@ -1,0 +1,145 @@
+"""How do scores become probabilities, and what is the derivative of that?
+
+Leaves out: masks (see attention.scaled_dot_product), temperature (pass x / tau; divide the Jacobian
+by tau as well) and the one-pass form over blocks.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """Exponentials of the scores, divided by their sum.
+
+    softmax((0, log 2, log 5)) = (1/8, 2/8, 5/8). An entry -inf gets probability 0.
+    Shapes: x (..., n, ...) -> the same, n the size of axis dim
+    Source: Bridle 1990.
+    Differs: float16 and bfloat16 are computed in float32 and rounded once.
+    Raises: TypeError unless x is floating point; ValueError if a slice is empty or its maximum is
+    -inf (nothing to share the mass), +inf or NaN.
+    """
+    # eq. eq-softmax-stable
+    weights = _minus_max(x, dim, "softmax").exp()
+    return (weights / weights.sum(dim, keepdim=True)).to(x.dtype)
+
+
+def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """Logarithm of the softmax, finite even where the probability underflows to 0.
+
+    log_softmax((0, log 3)) = (-log 4, log 3 - log 4).
+    Shapes: x (..., n, ...) -> the same, n the size of axis dim
+    Source: Blanchard, Higham & Higham 2019, arXiv:1909.03469.
+    Differs: float16 and bfloat16 are computed in float32 and rounded once.
+    Raises: as softmax.
+    """
+    # eq. eq-log-softmax. Not x - logsumexp(x): that rounds at the size of x, this at x - max.
+    shifted = _minus_max(x, dim, "log_softmax")
+    return (shifted - shifted.exp().sum(dim, keepdim=True).log()).to(x.dtype)
+
+
+def logsumexp(x: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
+    """Logarithm of the sum of exponentials, without forming the exponentials.
+
+    logsumexp((0, 0)) = log 2. A slice of -inf alone is an empty sum: -inf, with gradient 0.
+    Shapes: x (..., n, ...) -> (..., ...), or (..., 1, ...) with keepdim
+    Source: Blanchard, Higham & Higham 2019, arXiv:1909.03469.
+    Differs: a slice with +inf gives +inf; there the gradient does not exist and autograd gives NaN.
+    Raises: TypeError unless x is floating point; ValueError if x holds NaN.
+    """
+    wide = _widen(x, "logsumexp")
+    if x.size(dim) == 0:
+        return x.sum(dim, keepdim=keepdim) - math.inf
+    peak = wide.detach().amax(dim, keepdim=True)
+    if peak.isnan().any():
+        raise ValueError(f"logsumexp of a tensor {tuple(x.shape)} that holds NaN")
+    shift = torch.where(peak.isfinite(), peak, 0)  # inf - inf would be NaN
+    total = (wide - shift).exp().sum(dim, keepdim=True)
+    empty = total == 0
+    # Filled before the log: its gradient at 0 is infinite, and inf * 0 is NaN even if discarded.
+    lse = total.masked_fill(empty, 1).log() + shift  # eq. eq-lse-stable
+    lse = lse.masked_fill(empty, -math.inf)
+    return (lse if keepdim else lse.squeeze(dim)).to(x.dtype)
+
+
+def softmax_jacobian(p: Tensor) -> Tensor:
+    """Jacobian of softmax at the point where it returns p: diag(p) - p p^T.
+
+    At p = (1/2, 1/2) it is ((1/4, -1/4), (-1/4, 1/4)).
+    Shapes: p (..., n) -> (..., n, n)
+    Source: Bridle 1990.
+    Raises: ValueError if p is not a distribution over the last axis.
+    """
+    check_distribution(p)
+    wide = _widen(p, "softmax_jacobian")
+    outer = wide.unsqueeze(-1) * wide.unsqueeze(-2)  # (..., n, n)
+    return (torch.diag_embed(wide) - outer).to(p.dtype)  # eq. eq-softmax-jacobian
+
+
+def softmax_vjp(p: Tensor, grad: Tensor) -> Tensor:
+    """Gradient before the softmax from the gradient after it, in O(n), without the Jacobian.
+
+    p = (1/4, 3/4), grad = (4, 0): the mean of grad under p is 1, so (1/4 * 3, 3/4 * -1).
+    Shapes: p (..., n), grad (..., n) -> (..., n)
+    Source: Bridle 1990.
+    Raises: ValueError if p is not a distribution over the last axis, or grad has another shape.
+    """
+    check_distribution(p)
+    if grad.shape != p.shape:
+        raise ValueError(f"grad {tuple(grad.shape)} must have the shape of p {tuple(p.shape)}")
+    wide = _widen(p, "softmax_vjp")
+    mean = (wide * grad).sum(-1, keepdim=True)  # (..., 1)
+    return (wide * (grad - mean)).to(p.dtype)  # eq. eq-softmax-vjp
+
+
+def entropy(p: Tensor, dim: int = -1) -> Tensor:
+    """Shannon entropy in nats, with 0 log 0 = 0.
+
+    entropy((1/2, 1/4, 1/4)) = 1.5 log 2.
+    Shapes: p (..., n, ...) -> (..., ...)
+    Source: Shannon 1948.
+    Differs: the gradient at an entry 0 is 0, not infinite, so that it passes back through a softmax
+    (which multiplies it by that 0) without NaN.
+    Raises: ValueError if p is not a distribution along dim (logits are a common mistake).
+    """
+    check_distribution(p, dim)
+    wide = _widen(p, "entropy")
+    # eq. eq-entropy
+    return (wide * -torch.where(wide > 0, wide, 1).log()).sum(dim).to(p.dtype)
+
+
+def check_distribution(p: Tensor, dim: int = -1) -> None:
+    """Refuse anything that is not a probability distribution along dim.
+
+    Shapes: p (..., n, ...)
+    Raises: TypeError unless p is floating point; ValueError if an entry is negative or NaN, or a
+    sum differs from 1 by more than 1e-4 (or one unit in the last place, where that is coarser).
+    """
+    total = _widen(p, "a distribution").detach().sum(dim)
+    if not (p >= 0).all():
+        raise ValueError(f"probabilities must be >= 0, got a smallest entry of {p.min().item():g}")
+    error = (total - 1).abs()
+    if not (error <= max(1e-4, torch.finfo(p.dtype).eps)).all():
+        worst = total.flatten()[error.argmax()].item()
+        raise ValueError(f"probabilities must sum to 1 along dim {dim}, got a sum of {worst:g}")
+
+
+def _widen(x: Tensor, name: str) -> Tensor:
+    if not x.is_floating_point():
+        raise TypeError(f"{name} needs a floating-point tensor, got {x.dtype}")
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _minus_max(x: Tensor, dim: int, name: str) -> Tensor:
+    wide = _widen(x, name)
+    if x.size(dim) == 0:
+        raise ValueError(f"{name} along dim {dim} of a tensor {tuple(x.shape)}: no entries")
+    peak = wide.detach().amax(dim, keepdim=True)  # the shift cancels, so it carries no gradient
+    if not peak.isfinite().all():
+        bad = (~peak.isfinite()).nonzero()[0].tolist()
+        raise ValueError(
+            f"{name} along dim {dim} of a tensor {tuple(x.shape)} needs a finite maximum, "
+            f"got {peak[tuple(bad)].item()} in the slice through {bad}"
+        )
+    return wide - peak
