@@ -1,0 +1,1 @@
+"""Attention: which values a query reads, with what weights, and at what cost."""

@@ -1,0 +1,215 @@
+"""Which average of the values does a query read, and how does a gradient flow back through it?
+
+Leaves out: projections and heads (each leading axis is independent), the builders of masks, and the
+blockwise form that never stores the weights.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from llmref.functional.softmax import check_distribution
+
+
+def attention_scores(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
+    """Dot product of each query with each key, times the scale.
+
+    query (3, 4), keys (1, 0) and (0, 2), scale 1/2: scores (1.5, 4).
+    Shapes: query (B, H, T, D), key (B, H, S, D) -> (B, H, T, S); any leading axes in place of B, H
+    Source: Vaswani et al. 2017, arXiv:1706.03762; scale=None is its 1 / sqrt(D).
+    Differs: float16 and bfloat16 are multiplied in float32 and rounded once.
+    Raises: TypeError unless both are floating point and of one dtype; ValueError if the leading
+    axes or the head sizes differ, D is 0, or the scale is not finite.
+    """
+    _check_inputs(query=query, key=key)
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    if not math.isfinite(scale):
+        raise ValueError(f"scale must be finite, got {scale}")
+    return (scale * (_widen(query) @ _widen(key).mT)).to(query.dtype)  # eq. eq-attention-scores
+
+
+def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax over the allowed entries of each row, 0 elsewhere.
+
+    scores (0, log 3, 7), mask (True, True, False): (1/4, 3/4, 0). An entry -inf counts as masked.
+    A row with nothing allowed is zero, and so is its gradient: these weights serve a sum, and a sum
+    over nothing is 0.
+    Shapes: scores (..., T, S), mask broadcastable to it, True may attend -> (..., T, S)
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3.
+    Raises: TypeError unless scores is floating point; ValueError if an allowed score is +inf or
+    NaN, or the mask holds anything but True and False (or 0 and 1), or does not broadcast.
+    """
+    if not scores.is_floating_point():
+        raise TypeError(f"needs floating-point scores, got {scores.dtype}")
+    wide = _widen(scores)
+    if mask is not None:
+        wide = wide.masked_fill(~_as_bool(mask, scores.shape), -math.inf)
+    if scores.shape[-1] == 0:
+        return scores.clone()
+    peak = wide.detach().amax(-1, keepdim=True)  # (..., T, 1)
+    if not (peak < math.inf).all():
+        raise ValueError("an allowed score is +inf or NaN: the weights of its row do not exist")
+    # An empty row is exp(-inf - 0) = 0 in every entry; dividing by 1 keeps value and gradient 0.
+    weights = (wide - peak.masked_fill(peak == -math.inf, 0)).exp()
+    total = weights.sum(-1, keepdim=True)
+    return (weights / total.masked_fill(total == 0, 1)).to(scores.dtype)
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Share of each key in the average that each query reads.
+
+    Shapes: query (B, H, T, D), key (B, H, S, D), attn_mask broadcastable to (B, H, T, S) ->
+    (B, H, T, S). A boolean (or integer 0/1) mask selects, True may attend; a floating-point mask is
+    added to the scores, 0 and 1 included.
+    Source: Vaswani et al. 2017, arXiv:1706.03762.
+    Differs: is_causal aligns the last query with the last key (query i sees keys up to i + S - T);
+    torch aligns the first with the first. With attn_mask as well, a pair must be allowed by both.
+    Raises: as attention_scores and masked_softmax; ValueError if is_causal and T > S.
+    """
+    scores = attention_scores(_widen(query), _widen(key), scale)
+    allowed = None
+    if attn_mask is not None and attn_mask.is_floating_point():
+        scores = scores + _check_broadcastable(attn_mask, scores.shape)
+    elif attn_mask is not None:
+        allowed = _as_bool(attn_mask, scores.shape)
+    if is_causal:
+        T, S = scores.shape[-2:]
+        if T > S:
+            raise ValueError(f"is_causal needs at least as many keys as queries, got {S} and {T}")
+        causal = torch.ones(T, S, dtype=torch.bool, device=scores.device).tril(S - T)
+        allowed = causal if allowed is None else allowed & causal
+    return masked_softmax(scores, allowed).to(query.dtype)
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Average of the values, weighted by the softmax of the scaled scores.
+
+    Shapes: query (B, H, T, D), key (B, H, S, D), value (B, H, S, Dv) -> (B, H, T, Dv), the mask as
+    in attention_weights. A query that may attend to nothing reads 0, with gradient 0.
+    Source: Vaswani et al. 2017, arXiv:1706.03762.
+    Differs: dropout_p acts on the weights whenever it is not 0: a function has no eval mode.
+    Raises: as attention_weights; ValueError if key and value differ in S, or dropout_p is not in
+    [0, 1).
+    """
+    _check_inputs(query=query, key=key, value=value)
+    if not 0 <= dropout_p < 1:
+        raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
+    weights = attention_weights(_widen(query), _widen(key), attn_mask, is_causal, scale)
+    weights = torch.nn.functional.dropout(weights, dropout_p)
+    return (weights @ _widen(value)).to(value.dtype)  # eq. eq-attention
+
+
+def scaled_dot_product_attention_backward(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the queries, keys and values from the gradient of the output.
+
+    Shapes: grad_output (B, H, T, Dv), the others as in scaled_dot_product_attention -> the shapes
+    of query, key and value
+    Source: Dao et al. 2022, arXiv:2205.14135, the backward pass in its appendix.
+    Raises: as scaled_dot_product_attention; ValueError if grad_output is not (..., T, Dv).
+    """
+    _check_inputs(query=query, key=key, value=value)
+    expected = (*query.shape[:-1], value.shape[-1])
+    if grad_output.shape != expected:
+        raise ValueError(f"grad_output must be {expected}, got {tuple(grad_output.shape)}")
+    q, k, v, grad = (_widen(x) for x in (query, key, value, grad_output))
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    weights = attention_weights(q, k, attn_mask, is_causal, scale)
+    # eq. eq-attention-backward, line by line
+    grad_value = weights.mT @ grad
+    grad_weights = grad @ v.mT  # (B, H, T, S)
+    mean = (grad * (weights @ v)).sum(-1, keepdim=True)  # (B, H, T, 1), needs no row of S entries
+    grad_scores = weights * (grad_weights - mean)
+    grad_query = scale * grad_scores @ k
+    grad_key = scale * grad_scores.mT @ q
+    return grad_query.to(query.dtype), grad_key.to(key.dtype), grad_value.to(value.dtype)
+
+
+def effective_keys(p: Tensor, dim: int = -1) -> Tensor:
+    """Number of keys that a row of weights amounts to: n equal weights count as n.
+
+    effective_keys((1/2, 1/2, 0)) = 2.
+    Shapes: p (..., S, ...) -> (..., ...), each in [1, S]
+    Source: the inverse of Simpson's index, Simpson 1949.
+    Raises: ValueError if p is not a distribution along dim; an empty row of attention is none.
+    """
+    check_distribution(p, dim)
+    return _widen(p).square().sum(dim).reciprocal().to(p.dtype)  # eq. eq-effective-keys
+
+
+def nadaraya_watson(query: Tensor, key: Tensor, value: Tensor, bandwidth: float) -> Tensor:
+    """Average of the values, each weighted by a Gaussian of its key's distance from the query.
+
+    The bandwidth is the standard deviation sigma of the Gaussian, in the units of the keys.
+    Shapes: query (B, H, T, D), key (B, H, S, D), value (B, H, S, Dv) -> (B, H, T, Dv)
+    Source: Nadaraya 1964, Watson 1964.
+    Raises: as scaled_dot_product_attention; ValueError unless bandwidth is positive and finite.
+    """
+    _check_inputs(query=query, key=key, value=value)
+    if not 0 < bandwidth < math.inf:
+        raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}")
+    difference = _widen(query).unsqueeze(-2) - _widen(key).unsqueeze(-3)  # (B, H, T, S, D)
+    log_kernel = -difference.square().sum(-1) / (2 * bandwidth**2)  # eq. eq-gaussian-kernel
+    return (masked_softmax(log_kernel) @ _widen(value)).to(value.dtype)
+
+
+def _widen(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _check_inputs(**tensors: Tensor) -> None:
+    """The query, the key and, where given, the value fit each other."""
+    shapes = {name: tuple(x.shape) for name, x in tensors.items()}
+    dtypes = {x.dtype for x in tensors.values()}
+    if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
+        seen = ", ".join(f"{name} {x.dtype}" for name, x in tensors.items())
+        raise TypeError(f"needs floating-point tensors of one dtype, got {seen}")
+    if min(len(shape) for shape in shapes.values()) < 2:
+        raise ValueError(f"needs tensors (..., length, size), got {shapes}")
+    if len({shape[:-2] for shape in shapes.values()}) > 1:
+        raise ValueError(f"the leading axes must be equal, got {shapes}")
+    if shapes["query"][-1] != shapes["key"][-1] or shapes["query"][-1] == 0:
+        raise ValueError(f"query and key must have the same head size, at least 1, got {shapes}")
+    if "value" in shapes and shapes["value"][-2] != shapes["key"][-2]:
+        raise ValueError(f"there must be one value for each key, got {shapes}")
+
+
+def _check_broadcastable(mask: Tensor, shape: torch.Size) -> Tensor:
+    try:
+        mask.expand(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"the mask {tuple(mask.shape)} does not broadcast to the scores {tuple(shape)}"
+        ) from None
+    return mask
+
+
+def _as_bool(mask: Tensor, shape: torch.Size) -> Tensor:
+    _check_broadcastable(mask, shape)
+    outside = mask[(mask != 0) & (mask != 1)]
+    if outside.numel():
+        raise ValueError(f"a selecting mask holds True or False (or 1 and 0), got {outside[0]:g}")
+    return mask.bool()
