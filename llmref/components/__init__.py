@@ -1,0 +1,1 @@
+"""The parts around attention: linear maps, rotary positions, gated layers, adapters, tokens."""
