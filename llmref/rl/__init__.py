@@ -1,0 +1,1 @@
+"""Reinforcement learning from rewards and preferences: KL penalties and policy gradients."""
