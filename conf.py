@@ -38,6 +38,7 @@ llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last
 html_theme = "sphinx_book_theme"
 html_title = "llmref"
 html_static_path = ["docs/_static"]
+html_favicon = "docs/_static/favicon.svg"
 html_math_renderer = "katex"  # llmref.sphinxext.math: nothing is typeset in the browser
 html_baseurl = os.environ.get("LLMREF_BASE_URL", "")
 html_copy_source = False  # the repository button leads to the source

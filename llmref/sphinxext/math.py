@@ -137,6 +137,23 @@ def visit_display(translator: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def find_stray_dollars(app: Sphinx, document: nodes.document) -> None:
+    """Warn of a dollar sign in running text: a formula that was not read as one."""
+    for text in document.findall(nodes.Text):
+        inside = text.parent
+        while isinstance(inside, nodes.inline):
+            inside = inside.parent
+        verbatim = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw)
+        if "$" in text and not isinstance(inside, verbatim):
+            logger.warning(
+                "a stray dollar sign, so a formula shows as TeX: %.60s",
+                text.strip(),
+                location=text.parent,
+                type="llmref",
+                subtype="math",
+            )
+
+
 def copy_assets(app: Sphinx) -> None:
     """Copy KaTeX's style sheet and fonts into the build; woff2 is all that browsers need."""
     if app.builder.format != "html":
@@ -158,6 +175,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the renderer under the name 'katex'."""
     app.add_html_math_renderer("katex", (visit_inline, None), (visit_display, None))
     app.connect("builder-inited", copy_assets)
+    app.connect("doctree-read", find_stray_dollars)
     app.connect("build-finished", lambda app, exception: _katex.close())
     app.add_css_file("katex/katex.min.css")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

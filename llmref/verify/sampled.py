@@ -171,7 +171,7 @@ def bound(
         excess = torch.where(below == above, torch.zeros_like(below), below - above)
         violations = int((excess > atol).sum())
         worst = excess.max().item()
-        gap = f"smallest gap {max(-worst, 0.0):.2g}"
+        gap = f"smallest gap {max(0.0, -worst):.2g}"
         return not violations, f"violated {violations} times, by {worst:.2g}" if violations else gap
 
     holds, seen = compare((lower, upper))

@@ -260,8 +260,15 @@ def test_every_dtype_is_kept_and_rounded_once(dtype):
         torch.testing.assert_close(actual.double(), expected, atol=tolerance, rtol=tolerance)
 
 
-def test_bfloat16_sums_in_float32():
-    """4096 equal scores: a bfloat16 running sum stalls at 256, which would give 1/256."""
+@pytest.mark.parametrize("function", [softmax, log_softmax])
+def test_half_precision_is_rounded_only_at_the_end(function):
+    """Exponentials or sums kept in bfloat16 change a quarter of the results or more."""
+    x = random(500, 40).bfloat16()
+    assert (function(x) == function(x.double()).bfloat16()).double().mean() > 0.99
+
+
+def test_thousands_of_half_precision_scores_are_added_in_float32():
+    """4096 equal scores: a running sum in bfloat16 stalls at 256, which would give 1/256."""
     x = torch.zeros(4096, dtype=torch.bfloat16)
     assert softmax(x)[0].item() == 1 / 4096
     assert abs(logsumexp(x).item() - math.log(4096)) < 0.03

@@ -176,6 +176,17 @@ def test_output_and_weights_equal_eager_attention_of_transformers(agreement):
     agreement("attention weights", library, ours, weights, atol=1e-6, convention=convention)
 
 
+def test_eager_attention_of_transformers_is_single_precision_for_double_inputs():
+    from transformers.models.llama.modeling_llama import eager_attention_forward
+
+    query, key, value = inputs()
+    module = types.SimpleNamespace(num_key_value_groups=1, training=False)
+    theirs, _ = eager_attention_forward(module, query, key, value, None, scaling=D**-0.5)
+    assert theirs.dtype == torch.float64
+    ours = scaled_dot_product_attention(query, key, value).transpose(1, 2)
+    assert 1e-9 < (theirs - ours).abs().max() < 1e-6
+
+
 def test_an_empty_row_is_uniform_in_eager_attention_of_transformers():
     """finfo.min absorbs the scores: every key, also a future one, gets 1 / S."""
     from transformers.models.llama.modeling_llama import eager_attention_forward

@@ -231,6 +231,10 @@ BAD = """
     ```
 
     A dead [link](nowhere.md).
+
+    Some *text with a stray $ sign*.
+
+    And `$` in code, which is none.
 """
 WORSE = """
     # Worse
@@ -272,6 +276,7 @@ def bad(module_site: Callable[[], Site]) -> tuple[Site, Built]:
         ("bad.md", "\\nosuchmacro", "KaTeX: KaTeX parse error: Undefined control sequence"),
         ("bad.md", "symbolic.gone", "symbolic.py defines no gone"),
         ("bad.md", "A dead [link]", "nowhere.md"),
+        ("bad.md", "stray $", "a stray dollar sign, so a formula shows as TeX"),
         ("worse.md", "raise RuntimeError", "RuntimeError: the second page fails too"),
         ("worse.md", "{prf:lemma} Taken", "the id bad-unchecked is taken by a theorem in bad"),
         ("worse.md", "Of nothing", "a proof without a result before it"),
