@@ -9,7 +9,7 @@ PORT ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page test bench oracle agreement lint schemas format serve clean distclean
+.PHONY: help html strict page test test-all bench oracle agreement lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -48,6 +48,9 @@ page: $(VENV)/.docs ## Build one page while you write it: make page P=rl/kl
 
 test: $(VENV)/.docs $(VENV)/.test ## Run the tests
 	@$(BIN)/python -m pytest -q
+
+test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences of edits (half an hour)
+	@LLMREF_SEQUENCES=200 $(BIN)/python -m pytest -q
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
 	@$(BIN)/python -m pytest -q -o python_files='bench_*.py' tests/bench

@@ -71,7 +71,7 @@ def rope_cos_sin(
     if not 0 < attention_factor < math.inf:
         raise ValueError(f"attention_factor must be positive and finite, got {attention_factor}")
     exact = positions.to(torch.promote_types(positions.dtype, inv_freq.dtype))
-    # A plain product, not a matmul or einsum: autocast would form those in bfloat16.
+    # A plain product, not a matmul: autocast would form that in bfloat16.
     angles = exact[..., None] * inv_freq  # (..., T, R / 2), eq. eq-rope-angle
     return (attention_factor * angles.cos()).to(dtype), (attention_factor * angles.sin()).to(dtype)
 

@@ -49,11 +49,12 @@ class OutputCache:
         """Keep the outputs of a page whose cells all did what they should."""
         _write_json(self._path(key), outputs)
 
-    def times(self) -> dict[str, float]:
-        """Return the seconds that each page took when it was last executed."""
-        return _read_json(self._times) or {}
+    def times(self) -> dict[str, list[float]]:
+        """Return what each page took last: seconds in all, and CPU seconds of its cells."""
+        times = _read_json(self._times) or {}
+        return {page: value for page, value in times.items() if isinstance(value, list)}
 
-    def store_times(self, times: dict[str, float]) -> None:
+    def store_times(self, times: dict[str, list[float]]) -> None:
         """Keep them for the order of the next build."""
         _write_json(self._times, {**self.times(), **times})
 

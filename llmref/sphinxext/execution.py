@@ -27,9 +27,11 @@ from llmref.sphinxext.runner import Page, run_pages
 
 logger = logging.getLogger(__name__)
 
-PACKAGE_ROOT = Path(__file__).parents[2]
+# Importing them takes seconds, and no page can tell a forked import from its own. Not the inline
+# backend of matplotlib: on import it hooks into the running kernel, and here there is none yet.
+_PRELOADED = ("matplotlib.pyplot", "sympy", "torch")
 # Named in a string by every page that draws, so no import leads to it.
-_FIGURE_STYLE = PACKAGE_ROOT / "llmref" / "figures.mplstyle"
+_FIGURE_STYLE = Path("llmref/figures.mplstyle")
 # These would keep a failing cell, or a check, out of the page and so out of our sight.
 _HIDING_TAGS = {"remove-cell", "remove-output", "remove-stderr", "skip-execution"}
 # Of the tags, only this one changes what a cell's outputs mean.
@@ -40,11 +42,12 @@ c = get_config()
 c.HistoryManager.enabled = False
 c.IPKernelApp.log_level = "ERROR"  # it warns that local sockets are not encrypted
 c.InlineBackend.figure_formats = {"svg"}
+c.InlineBackend.rc = {"svg.hashsalt": "llmref"}
 c.InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "metadata": {"Date": None}}
 """
 
-# What this build has executed or found in the cache, by key; readers are forked with it.
-_outputs: dict[str, Outputs] = {}
+# The key and the outputs of each page of this build, by docname; readers are forked with them.
+_executed: dict[str, tuple[str, Outputs]] = {}
 
 
 class ExecutedPageParser(Parser):
@@ -56,11 +59,12 @@ class ExecutedPageParser(Parser):
             super().parse(inputstring, document)
             return
         env = document.settings.env
-        env.metadata[env.docname]["llmref_key"] = key_of(read_notebook(inputstring))
+        env.metadata[env.docname]["llmref_key"] = _executed[env.docname][0]
         plain = env.mystnb_config
         try:
             reader = f"{read_executed.__module__}.{read_executed.__name__}"
-            env.mystnb_config = plain.copy(custom_formats={".md": reader})
+            formats = {".md": (reader, {"docname": env.docname}, False)}
+            env.mystnb_config = plain.copy(custom_formats=formats)
             super().parse(inputstring, document)
         finally:
             env.mystnb_config = plain
@@ -84,7 +88,7 @@ class StrictRenderer(NbElementRenderer):
                 output["ename"],
                 output["evalue"],
                 strip_ansi("\n".join(output["traceback"])),
-                location=(docname, source_line),
+                location=(docname, source_line - 1),  # myst-nb counts one too many
                 type="llmref",
                 subtype="cell",
             )
@@ -103,29 +107,30 @@ def read_notebook(text: str) -> NotebookNode:
     return notebook
 
 
-def read_executed(text: str) -> NotebookNode:
+def read_executed(text: str, docname: str) -> NotebookNode:
     """Read a page as a notebook with the outputs of this build."""
     notebook = read_notebook(text)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    for number, (cell, outputs) in enumerate(zip(code, _outputs[key_of(notebook)], strict=True)):
+    _, executed = _executed[docname]
+    for number, (cell, outputs) in enumerate(zip(code, executed, strict=True)):
         cell.outputs = [from_dict(output) for output in outputs]
         cell.execution_count = number + 1
     return notebook
 
 
-def key_of(notebook: NotebookNode) -> str:
-    """Return the key of a page's outputs."""
+def key_of(notebook: NotebookNode, root: Path) -> str:
+    """Return the key of a page's outputs; `root` holds the package."""
     cells = []
-    files = {_FIGURE_STYLE}
+    files = {root / _FIGURE_STYLE} if (root / _FIGURE_STYLE).is_file() else set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             tags = sorted(_MEANING_TAGS & set(cell.metadata.get("tags", [])))
             cells.append({"source": cell.source, "tags": tags})
             try:
-                files |= reached_files(cell.source, PACKAGE_ROOT)
+                files |= reached_files(cell.source, root)
             except SyntaxError:
                 continue  # the cell itself will say so when it runs
-    return page_key(cells, files, PACKAGE_ROOT, _KERNEL_CONFIG)
+    return page_key(cells, files, root, _KERNEL_CONFIG)
 
 
 def configure(app: Sphinx, config: Config) -> None:
@@ -138,42 +143,63 @@ def outdated_pages(
     app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
 ) -> list[str]:
     """Return the unedited pages whose key has changed with a module or a package."""
+    root = Path(app.config.llmref_root)
     unedited = env.found_docs - added - changed
     return sorted(
         docname
         for docname in unedited
         if (key := env.metadata[docname].get("llmref_key"))
-        and key != key_of(read_notebook(_text(env, docname)))
+        and key != key_of(read_notebook(_text(env, docname)), root)
     )
+
+
+def remove_outputs_of(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """Remove the files of pages that are no more; Sphinx would leave them to be found."""
+    for docname in removed if app.builder.format == "html" else ():
+        Path(app.builder.get_outfilename(docname)).unlink(missing_ok=True)  # type: ignore[attr-defined]
+    return []
+
+
+def remove_unused_images(app: Sphinx, exception: Exception | None) -> None:
+    """Remove the pictures that no page shows any more."""
+    if exception is None and app.builder.format == "html":
+        used = {name for _, name in app.env.images.values()}
+        for path in (Path(app.outdir) / "_images").glob("*"):
+            if path.name not in used:
+                path.unlink()
 
 
 def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
     """Execute whatever is to be read and has no outputs yet."""
     cache = OutputCache(Path(app.config.llmref_cache or Path(app.doctreedir) / "llmref_cache"))
-    _outputs.clear()
-    stale: dict[str, Page] = {}
+    root = Path(app.config.llmref_root)
+    _executed.clear()
+    stale: list[Page] = []
     for docname in docnames:
         text = _text(env, docname)
         if not is_myst_markdown_notebook(text):
             continue
         notebook = read_notebook(text)
         _warn_of_hiding_tags(docname, notebook)
-        key = key_of(notebook)
+        key = key_of(notebook, root)
         if (outputs := cache.load(key)) is not None:
-            _outputs[key] = outputs
+            _executed[docname] = key, outputs
         else:
-            stale[key] = Page(docname, key, notebook, env.doc2path(docname).parent)
+            stale.append(Page(docname, key, notebook, env.doc2path(docname).parent))
     if not stale:
         return
     times = cache.times()
     # The longest first, so that none is left alone at the end; a new page may be long.
-    pages = sorted(stale.values(), key=lambda page: -times.get(page.docname, float("inf")))
+    pages = sorted(stale, key=lambda page: -times.get(page.docname, [float("inf")])[0])
     ended: list[Page] = []
 
     def done(page: Page) -> None:
         ended.append(page)
-        _outputs[page.key] = page.outputs
-        if not page.failed:
+        _executed[page.docname] = page.key, page.outputs
+        # A module that was edited meanwhile may have been read before or after.
+        if not page.failed and page.key == key_of(page.notebook, root):
             cache.store(page.key, page.outputs)
         logger.info(
             "running pages... [%3d%%] %s%s, %.1f s",
@@ -188,10 +214,15 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         pages,
         timeout=app.config.llmref_cell_timeout,
         workers=os.cpu_count() or 1,
-        environment={"IPYTHONDIR": str(_kernel_profile(app))},
+        environment={
+            "IPYTHONDIR": str(_kernel_profile(app)),
+            # The code that runs is the code that the page shows.
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
+        },
+        modules=app.config.llmref_preload,
         done=done,
     )
-    cache.store_times({page.docname: page.seconds for page in ended})
+    cache.store_times({page.docname: [page.seconds, page.cell_cpu_seconds] for page in ended})
     cache.prune()
 
 
@@ -224,8 +255,11 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_source_parser(ExecutedPageParser, override=True)
     # Beside the doctrees by default; elsewhere, so that it survives a failed build.
     app.add_config_value("llmref_cache", "", "", types=(str,))
+    app.add_config_value("llmref_preload", _PRELOADED, "", types=(tuple, list))
     app.add_config_value("llmref_cell_timeout", 120.0, "", types=(float, int))  # seconds
     app.connect("config-inited", configure, priority=100)  # before myst-nb reads it
     app.connect("env-get-outdated", outdated_pages)
+    app.connect("env-get-outdated", remove_outputs_of)
+    app.connect("build-finished", remove_unused_images)
     app.connect("env-before-read-docs", execute_pages)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,8 +1,8 @@
 """A server that has imported the heavy libraries once and forks a fresh Jupyter kernel on request.
 
-Run as a script (`python -P kernel_server.py FOLDER`), so that neither llmref nor Sphinx is loaded
-in any kernel. It reads one JSON request a line and answers one JSON line. When its input ends,
-which happens however the build ends, it kills every kernel, removes FOLDER and exits.
+Run as a script (`python -P kernel_server.py FOLDER MODULE...`), so that neither llmref nor Sphinx
+is loaded in any kernel. It reads one JSON request a line and answers one JSON line. When its input
+ends, which happens however the build ends, it kills every kernel, removes FOLDER and exits.
 """
 
 import contextlib
@@ -16,22 +16,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# Importing them takes seconds, and no page can tell a forked import from its own. Not the inline
-# backend of matplotlib: on import it hooks into the running kernel, and here there is none yet.
-PRELOADED = (
-    "ipykernel.kernelapp",
-    "matplotlib.pyplot",
-    "sympy",
-    "torch",
-)
 _exit_codes: dict[int, int | None] = {}  # None while the kernel runs
 
 
-def main(folder: str) -> None:
-    """Serve until the input ends."""
+def main(folder: str, modules: list[str]) -> None:
+    """Import `modules`, then serve until the input ends."""
     # Ctrl-C reaches the whole foreground group; the build decides when the server ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for module in PRELOADED:
+    for module in ["ipykernel.kernelapp", *modules]:
         importlib.import_module(module)
     operations: dict[str, Callable[..., Any]] = {
         "launch": launch,
@@ -113,4 +105,4 @@ def _become_kernel(arguments: list[str], directory: str, environment: dict[str, 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:])

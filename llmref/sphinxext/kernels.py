@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,12 @@ class KernelServer:
 
     current: "KernelServer | None" = None
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], modules: Sequence[str] = ()) -> None:
         self.folder = tempfile.mkdtemp(prefix="llmref-")
-        self._environment = environment
         self._lock = threading.Lock()
         # -P: the folder of the script holds a math.py, which must not shadow the standard one.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_SERVER), self.folder],
+            [sys.executable, "-P", str(_SERVER), self.folder, *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

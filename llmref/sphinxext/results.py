@@ -5,6 +5,8 @@ objects.inv, state lives in the domain, and a result without a check stops a str
 Leaves out: how each of them looks in HTML (layout.py).
 """
 
+import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +59,15 @@ class ExecutedCheck:
     docname: str
     line: int
     record: dict[str, Any]
+
+
+@dataclass
+class Shown:
+    """What a page shows of other pages: results that it cites, and whether it has reports."""
+
+    cited: list[str] = field(default_factory=list)
+    reports: bool = False
+    state: str = ""
 
 
 class ResultDirective(SphinxDirective):
@@ -137,7 +148,7 @@ class CheckRenderer:
             return None
         assert isinstance(data.content, dict)
         node = layout.check_node(data.content)
-        node.line = data.line
+        node.line = (data.line or 2) - 1  # myst-nb counts one too many
         return [node]
 
 
@@ -150,7 +161,7 @@ class ResultsDomain(Domain):
     directives: ClassVar = {**dict.fromkeys(KINDS, ResultDirective), "proof": ProofDirective}
     roles: ClassVar = {"ref": XRefRole(warn_dangling=True, innernodeclass=nodes.inline)}
     dangling_warnings: ClassVar = {"ref": "no result has the id %(target)s"}
-    initial_data: ClassVar = {"results": {}, "checks": []}
+    initial_data: ClassVar = {"results": {}, "checks": [], "shows": {}}
     data_version = 1
 
     @property
@@ -163,11 +174,17 @@ class ResultsDomain(Domain):
         """In the order of reading."""
         return self.data["checks"]  # type: ignore[no-any-return]
 
+    @property
+    def shows(self) -> dict[str, Shown]:
+        """By docname."""
+        return self.data["shows"]  # type: ignore[no-any-return]
+
     def clear_doc(self, docname: str) -> None:
         """Forget a page that is read again or removed."""
         for id_ in [id_ for id_, r in self.results.items() if r.docname == docname]:
             del self.results[id_]
         self.data["checks"] = [check for check in self.checks if check.docname != docname]
+        self.shows.pop(docname, None)
 
     def merge_domaindata(self, docnames: Iterable[str], otherdata: dict[str, Any]) -> None:
         """Take over what another process has read."""
@@ -184,11 +201,15 @@ class ResultsDomain(Domain):
                     )
                 self.results[id_] = result
         self.checks.extend(check for check in otherdata["checks"] if check.docname in mine)
+        self.shows.update({d: shown for d, shown in otherdata["shows"].items() if d in mine})
 
     def process_doc(self, env: BuildEnvironment, docname: str, document: nodes.document) -> None:
         """Collect the checks of a page, and what each proof on it rests on."""
         for check in document.findall(layout.CheckNode):
             self.checks.append(ExecutedCheck(docname, check.line or 1, check["record"]))
+        self.shows[docname] = Shown(
+            cited=_references(document), reports=any(document.findall(layout.Report))
+        )
         box: layout.ResultBox | None = None
         for node in document.findall():
             if isinstance(node, layout.ResultBox):
@@ -269,30 +290,49 @@ class ResultsDomain(Domain):
                 )
 
 
-def _references(proof: nodes.Element) -> list[str]:
-    """The results that a proof cites, each once, in order."""
+def _references(part: nodes.Element) -> list[str]:
+    """The results that a part of a page cites, each once, in order."""
     targets = (
         node["reftarget"]
-        for node in proof.findall(pending_xref)
+        for node in part.findall(pending_xref)
         if node.get("refdomain") == "prf" and node.get("reftype") == "ref"
     )
     return list(dict.fromkeys(targets))
 
 
 def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
-    """Pages that show other pages' results are written again when any result has changed."""
+    """Yield the pages that show something of other pages which has changed.
+
+    Sphinx writes again only what it has read again, so that titles in the navigation, numbers of
+    equations and results cited from elsewhere would go stale.
+    """
     domain = env.domains["prf"]
     assert isinstance(domain, ResultsDomain)
-    state = repr(sorted(map(repr, [*domain.results.values(), *domain.checks])))
-    if domain.data.get("state") != state:
-        domain.data["state"] = state
-        yield from sorted(env.found_docs)
+    everywhere = [
+        sorted((docname, title.astext()) for docname, title in env.titles.items()),
+        sorted(env.toctree_includes.items()),
+        sorted(env.domains.math_domain.equations.items()),
+        sorted(env.domains.standard_domain.labels.items()),
+    ]
+    agreement = Path(env.srcdir) / "agreement.json"
+    of_reports = [
+        sorted(map(repr, domain.results.values())),
+        sorted(map(repr, domain.checks)),
+        agreement.read_text(encoding="utf-8") if agreement.is_file() else "",
+    ]
+    for docname in sorted(env.found_docs):
+        shown = domain.shows.get(docname, Shown())
+        cited = [repr(domain.results.get(id_)) for id_ in shown.cited]
+        parts = [everywhere, cited, of_reports if shown.reports else []]
+        state = hashlib.sha256(repr(parts).encode()).hexdigest()
+        if shown.state != state:
+            shown.state = state
+            domain.shows[docname] = shown
+            yield docname
 
 
 def set_result_ids(app: Sphinx) -> None:
     """Tell the checks in the kernels which ids are published."""
-    import os
-
     if app.config.llmref_result_ids:
         os.environ["LLMREF_RESULT_IDS"] = str(app.config.llmref_result_ids)
     else:

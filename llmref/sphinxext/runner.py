@@ -6,8 +6,9 @@ A cell that exceeds its time, or takes its kernel down, ends the page with an er
 
 import asyncio
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,17 +42,19 @@ def run_pages(
     timeout: float,
     workers: int,
     environment: dict[str, str],
+    modules: Sequence[str],
     done: Callable[[Page], None],
 ) -> None:
-    """Execute all pages, in the given order, `workers` at a time; call `done` after each."""
+    """Execute all pages, in the given order, `workers` at a time; call `done` after each.
+
+    `modules` are imported once for all pages, where kernels can be forked.
+    """
     environment = {**os.environ, **KERNEL_ENVIRONMENT, **environment}
     if not can_fork():
-        import tempfile
-
         with tempfile.TemporaryDirectory(prefix="llmref-") as folder:
             asyncio.run(_run_all(pages, folder, timeout, workers, environment, done))
         return
-    with KernelServer(environment) as server:
+    with KernelServer(environment, modules) as server:
         asyncio.run(_run_all(pages, server.folder, timeout, workers, environment, done))
 
 

@@ -13,8 +13,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext.execution import PACKAGE_ROOT
 from llmref.sphinxext.imports import module_file
+
+# The folder that holds the package, unless the configuration names another.
+PACKAGE_ROOT = Path(__file__).parents[2]
 
 
 def find_source(name: str, root: Path) -> tuple[Path, int, int]:
@@ -52,7 +54,7 @@ class SourceDirective(SphinxDirective):
         """Return the highlighted source under a caption that links to the repository."""
         name = self.arguments[0]
         try:
-            path, first, last = find_source(name, PACKAGE_ROOT)
+            path, first, last = find_source(name, Path(self.config.llmref_root))
         except LookupError as error:
             raise self.error(str(error)) from error
         self.env.note_dependency(str(path))
@@ -60,7 +62,7 @@ class SourceDirective(SphinxDirective):
         code = "\n".join(lines)
         literal = nodes.literal_block(code, code, language="python")
         self.set_source_info(literal)
-        relative = path.relative_to(PACKAGE_ROOT).as_posix()
+        relative = path.relative_to(self.config.llmref_root).as_posix()
         url = self.config.llmref_source_url.format(path=relative, first=first, last=last)
         caption = nodes.caption(
             "",
@@ -78,6 +80,7 @@ class SourceDirective(SphinxDirective):
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the directive and the pattern of its links."""
+    app.add_config_value("llmref_root", str(PACKAGE_ROOT), "env", types=(str,))
     app.add_config_value("llmref_source_url", "{path}#L{first}-L{last}", "env", types=(str,))
     app.add_directive("source", SourceDirective)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -107,7 +107,7 @@ def _random_value(symbol: sp.Symbol, generator: random.Random) -> sp.Expr:
     if symbol.is_integer:
         value = sp.Integer(generator.randint(1, 6))
     else:
-        value = sp.Rational(generator.randint(1, 40), generator.randint(11, 29))
+        value = sp.Rational(generator.randint(1, 40), generator.randint(41, 97))
     if symbol.is_negative:
         return -value
     if symbol.is_nonnegative or symbol.is_integer:

@@ -354,7 +354,7 @@ def slow_yarn_index(dim, base, factor, window, slow, fast, truncate):
 
 
 @pytest.mark.parametrize(
-    ("dim", "base", "window"), [(128, 1e4, 4096), (64, 5e5, 8192), (8, 100.0, 50)]
+    ("dim", "base", "window"), [(128, 1e4, 4096), (64, 5e5, 8192), (8, 100.0, 50), (64, 10.0, 64)]
 )
 def test_recipes_equal_their_definitions_pair_by_pair(dim, base, window):
     paper, factor = rope.yarn_inv_freq(dim, base, 8.0, window, ramp="paper")
@@ -434,9 +434,10 @@ def test_angles_at_position_5000_are_right_whatever_the_output_type():
 
 
 def test_autocast_does_not_lower_the_precision_of_angles():
+    inv_freq = rope.rope_inv_freq(8, dtype=torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside, _ = rope.rope_cos_sin(torch.tensor([5001]), rope.rope_inv_freq(8))
-    outside, _ = rope.rope_cos_sin(torch.tensor([5001]), rope.rope_inv_freq(8))
+        inside, _ = rope.rope_cos_sin(torch.tensor([5001]), inv_freq)
+    outside, _ = rope.rope_cos_sin(torch.tensor([5001]), inv_freq)
     assert torch.equal(inside, outside)
 
 
@@ -499,6 +500,17 @@ def test_module_takes_frequencies_or_frequencies_and_a_factor():
     torch.testing.assert_close(
         got, rotate(q, positions / 2, rope.rope_inv_freq(8)), atol=1e-14, rtol=0
     )
+
+
+def test_everything_stays_on_the_device_of_its_inputs():
+    """On 'meta', where mixing in a tensor of the processor raises."""
+    q, positions = torch.empty(2, 3, 5, 8, device="meta"), torch.arange(5, device="meta")
+    for rotated in rope.RotaryEmbedding(6)(q, q, positions):
+        assert rotated.device == q.device
+        assert rotated.shape == q.shape
+    weight = torch.empty(16, 7, device="meta")
+    assert rope.convert_qk_weight(weight, 2, to="half").device == weight.device
+    assert rope.rope_matrix(1.0, torch.empty(3, device="meta")).device == weight.device
 
 
 # Errors

@@ -18,7 +18,7 @@ from llmref.components import rope
 
 TOPIC = "components/rope"
 B, H, T, D = 2, 3, 5, 8
-ANGLES = 2.5e-5  # 64 * 2^-23 radians, times values of about 3
+ANGLES = 3e-5  # 64 * 2^-23 radians, times values of at most 4
 FREQUENCIES = 1e-6  # of frequencies at most 1, in float32
 F64 = torch.float64
 POSITIONS = torch.arange(T) + 50

@@ -96,11 +96,11 @@ def test_masks_of_zeros_and_ones_are_accepted_in_any_dtype(dtype):
 
 
 def test_bfloat16_sums_in_float32():
-    """256 + 1 is not a bfloat16: summed in bfloat16, 512 ones would stop at 256."""
-    ones = torch.ones(1, 512, dtype=torch.bfloat16)
-    total = aggregate(ones, ones, "seq-mean-token-sum")
-    assert total.dtype == torch.bfloat16
-    assert total.item() == 512
+    """A sum of 257 is no bfloat16 (256 is the nearest), but the mean of 2 x 257 ones is 1."""
+    ones = torch.ones(2, 257, dtype=torch.bfloat16)
+    mean = aggregate(ones, ones, "token-mean")
+    assert mean.dtype == torch.bfloat16
+    assert mean.item() == 1
 
 
 @pytest.mark.parametrize(

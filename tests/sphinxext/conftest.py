@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
+# Kernels of small sites import what their cells ask for, and nothing beforehand.
 CONF = """
 project = "small"
 extensions = ["myst_nb", "llmref.sphinxext"]
 html_theme = "basic"
-exclude_patterns = ["_build", "copy"]
+exclude_patterns = ["_build", "package"]
 html_math_renderer = "katex"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 llmref_source_url = "https://example.org/{path}#L{first}-L{last}"
+llmref_preload = ()
 """
 EXECUTED = "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n---\n\n"
 
@@ -27,6 +29,7 @@ class Built:
     """What a build left behind."""
 
     code: int
+    status: str
     warnings: str
     html: Path
 
@@ -39,9 +42,17 @@ class Site:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.environment: dict[str, str] = {}
         root.mkdir(exist_ok=True)
         (root / "conf.py").write_text(CONF, encoding="utf-8")
+
+    def configure(self, line: str) -> None:
+        with (self.root / "conf.py").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def use_own_package(self) -> None:
+        """Let pages import a package `llmref` of this site's own, in the folder `package`."""
+        self.configure(f"llmref_root = {str(self.root / 'package')!r}")
+        self.write("package/llmref/__init__.py", "")
 
     def write(self, name: str, text: str, *, executed: bool = False) -> None:
         text = (EXECUTED if executed else "") + textwrap.dedent(text)
@@ -54,16 +65,26 @@ class Site:
         lines = (self.root / name).read_text(encoding="utf-8").splitlines()
         return 1 + next(i for i, line in enumerate(lines) if text in line)
 
-    def build(self) -> Built:
-        command = [sys.executable, "-m", "sphinx", "-nWq", "--keep-going", "-b", "html"]
-        done = subprocess.run(
-            [*command, str(self.root), str(self.root / "_build/html")],
-            capture_output=True,
+    def command(self, *options: str) -> list[str]:
+        build = [sys.executable, "-m", "sphinx", "-nW", "--keep-going", "-b", "html", *options]
+        return [*build, str(self.root), str(self.root / "_build/html")]
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Start a build in a session of its own, so that signals reach it alone."""
+        return subprocess.Popen(
+            self.command(*options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             cwd=self.root,
-            env={**os.environ, **self.environment},
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(self.root)},
         )
-        return Built(done.returncode, done.stderr, self.root / "_build/html")
+
+    def build(self, *options: str) -> Built:
+        process = self.start(*options)
+        status, warnings = process.communicate()
+        return Built(process.returncode, status, warnings, self.root / "_build/html")
 
 
 @pytest.fixture

@@ -1,14 +1,10 @@
 """Pages with results, checks and sources: what a good site shows, and how a bad one fails."""
 
 import re
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from sphinx.util.inventory import InventoryFile
-
-import llmref
 
 from .conftest import Built, Site
 
@@ -301,8 +297,7 @@ def test_an_announced_exception_is_no_failure(bad: tuple[Site, Built]) -> None:
 
 def test_an_id_that_is_not_published_or_has_vanished_fails(site: Site) -> None:
     site.write("ids.txt", "topic-here 0.1.0\ntopic-gone 0.1.0\n")
-    conf = site.root / "conf.py"
-    conf.write_text(conf.read_text() + f"llmref_result_ids = {str(site.root / 'ids.txt')!r}\n")
+    site.configure(f"llmref_result_ids = {str(site.root / 'ids.txt')!r}")
     for_each = "\n:::{{prf:definition}} A\n:label: {}\nB.\n:::\n"
     site.write("index.md", "# I\n" + for_each.format("topic-here") + for_each.format("topic-new"))
     built = site.build()
@@ -310,24 +305,3 @@ def test_an_id_that_is_not_published_or_has_vanished_fails(site: Site) -> None:
     assert "the published id topic-gone is missing from the site" in built.warnings
     assert "index.md:8: WARNING: the id topic-new is not in" in built.warnings
     assert "topic-here" not in built.warnings
-
-
-def test_a_page_is_executed_again_when_a_module_that_it_reaches_changes(site: Site) -> None:
-    """The number on the page follows the module, and not the cache."""
-    package = site.root / "copy" / "llmref"
-    shutil.copytree(
-        Path(llmref.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    site.environment = {"PYTHONPATH": str(package.parent)}
-    (package / "rl" / "numbers.py").write_text("from llmref.rl._deep import VALUE\n")
-    (package / "rl" / "_deep.py").write_text("VALUE = 11111\n")
-    cell = "# P\n\n```{code-cell} python\nfrom llmref.rl import numbers\nnumbers.VALUE\n```\n"
-    site.write("index.md", cell, executed=True)
-    first = site.build()
-    assert (first.code, first.warnings) == (0, "")
-    assert "11111" in first.page("index")
-    (package / "rl" / "_deep.py").write_text("VALUE = 222222\n")
-    second = site.build()
-    assert second.code == 0
-    assert "222222" in second.page("index")
-    assert "11111" not in second.page("index")
