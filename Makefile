@@ -9,7 +9,7 @@ PORT ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page test test-all bench oracle agreement lint schemas format serve clean distclean
+.PHONY: help html strict page test test-all bench bench-build oracle agreement lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -54,6 +54,9 @@ test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
 	@$(BIN)/python -m pytest -q -o python_files='bench_*.py' tests/bench
+
+bench-build: $(VENV)/.docs ## Measure the build against stock myst-nb and write docs/_build_times.md
+	@$(BIN)/python -m tests.bench.build_times
 
 oracle: $(VENV)/.oracle ## Compare with third-party libraries (about 2 GB of packages)
 	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . tests/oracle

@@ -32,6 +32,7 @@ llmref_cache = str(ROOT / "_build" / "cache")  # survives a failed build
 nb_merge_streams = True
 bibtex_bibfiles = ["docs/references.bib"]
 llmref_result_ids = str(ROOT / "docs" / "result-ids.txt")
+llmref_citation = str(ROOT / "CITATION.cff")
 llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last}}"
 
 # HTML
@@ -40,7 +41,8 @@ html_title = "llmref"
 html_static_path = ["docs/_static"]
 html_favicon = "docs/_static/favicon.svg"
 html_math_renderer = "katex"  # llmref.sphinxext.math: nothing is typeset in the browser
-html_baseurl = os.environ.get("LLMREF_BASE_URL", "")
+# Where the site is at home: permanent links are made from it, in local builds too.
+html_baseurl = os.environ.get("LLMREF_BASE_URL", "https://llmref.github.io/llmref/")
 html_copy_source = False  # the repository button leads to the source
 html_show_sourcelink = False
 html_theme_options = {

@@ -22,10 +22,11 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The project's own Makefile and conf.py around one page."""
-    for name in ("Makefile", "conf.py", "pyproject.toml"):
+    for name in ("Makefile", "conf.py", "pyproject.toml", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path / name)
     docs = tmp_path / "docs"
     (docs / "_static").mkdir(parents=True)
+    shutil.copy(ROOT / "docs/_static/favicon.svg", docs / "_static/favicon.svg")
     (docs / "references.bib").write_text("", encoding="utf-8")
     (docs / "result-ids.txt").write_text("", encoding="utf-8")
     (docs / "index.md").write_text("# First\n\n$x$\n", encoding="utf-8")

@@ -27,6 +27,7 @@ from sphinx.util.nodes import make_refnode
 from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext import layout
+from llmref.sphinxext.cite import citations, read_work
 from llmref.verify.check import ID_PATTERN, MIME_TYPE, published_ids
 
 logger = logging.getLogger(__name__)
@@ -108,8 +109,30 @@ class ResultDirective(SphinxDirective):
         box = layout.ResultBox("", heading, *messages, ids=[label], kind=kind)
         self.set_source_info(box)
         box += self.parse_content_to_nodes()
+        if self.config.llmref_citation:
+            box += self._cite(result, title)
         self.state.document.note_explicit_target(box)
         return [box]
+
+    def _cite(self, result: Result, title: list[nodes.Node]) -> layout.Fold:
+        """Return the ways to cite the result, folded."""
+        page = f"{result.docname}.html#{result.id}"
+        entries = citations(
+            read_work(Path(self.config.llmref_citation)),
+            result.id,
+            result.name,
+            "".join(
+                f"${node.astext()}$" if isinstance(node, nodes.math) else node.astext()
+                for node in title
+            ),
+            self.config.html_baseurl.rstrip("/") + "/" + page if self.config.html_baseurl else page,
+        )
+        fold = layout.Fold("", layout.FoldSummary("", "Cite"), classes=["cite"])
+        for name, text in entries.items():
+            language = "bibtex" if name == "BibTeX" else "text"
+            fold += nodes.paragraph("", name)
+            fold += nodes.literal_block(text, text, language=language)
+        return fold
 
 
 class ProofDirective(SphinxDirective):
@@ -342,6 +365,7 @@ def set_result_ids(app: Sphinx) -> None:
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the domain, the reports and the events."""
     app.add_domain(ResultsDomain)
+    app.add_config_value("llmref_citation", "", "env", types=(str,))
     app.add_config_value("llmref_result_ids", "", "env", types=(str,))
     for report in ("status", "totals", "mistakes", "ledger", "agreement"):
         app.add_directive(report, ReportDirective)

@@ -1,6 +1,7 @@
 """Small sites, built as a reader builds: by the command line, in a process of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -78,6 +79,8 @@ class Site:
             text=True,
             cwd=self.root,
             start_new_session=True,
+            # A shell that runs the tests in the background ignores Ctrl-C, and children inherit it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env={**os.environ, "TMPDIR": str(self.root)},
         )
 
