@@ -39,6 +39,7 @@ llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last
 html_theme = "sphinx_book_theme"
 html_title = "llmref"
 html_static_path = ["docs/_static"]
+html_extra_path = ["docs/results.schema.json"]
 html_favicon = "docs/_static/favicon.svg"
 html_math_renderer = "katex"  # llmref.sphinxext.math: nothing is typeset in the browser
 # Where the site is at home: permanent links are made from it, in local builds too.

@@ -26,7 +26,8 @@ def project(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path / name)
     docs = tmp_path / "docs"
     (docs / "_static").mkdir(parents=True)
-    shutil.copy(ROOT / "docs/_static/favicon.svg", docs / "_static/favicon.svg")
+    for name in ("_static/favicon.svg", "results.schema.json"):
+        shutil.copy(ROOT / "docs" / name, docs / name)
     (docs / "references.bib").write_text("", encoding="utf-8")
     (docs / "result-ids.txt").write_text("", encoding="utf-8")
     (docs / "index.md").write_text("# First\n\n$x$\n", encoding="utf-8")

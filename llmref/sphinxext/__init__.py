@@ -1,17 +1,17 @@
 """The site's machinery. Only this package needs Sphinx.
 
 execution: how pages run, and what they depend on. results: results, checks and ledger.
-source: shows the source of a function. math: typesets formulas at build time.
+export: results.json. source: shows the source of a function. math: typesets formulas at build time.
 """
 
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext import execution, layout, math, results, source
+from llmref.sphinxext import execution, export, layout, math, results, source
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Set up every component."""
-    for component in (execution, layout, math, results, source):
+    for component in (execution, export, layout, math, results, source):
         component.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

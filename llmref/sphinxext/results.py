@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import networkx
 from docutils import nodes
 from docutils.parsers.rst import directives
 from myst_nb.core.render import MimeData, NbElementRenderer
@@ -28,7 +29,8 @@ from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext import layout
 from llmref.sphinxext.cite import citations, read_work
-from llmref.verify.check import ID_PATTERN, MIME_TYPE, published_ids
+from llmref.sphinxext.published import read_published
+from llmref.verify.check import ID_PATTERN, MIME_TYPE
 
 logger = logging.getLogger(__name__)
 
@@ -99,20 +101,33 @@ class ResultDirective(SphinxDirective):
         if known := domain.results.get(label):
             raise self.error(f"the id {label} is taken by a {known.kind} in {known.docname}")
         domain.results[label] = result
+        former = self._former_ids(label)
         # As a label of the standard domain too, any Sphinx site can cite it with the role 'ref'.
-        self.env.domains.standard_domain.note_hyperlink_target(
-            label, self.env.docname, label, f"{result.name} ({result.title})"
-        )
+        for id_ in (label, *former):
+            self.env.domains.standard_domain.note_hyperlink_target(
+                id_, self.env.docname, id_, f"{result.name} ({result.title})"
+            )
         heading = layout.ResultHeading(
             "", f"{result.name}. ", *title, permalink=label, classes=["result-title"]
         )
-        box = layout.ResultBox("", heading, *messages, ids=[label], kind=kind)
+        box = layout.ResultBox("", heading, *messages, ids=[label, *former], kind=kind)
         self.set_source_info(box)
         box += self.parse_content_to_nodes()
+        if former:
+            box += nodes.paragraph("", f"Formerly {', '.join(former)}.", classes=["result-former"])
         if self.config.llmref_citation:
             box += self._cite(result, title)
         self.state.document.note_explicit_target(box)
         return [box]
+
+    def _former_ids(self, label: str) -> list[str]:
+        """The ids that this result had before; their links lead here."""
+        listed = self.config.llmref_result_ids
+        if not listed:
+            return []
+        self.env.note_dependency(listed)
+        published = read_published(Path(listed)).values()
+        return sorted(entry.id for entry in published if entry.moved_to == label)
 
     def _cite(self, result: Result, title: list[nodes.Node]) -> layout.Fold:
         """Return the ways to cite the result, folded."""
@@ -295,15 +310,33 @@ class ResultsDomain(Domain):
                     location=(check.docname, check.line),
                 )
         self._check_published()
+        self._check_acyclic()
+
+    def _check_acyclic(self) -> None:
+        """No proof may rest on itself, however far around."""
+        graph = networkx.DiGraph()
+        for result in self.results.values():
+            graph.add_edges_from((result.id, id_) for id_ in result.rests_on)
+        for cycle in networkx.simple_cycles(graph):
+            result = self.results[min(id_ for id_ in cycle if id_ in self.results)]
+            logger.warning(
+                "these proofs rest on each other: %s",
+                " -> ".join([*cycle, cycle[0]]),
+                location=(result.docname, result.line),
+            )
 
     def _check_published(self) -> None:
         """An id never vanishes, and a new one is published on purpose."""
         listed = self.env.config.llmref_result_ids
         if not listed:
             return
-        published = published_ids(Path(listed))
-        for id_ in sorted(published - set(self.results)):
-            logger.warning("the published id %s is missing from the site", id_, location=listed)
+        published = read_published(Path(listed))
+        for id_, entry in sorted(published.items()):
+            if (entry.moved_to or id_) not in self.results:
+                moved = f", and so is {entry.moved_to}, where it moved" if entry.moved_to else ""
+                logger.warning(
+                    "the published id %s is missing from the site%s", id_, moved, location=listed
+                )
         for result in self.results.values():
             if result.id not in published:
                 logger.warning(

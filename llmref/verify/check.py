@@ -83,9 +83,10 @@ def require_known(result: str) -> None:
 
 
 def published_ids(path: Path) -> set[str]:
-    """Read a list of ids: one line 'id version' each, comments start with '#'."""
+    """Read the ids in use from lines 'id version'; 'id version -> other-id' is out of use."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    return {line.split()[0] for line in lines if line.strip() and not line.startswith("#")}
+    entries = (line.split() for line in lines if line.strip() and not line.startswith("#"))
+    return {entry[0] for entry in entries if "->" not in entry}
 
 
 def reject_all(

@@ -1,12 +1,17 @@
 """Pages with results, checks and sources: what a good site shows, and how a bad one fails."""
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
+import jsonschema
 import pytest
 from sphinx.util.inventory import InventoryFile
 
 from .conftest import Built, Site
+
+ROOT = Path(__file__).parents[2]
 
 GOOD = """
     # A topic
@@ -293,6 +298,81 @@ def test_every_failure_of_every_page_is_reported_with_its_line(
 
 def test_an_announced_exception_is_no_failure(bad: tuple[Site, Built]) -> None:
     assert "on purpose" not in bad[1].warnings
+
+
+def test_proofs_that_rest_on_each_other_fail(site: Site) -> None:
+    each = """
+    :::{{prf:definition}} D
+    :label: {}
+    D.
+    :::
+
+    :::{{prf:proof}}
+    By {{prf:ref}}`{}`.
+    :::
+    """
+    cells = "".join(
+        each.format(a, b)
+        for a, b in [("a-1", "b-2"), ("b-2", "c-3"), ("c-3", "a-1"), ("d-4", "a-1")]
+    )
+    site.write("index.md", "    # I\n" + cells)
+    built = site.build()
+    assert built.code != 0
+    assert "index.md:3: WARNING: these proofs rest on each other: " in built.warnings
+    assert "d-4" not in built.warnings
+
+
+def test_an_id_that_has_moved_keeps_its_link(site: Site) -> None:
+    site.write("ids.txt", "topic-new 0.2.0\ntopic-old 0.1.0 -> topic-new\n")
+    site.configure(f"llmref_result_ids = {str(site.root / 'ids.txt')!r}")
+    site.write("index.md", "# I\n\n:::{prf:definition} A\n:label: topic-new\nB.\n:::\n")
+    built = site.build()
+    assert (built.code, built.warnings) == (0, "")
+    assert 'id="topic-old"' in built.page("index")
+    assert "Formerly topic-old." in built.page("index")
+    with (built.html / "objects.inv").open("rb") as file:
+        labels = InventoryFile.load(file, "", lambda a, b: b)["std:label"]
+    assert labels["topic-old"].uri == "index.html#topic-old"
+    results = json.loads((built.html / "results.json").read_text(encoding="utf-8"))["results"]
+    assert [(r["id"], r["since"], r["formerly"]) for r in results] == [
+        ("topic-new", "0.2.0", ["topic-old"])
+    ]
+    site.write("ids.txt", "topic-new 0.2.0\ntopic-old 0.1.0 -> topic-lost\n")
+    built = site.build()
+    assert built.code != 0
+    assert "topic-old is missing from the site, and so is topic-lost, where it moved" in (
+        built.warnings
+    )
+
+
+def test_results_json_holds_everything_in_its_documented_form(good: Built) -> None:
+    data = json.loads((good.html / "results.json").read_text(encoding="utf-8"))
+    schema = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(data, schema)
+    results = {result["id"]: result for result in data["results"]}
+    assert list(results) == ["other-lemma", "topic-folded", "topic-shift", "topic-square"]
+    shift = results["topic-shift"]
+    assert shift["rests_on"] == ["topic-square", "other-lemma"]
+    assert results["topic-square"]["supports"] == ["topic-shift"]
+    assert [check["kind"] for check in shift["checks"]] == ["identity", "exact"]
+    assert shift["checks"][0]["rejected"].keys() == {"lost term"}
+    assert shift["url"] == "topic.html#topic-shift"
+
+
+def test_another_site_cites_three_results_through_intersphinx(good: Built, site: Site) -> None:
+    """A plain Sphinx site, without our extension."""
+    (site.root / "conf.py").write_text(
+        "extensions = ['myst_parser', 'sphinx.ext.intersphinx']\n"
+        "intersphinx_mapping = {'llmref': ('https://example.org', "
+        f"{str(good.html / 'objects.inv')!r})}}\n"
+    )
+    cited = ("topic-shift", "topic-square", "other-lemma")
+    site.write("index.md", "# I\n\n" + "\n".join(f"{{external+llmref:ref}}`{c}`" for c in cited))
+    built = site.build()
+    assert (built.code, built.warnings) == (0, "")
+    for page, id_ in zip(("topic", "topic", "other"), cited, strict=True):
+        assert f'href="https://example.org/{page}.html#{id_}"' in built.page("index")
+    assert "Theorem 2 (Shift)" in built.page("index")
 
 
 def test_an_id_that_is_not_published_or_has_vanished_fails(site: Site) -> None:
