@@ -1,7 +1,7 @@
 """The site's machinery. Only this package needs Sphinx.
 
 execution: how pages run, and what they depend on. results: results, checks and ledger.
-export: results.json. source: shows the source of a function. math: typesets formulas at build time.
+export: the site for programs. source: the source of a function. math: formulas at build time.
 """
 
 from sphinx.application import Sphinx

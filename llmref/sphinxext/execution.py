@@ -158,7 +158,8 @@ def remove_outputs_of(
 ) -> list[str]:
     """Remove the files of pages that are no more; Sphinx would leave them to be found."""
     for docname in removed if app.builder.format == "html" else ():
-        Path(app.builder.get_outfilename(docname)).unlink(missing_ok=True)  # type: ignore[attr-defined]
+        for ending in (".html", ".md"):
+            (Path(app.outdir) / f"{docname}{ending}").unlink(missing_ok=True)
     return []
 
 

@@ -1,25 +1,35 @@
-"""Writes results.json: all results and checks of the site, for programs.
+"""Writes the site once more for programs: results.json, Markdown beside each page, llms.txt.
 
-Its form is docs/results.schema.json; `schema` in the file is the number of that form.
+The form of results.json is docs/results.schema.json; `schema` in it is the number of that form.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import yaml
+from nbformat import NotebookNode
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.published import Published, read_published
 from llmref.sphinxext.results import ResultsDomain
 
 SCHEMA = 1
+_FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
+
+
+def _base(config: Config) -> str:
+    return f"{config.html_baseurl.rstrip('/')}/" if config.html_baseurl else ""
 
 
 def as_data(domain: ResultsDomain, published: dict[str, Published]) -> dict[str, Any]:
     """Return what the file holds, in an order that depends on the ids alone."""
     env = domain.env
-    base = env.config.html_baseurl.rstrip("/") + "/" if env.config.html_baseurl else ""
+    base = _base(env.config)
     results = []
     for id_, result in sorted(domain.results.items()):
         entry = published.get(id_)
@@ -64,7 +74,55 @@ def write_results(app: Sphinx, exception: Exception | None) -> None:
     (Path(app.outdir) / "results.json").write_text(text + "\n", encoding="utf-8")
 
 
+def as_markdown(notebook: NotebookNode) -> str:
+    """Return an executed page as plain Markdown: prose, code, and what the code printed."""
+    parts = []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            parts.append(cell.source)
+            continue
+        parts.append(f"```python\n{cell.source}\n```")
+        printed = "\n".join(filter(None, map(_printed, cell.get("outputs", []))))
+        if printed:
+            parts.append(f"```text\n{printed}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def write_markdown(app: Sphinx, exception: Exception | None) -> None:
+    """Write PAGE.md beside each PAGE.html, and llms.txt, which lists them."""
+    if exception is not None or app.builder.format != "html":
+        return
+    base = _base(app.config)
+    lines = [f"# {app.config.project}", ""]
+    for docname in sorted(app.env.found_docs):
+        text = Path(app.env.doc2path(docname)).read_text(encoding="utf-8")
+        match = _FRONT_MATTER.match(text)
+        metadata = yaml.safe_load(match[1]) if match else {}
+        # myst-nb keeps the executed pages here.
+        executed = Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"
+        if metadata.get("file_format") == "mystnb":
+            markdown = as_markdown(nbformat.read(executed, as_version=4))
+        else:
+            markdown = text[match.end() if match else 0 :].lstrip()
+        path = Path(app.outdir) / f"{docname}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(markdown, encoding="utf-8")
+        about = metadata.get("myst", {}).get("html_meta", {}).get("description", "")
+        title = app.env.titles[docname].astext()
+        lines.append(f"- [{title}]({base}{docname}.md)" + (f": {about}" if about else ""))
+    (Path(app.outdir) / "llms.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _printed(output: NotebookNode) -> str:
+    if output.output_type == "stream":
+        return str(output.text).rstrip()
+    if output.output_type == "error":
+        return f"{output.ename}: {output.evalue}"
+    return str(output.data.get("text/plain", "")).rstrip()
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
-    """Register the event."""
+    """Register the events."""
     app.connect("build-finished", write_results)
+    app.connect("build-finished", write_markdown)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

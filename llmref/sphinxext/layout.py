@@ -4,9 +4,11 @@ Everything folds with the `details` element, so a page is complete without JavaS
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import networkx
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -14,6 +16,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.html5 import HTML5Translator
+
+from llmref.sphinxext.graph import draw, study_path
 
 if TYPE_CHECKING:  # results imports this module
     from llmref.sphinxext.results import ExecutedCheck, Result, ResultsDomain
@@ -102,7 +106,7 @@ class WriteReports(SphinxPostTransform):
         """Replace each placeholder."""
         for node in list(self.document.findall(Report)):
             write = getattr(self, f"_{node['report']}")
-            node.replace_self(write())
+            node.replace_self(write(node["argument"]))
 
     def _domain(self) -> "ResultsDomain":
         return self.env.domains["prf"]  # type: ignore[return-value]
@@ -114,7 +118,7 @@ class WriteReports(SphinxPostTransform):
             [check for check in domain.checks if check.docname == docname],
         )
 
-    def _status(self) -> list[nodes.Node]:
+    def _status(self, _: str) -> list[nodes.Node]:
         results, checks = self._here()
         agreed: dict[str, str] = {}
         for row in _agreement(self.env.srcdir):
@@ -125,32 +129,32 @@ class WriteReports(SphinxPostTransform):
             text += "; agrees with " + _and([f"{name} {agreed[name]}" for name in sorted(agreed)])
         return [nodes.paragraph("", f"{text}.", classes=["page-status"])]
 
-    def _totals(self) -> list[nodes.Node]:
+    def _totals(self, _: str = "") -> list[nodes.Node]:
         domain = self._domain()
         counts = _counts(list(domain.results.values()), domain.checks)
         return [nodes.paragraph("", f"{counts}.", classes=["page-status"])]
 
-    def _mistakes(self) -> list[nodes.Node]:
-        _, checks = self._here()
+    def _mistakes(self, _: str) -> list[nodes.Node]:
+        checks = self._here()[1]
         rows = [
             [nodes.Text(name), _ref(check.record["result"]), nodes.Text(seen)]
             for check in checks
             for name, seen in check.record["rejected"].items()
         ]
         table = _table(["Mistake", "Rejected by", "What the check saw"], rows)
-        summary = FoldSummary("", f"All {len(rows)} mistakes that the checks of this page reject")
+        summary = FoldSummary("", f"{_count(len(rows), 'mistake')} rejected by the checks above")
         return [Fold("", summary, table)] if rows else []
 
-    def _ledger(self) -> list[nodes.Node]:
+    def _ledger(self, _: str) -> list[nodes.Node]:
         domain = self._domain()
-        supports: dict[str, list[str]] = {}
-        for result in domain.results.values():
-            for id_ in result.rests_on:
-                supports.setdefault(id_, []).append(result.id)
+        graph = domain.graph()
+        agreed: dict[str, set[str]] = {}
+        for row in _agreement(self.env.srcdir):
+            agreed.setdefault(row["topic"], set()).add(f"{row['library']} {row['version']}")
         by_result: dict[str, list[ExecutedCheck]] = {}
         for check in domain.checks:
             by_result.setdefault(check.record["result"], []).append(check)
-        written = self._totals()
+        written = [*self._totals(), nodes.container(classes=["ledger-filter"])]
         for docname in sorted({result.docname for result in domain.results.values()}):
             results = [r for r in domain.results.values() if r.docname == docname]
             rows = []
@@ -166,14 +170,62 @@ class WriteReports(SphinxPostTransform):
                 ]
                 title = nodes.paragraph("", "", _ref(result.id, result.id), nodes.Text(": "))
                 title += nodes.Text(f"{result.title} ({result.kind})")
-                rows.append([title, shown or nodes.Text("definition"), _refs(result.rests_on)])
+                kinds = sorted({c.record["kind"] for c in checks})
+                classes = [f"kind-{result.kind}", *(f"check-{kind}" for kind in kinds)]
+                rests = [_refs(result.rests_on), _refs(sorted(graph.successors(result.id)))]
+                cells = [title, shown or nodes.Text("definition"), *rests]
+                rows.append((cells, [f"group-{docname.split('/')[0]}", *classes]))
             heading = nodes.title("", "", *_page_title(self.env, docname))
             section = nodes.section("", heading, ids=[f"ledger-{docname.replace('/', '-')}"])
-            section += _table(["Result", "Checks", "Rests on"], rows)
+            if libraries := agreed.get(docname):
+                section += nodes.paragraph("", f"Agrees with {_and(sorted(libraries))}.")
+            section += _table(["Result", "Checks", "Rests on", "Supports"], rows)
             written.append(section)
         return written
 
-    def _agreement(self) -> list[nodes.Node]:
+    def _path(self, id_: str) -> list[nodes.Node]:
+        """What to read to prove a result from scratch, in order."""
+        try:
+            path = study_path(self._domain().graph(), id_)
+        except networkx.NetworkXUnfeasible:
+            return []  # proofs that rest on each other: the build has said so
+        if not path:
+            return []
+        text = nodes.Text("To prove this from scratch, read in this order: ")
+        paragraph = _refs(path)
+        paragraph.insert(0, text)
+        summary = FoldSummary("", f"Rests on {_count(len(path), 'result')}")
+        return [Fold("", summary, paragraph, classes=["path"])]
+
+    def _graph(self, group: str) -> list[nodes.Node]:
+        domain = self._domain()
+        wanted = {
+            id_
+            for id_, result in domain.results.items()
+            if not group or result.docname.split("/")[0] == group
+        }
+        whole = domain.graph()
+        graph = whole.subgraph(wanted)
+
+        def link(id_: str) -> str:
+            page = domain.results[id_].docname
+            uri = self.app.builder.get_relative_uri(self.env.docname, page)
+            return f"{uri}#{id_}"
+
+        alone = sum(not graph.degree(id_) for id_ in graph)
+        counts = (
+            f"{_count(len(graph), 'result')}, {_count(graph.number_of_edges(), 'edge')}; "
+            f"{_count(alone, 'result')} without an edge here"
+        )
+        paragraph = nodes.paragraph("", f"{counts}.", classes=["page-status"])
+        try:
+            svg = draw(graph, link, f"What rests on what: {group or 'all results'}")
+        except networkx.NetworkXUnfeasible:
+            return [paragraph]
+        picture = nodes.container("", nodes.raw("", svg, format="html"), classes=["graph-scroll"])
+        return [paragraph, picture]
+
+    def _agreement(self, _: str) -> list[nodes.Node]:
         docname = self.env.docname
         rows = _agreement(self.env.srcdir)
         mine = [row for row in rows if row["topic"] == docname] or (
@@ -251,7 +303,13 @@ def _refs(ids: list[str]) -> nodes.paragraph:
     return paragraph
 
 
-def _table(header: list[str], rows: list[list[Any]]) -> nodes.container:
+def _table(header: list[str], rows: Sequence[Any]) -> nodes.container:
+    """Build a table; a row is a list of cells, or a pair of that and the row's classes."""
+
+    def table_row(row: Any) -> nodes.row:
+        cells, classes = row if isinstance(row, tuple) else (row, [])
+        return nodes.row("", *map(entry, cells), classes=classes)
+
     def entry(content: Any) -> nodes.entry:
         if isinstance(content, (nodes.Text, pending_xref)):
             content = nodes.paragraph("", "", content)
@@ -260,7 +318,7 @@ def _table(header: list[str], rows: list[list[Any]]) -> nodes.container:
     group = nodes.tgroup("", cols=len(header))
     group += [nodes.colspec("", colwidth=1) for _ in header]
     group += nodes.thead("", nodes.row("", *(entry(nodes.Text(title)) for title in header)))
-    group += nodes.tbody("", *(nodes.row("", *map(entry, row)) for row in rows))
+    group += nodes.tbody("", *map(table_row, rows))
     return nodes.container("", nodes.table("", group), classes=["table-scroll"])
 
 

@@ -29,6 +29,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext import layout
 from llmref.sphinxext.cite import citations, read_work
+from llmref.sphinxext.graph import build_graph
 from llmref.sphinxext.published import read_published
 from llmref.verify.check import ID_PATTERN, MIME_TYPE
 
@@ -113,6 +114,7 @@ class ResultDirective(SphinxDirective):
         box = layout.ResultBox("", heading, *messages, ids=[label, *former], kind=kind)
         self.set_source_info(box)
         box += self.parse_content_to_nodes()
+        box += layout.Report("", report="path", argument=label)
         if former:
             box += nodes.paragraph("", f"Formerly {', '.join(former)}.", classes=["result-former"])
         if self.config.llmref_citation:
@@ -165,11 +167,16 @@ class ProofDirective(SphinxDirective):
 
 
 class ReportDirective(SphinxDirective):
-    """A place where the build writes: status, totals, mistakes, agreement or ledger."""
+    """A place where the build writes: status, totals, mistakes, agreement, ledger or graph.
+
+    `graph` takes a group as its argument, 'rl', or none for all results.
+    """
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """Leave a placeholder; the results are complete only after all pages are read."""
-        return [layout.Report("", report=self.name)]
+        return [layout.Report("", report=self.name, argument=" ".join(self.arguments))]
 
 
 class CheckRenderer:
@@ -217,6 +224,10 @@ class ResultsDomain(Domain):
         """By docname."""
         return self.data["shows"]  # type: ignore[no-any-return]
 
+    def graph(self) -> networkx.DiGraph:
+        """What rests on what."""
+        return build_graph({id_: result.rests_on for id_, result in self.results.items()})
+
     def clear_doc(self, docname: str) -> None:
         """Forget a page that is read again or removed."""
         for id_ in [id_ for id_, r in self.results.items() if r.docname == docname]:
@@ -246,7 +257,8 @@ class ResultsDomain(Domain):
         for check in document.findall(layout.CheckNode):
             self.checks.append(ExecutedCheck(docname, check.line or 1, check["record"]))
         self.shows[docname] = Shown(
-            cited=_references(document), reports=any(document.findall(layout.Report))
+            cited=_references(document),
+            reports=any(node["report"] != "path" for node in document.findall(layout.Report)),
         )
         box: layout.ResultBox | None = None
         for node in document.findall():
@@ -314,11 +326,8 @@ class ResultsDomain(Domain):
 
     def _check_acyclic(self) -> None:
         """No proof may rest on itself, however far around."""
-        graph = networkx.DiGraph()
-        for result in self.results.values():
-            graph.add_edges_from((result.id, id_) for id_ in result.rests_on)
-        for cycle in networkx.simple_cycles(graph):
-            result = self.results[min(id_ for id_ in cycle if id_ in self.results)]
+        for cycle in networkx.simple_cycles(self.graph()):
+            result = self.results[min(cycle)]
             logger.warning(
                 "these proofs rest on each other: %s",
                 " -> ".join([*cycle, cycle[0]]),
@@ -369,6 +378,7 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
         sorted(env.toctree_includes.items()),
         sorted(env.domains.math_domain.equations.items()),
         sorted(env.domains.standard_domain.labels.items()),
+        sorted((result.id, result.rests_on) for result in domain.results.values()),
     ]
     agreement = Path(env.srcdir) / "agreement.json"
     of_reports = [
@@ -400,7 +410,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_domain(ResultsDomain)
     app.add_config_value("llmref_citation", "", "env", types=(str,))
     app.add_config_value("llmref_result_ids", "", "env", types=(str,))
-    for report in ("status", "totals", "mistakes", "ledger", "agreement"):
+    for report in ("status", "totals", "mistakes", "ledger", "agreement", "graph"):
         app.add_directive(report, ReportDirective)
     app.connect("builder-inited", set_result_ids)
     app.connect("env-updated", lambda app, env: list(pages_to_rewrite(app, env)))

@@ -99,7 +99,7 @@ INDEX = """
 @pytest.fixture(scope="module")
 def good(module_site: Callable[[], Site]) -> Built:
     site = module_site()
-    site.write("index.md", INDEX + "\n    ```{ledger}\n    ```\n")
+    site.write("index.md", INDEX + "\n    ```{ledger}\n    ```\n\n    ```{graph}\n    ```\n")
     site.write("topic.md", GOOD, executed=True)
     site.write("other.md", OTHER, executed=True)
     return site.build()
@@ -141,7 +141,11 @@ def test_the_status_line_counts_what_the_page_holds(good: Built) -> None:
 
 
 def test_mistakes_are_listed_from_the_checks(good: Built) -> None:
-    listed = good.page("topic").split("All 4 mistakes")[1].split("</details>")[0]
+    listed = (
+        good.page("topic")
+        .split("4 mistakes rejected by the checks above")[1]
+        .split("</details>")[0]
+    )
     for name in ("lost term", "&lt;b&gt;", "zero", "two"):
         assert name in listed
 
@@ -158,9 +162,33 @@ def test_the_ledger_shows_every_result_with_what_it_rests_on(good: Built) -> Non
     ledger = good.page("index")
     assert "4 results, 4 checks executed, 5 mistakes rejected." in ledger
     assert 'href="topic.html#topic-shift"' in ledger
-    row = ledger.split("topic-shift")[2].split("</tr>")[0]
-    assert "topic-square" in row
-    assert "other-lemma" in row
+    rows = re.findall(r'<tr class="([^"]*)">(.*?)</tr>', ledger, re.DOTALL)
+    shift = next((c, r) for c, r in rows if 'href="topic.html#topic-shift"' in r.split("</td>")[0])
+    classes = shift[0].split()
+    assert {"group-topic", "kind-theorem", "check-identity", "check-exact"} <= set(classes)
+    cells = shift[1].split("</td>")
+    assert "topic-square" in cells[2]
+    assert "other-lemma" in cells[2]
+    square = next(r for _, r in rows if 'href="topic.html#topic-square"' in r.split("</td>")[0])
+    assert "topic-shift" in square.split("</td>")[3]
+
+
+def test_a_result_says_what_to_read_to_prove_it_from_scratch(good: Built) -> None:
+    page = good.page("topic")
+    box = page.split('id="topic-shift"')[1].split("</div>")[0]
+    path = box.split("<summary>Rests on 2 results</summary>")[1].split("</details>")[0]
+    assert re.findall(r'href="([^"]*)"', path) == ["other.html#other-lemma", "#topic-square"]
+    assert "Rests on" not in page.split('id="topic-square"')[1].split("</div>")[0]
+
+
+def test_the_graph_is_drawn_with_links_and_text(good: Built) -> None:
+    svg = good.page("index").split("<svg")[1].split("</svg>")[0]
+    assert svg.count("<path") == 2
+    assert svg.count("<rect") == 3
+    assert '<a href="topic.html#topic-shift">' in svg
+    assert ">topic-square</text>" in svg
+    assert "topic-folded" not in svg
+    assert "4 results, 2 edges; 1 result without an edge here." in good.page("index")
 
 
 def test_source_is_shown_with_a_link_to_its_lines(good: Built) -> None:
@@ -357,6 +385,17 @@ def test_results_json_holds_everything_in_its_documented_form(good: Built) -> No
     assert [check["kind"] for check in shift["checks"]] == ["identity", "exact"]
     assert shift["checks"][0]["rejected"].keys() == {"lost term"}
     assert shift["url"] == "topic.html#topic-shift"
+
+
+def test_each_page_is_there_as_markdown_and_in_llms_txt(good: Built) -> None:
+    text = (good.html / "topic.md").read_text(encoding="utf-8")
+    assert text.startswith("# A topic\n")
+    assert "file_format" not in text
+    assert "```python\nimport sympy as sp\n" in text
+    assert "```text\ntopic-shift (identity): difference simplifies to 0." in text
+    assert (good.html / "index.md").read_text(encoding="utf-8").startswith("# Small\n")
+    listed = (good.html / "llms.txt").read_text(encoding="utf-8")
+    assert "- [A topic](topic.md)\n" in listed
 
 
 def test_another_site_cites_three_results_through_intersphinx(good: Built, site: Site) -> None:

@@ -18,7 +18,7 @@ function openTarget() {
 }
 
 function makeWideBoxesReachable() {
-  for (const box of document.querySelectorAll(".math-scroll, .table-scroll")) {
+  for (const box of document.querySelectorAll(".math-scroll, .table-scroll, .graph-scroll")) {
     if (box.scrollWidth > box.clientWidth) {
       box.tabIndex = 0;
       box.setAttribute("role", "group");
@@ -29,6 +29,38 @@ function makeWideBoxesReachable() {
       box.removeAttribute("aria-label");
     }
   }
+}
+
+// The ledger: show the rows of one group, one kind of result, one kind of check.
+function addLedgerFilter(place) {
+  const rows = [...document.querySelectorAll("tr[class*='group-']")];
+  const selects = { group: "Group", kind: "Result", check: "Check" };
+  for (const [name, label] of Object.entries(selects)) {
+    const values = rows.flatMap((row) => [...row.classList])
+      .filter((value) => value.startsWith(name + "-"));
+    const select = document.createElement("select");
+    select.add(new Option("all", ""));
+    for (const value of [...new Set(values)].sort()) {
+      select.add(new Option(value.slice(name.length + 1).replace("_", " "), value));
+    }
+    const box = document.createElement("label");
+    box.append(label + " ", select);
+    place.append(box);
+    selects[name] = select;
+  }
+  const count = document.createElement("output");
+  place.append(count);
+  const apply = () => {
+    const wanted = Object.values(selects).map((select) => select.value).filter(Boolean);
+    const matches = (row) => wanted.every((value) => row.classList.contains(value));
+    for (const row of rows) row.hidden = !matches(row);
+    for (const section of document.querySelectorAll("section[id^='ledger-']")) {
+      section.hidden = !section.querySelector("tr[class*='group-']:not([hidden])");
+    }
+    count.textContent = rows.filter((row) => !row.hidden).length + " of " + rows.length + " results";
+  };
+  place.addEventListener("change", apply);
+  apply();
 }
 
 addEventListener("hashchange", openTarget);
@@ -43,5 +75,6 @@ addEventListener("afterprint", () => {
   for (const details of opened.splice(0)) details.open = false;
 });
 document.addEventListener("toggle", makeWideBoxesReachable, true);
+document.querySelectorAll(".ledger-filter").forEach(addLedgerFilter);
 openTarget();
 makeWideBoxesReachable();
