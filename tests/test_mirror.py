@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmref.verify.check import published_ids
+from llmref.record import ids_in_use
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("attention", "components", "norm", "functional", "rl")
@@ -103,7 +103,7 @@ def labels() -> list[str]:
 def test_result_ids_are_unique_sorted_and_published() -> None:
     path = ROOT / "docs" / "result-ids.txt"
     assert len(labels()) == len(set(labels()))
-    assert set(labels()) == published_ids(path)
+    assert set(labels()) == ids_in_use(path)
     ids = [line.split()[0] for line in path.read_text().splitlines() if not line.startswith("#")]
     assert ids == sorted(set(ids))
 

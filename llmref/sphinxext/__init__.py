@@ -7,11 +7,12 @@ export: the site for programs. source: the source of a function. math: formulas 
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext import execution, export, layout, math, results, source
-
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Set up every component."""
+    # Imported here, so that the server in kernels.py can start before all this is loaded.
+    from llmref.sphinxext import execution, export, layout, math, results, source
+
     for component in (execution, export, layout, math, results, source):
         component.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

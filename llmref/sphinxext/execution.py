@@ -23,13 +23,11 @@ from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.cache import OutputCache, Outputs, page_key
 from llmref.sphinxext.imports import reached_files
+from llmref.sphinxext.kernels import PRELOADED, KernelServer, python_path
 from llmref.sphinxext.runner import Page, run_pages
 
 logger = logging.getLogger(__name__)
 
-# Importing them takes seconds, and no page can tell a forked import from its own. Not the inline
-# backend of matplotlib: on import it hooks into the running kernel, and here there is none yet.
-_PRELOADED = ("matplotlib.pyplot", "sympy", "torch")
 # Named in a string by every page that draws, so no import leads to it.
 _FIGURE_STYLE = Path("llmref/figures.mplstyle")
 # These would keep a failing cell, or a check, out of the page and so out of our sight.
@@ -190,6 +188,8 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         else:
             stale.append(Page(docname, key, notebook, env.doc2path(docname).parent))
     if not stale:
+        if KernelServer.current is not None:
+            KernelServer.current.close()  # started for nothing
         return
     times = cache.times()
     # The longest first, so that none is left alone at the end; a new page may be long.
@@ -215,11 +215,8 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         pages,
         timeout=app.config.llmref_cell_timeout,
         workers=os.cpu_count() or 1,
-        environment={
-            "IPYTHONDIR": str(_kernel_profile(app)),
-            # The code that runs is the code that the page shows.
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")])),
-        },
+        python_path=python_path(root),
+        profile=str(_kernel_profile(app)),
         modules=app.config.llmref_preload,
         done=done,
     )
@@ -256,7 +253,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_source_parser(ExecutedPageParser, override=True)
     # Beside the doctrees by default; elsewhere, so that it survives a failed build.
     app.add_config_value("llmref_cache", "", "", types=(str,))
-    app.add_config_value("llmref_preload", _PRELOADED, "", types=(tuple, list))
+    app.add_config_value("llmref_preload", PRELOADED, "", types=(tuple, list))
     app.add_config_value("llmref_cell_timeout", 120.0, "", types=(float, int))  # seconds
     app.connect("config-inited", configure, priority=100)  # before myst-nb reads it
     app.connect("env-get-outdated", outdated_pages)

@@ -7,6 +7,9 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+# The folder that holds the package, unless the configuration names another.
+PACKAGE_ROOT = Path(__file__).parents[2]
+
 
 def reached_files(code: str, root: Path, package: str = "llmref") -> set[Path]:
     """Return the files of `package` (below `root`) that `code` imports, directly or through others.

@@ -17,9 +17,16 @@ from jupyter_client.launcher import launch_kernel
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from sphinx.application import Sphinx
+from sphinx.util.typing import ExtensionMetadata
+
+from llmref.sphinxext.imports import PACKAGE_ROOT
 
 _SERVER = Path(__file__).with_name("kernel_server.py")
 PROVISIONER = "llmref-warm"
+# Importing them takes seconds, and no page can tell a forked import from its own. Not the inline
+# backend of matplotlib: on import it hooks into the running kernel, and here there is none yet.
+PRELOADED = ("matplotlib.pyplot", "sympy", "torch")
 # Pages run side by side, one thread each: then a sum is added in the same order on any machine.
 # A fixed hash seed makes the order of sets, and so of what sympy prints, the same in every build.
 # matplotlib reads its backend when it is imported, in the server before there is a kernel.
@@ -36,8 +43,10 @@ class KernelServer:
 
     current: "KernelServer | None" = None
 
-    def __init__(self, environment: dict[str, str], modules: Sequence[str] = ()) -> None:
+    def __init__(self, python_path: str = "", modules: Sequence[str] = ()) -> None:
         self.folder = tempfile.mkdtemp(prefix="llmref-")
+        self._settings = python_path, tuple(modules)
+        self._ready = False
         self._lock = threading.Lock()
         # -P: the folder of the script holds a math.py, which must not shadow the standard one.
         self._process = subprocess.Popen(
@@ -45,15 +54,22 @@ class KernelServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=kernel_environment(python_path),
         )
-        self._read()  # waits until the imports are done
+
+    def serves(self, python_path: str, modules: Sequence[str]) -> bool:
+        """Whether this server was started with just these settings."""
+        return self._settings == (python_path, tuple(modules))
 
     def __enter__(self) -> "KernelServer":
         KernelServer.current = self
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the server and all its kernels."""
         KernelServer.current = None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -65,6 +81,9 @@ class KernelServer:
         """Send one request and return the answer."""
         assert self._process.stdin is not None
         with self._lock:
+            if not self._ready:
+                self._read()  # waits until the imports are done
+                self._ready = True
             self._process.stdin.write(json.dumps({"operation": operation, **arguments}) + "\n")
             self._process.stdin.flush()
             return self._read()
@@ -121,9 +140,38 @@ class WarmProvisioner(LocalProvisioner):
         return self.connection_info
 
 
+def python_path(root: Path) -> str:
+    """Return the search path of kernels: the code that runs is the code in `root`."""
+    return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+
+
+def kernel_environment(python_path: str, **more: str) -> dict[str, str]:
+    """Return the environment of the server and of its kernels."""
+    return {**os.environ, **KERNEL_ENVIRONMENT, "PYTHONPATH": python_path, **more}
+
+
 def can_fork() -> bool:
     """Whether kernels may be forked from a process that has loaded torch."""
     return sys.platform == "linux"
+
+
+def _looks_edited(app: Sphinx) -> bool:
+    """Whether a page or a module is younger than the last build: a guess that costs nothing."""
+    last = Path(app.doctreedir) / "environment.pickle"
+    if not last.is_file():
+        return True
+    files = [*Path(app.srcdir).rglob("*.md"), *(PACKAGE_ROOT / "llmref").rglob("*.py")]
+    return any(path.stat().st_mtime > last.stat().st_mtime for path in files)
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Start the server while Sphinx loads its extensions, if pages will probably have to run.
+
+    Optional, and to be listed first; without it the server starts when it is needed.
+    """
+    if can_fork() and _looks_edited(app):
+        KernelServer.current = KernelServer(python_path(PACKAGE_ROOT), PRELOADED)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def new_manager(folder: str, number: int) -> AsyncKernelManager:

@@ -27,11 +27,11 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 from sphinx.util.typing import ExtensionMetadata
 
+from llmref.record import ID_PATTERN, MIME_TYPE
 from llmref.sphinxext import layout
 from llmref.sphinxext.cite import citations, read_work
 from llmref.sphinxext.graph import build_graph
 from llmref.sphinxext.published import read_published
-from llmref.verify.check import ID_PATTERN, MIME_TYPE
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ A cell that exceeds its time, or takes its kernel down, ends the page with an er
 """
 
 import asyncio
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 from llmref.sphinxext.cache import Outputs
-from llmref.sphinxext.kernels import KERNEL_ENVIRONMENT, KernelServer, can_fork, new_manager
+from llmref.sphinxext.kernels import KernelServer, can_fork, kernel_environment, new_manager
 
 
 @dataclass
@@ -41,20 +40,28 @@ def run_pages(
     *,
     timeout: float,
     workers: int,
-    environment: dict[str, str],
+    python_path: str,
+    profile: str,
     modules: Sequence[str],
     done: Callable[[Page], None],
 ) -> None:
     """Execute all pages, in the given order, `workers` at a time; call `done` after each.
 
-    `modules` are imported once for all pages, where kernels can be forked.
+    `profile` is the folder of IPython's settings; `modules` are imported once for all pages, where
+    kernels can be forked.
     """
-    environment = {**os.environ, **KERNEL_ENVIRONMENT, **environment}
+    environment = kernel_environment(python_path, IPYTHONDIR=profile)
     if not can_fork():
         with tempfile.TemporaryDirectory(prefix="llmref-") as folder:
             asyncio.run(_run_all(pages, folder, timeout, workers, environment, done))
         return
-    with KernelServer(environment, modules) as server:
+    server = KernelServer.current
+    if server is not None and not server.serves(python_path, modules):
+        server.close()
+        server = None
+    if server is None:
+        server = KernelServer(python_path, modules)
+    with server:
         asyncio.run(_run_all(pages, server.folder, timeout, workers, environment, done))
 
 

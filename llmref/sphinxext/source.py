@@ -13,10 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext.imports import module_file
-
-# The folder that holds the package, unless the configuration names another.
-PACKAGE_ROOT = Path(__file__).parents[2]
+from llmref.sphinxext.imports import PACKAGE_ROOT, module_file
 
 
 def find_source(name: str, root: Path) -> tuple[Path, int, int]:

@@ -2,21 +2,18 @@
 
 import html
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmref.record import ID_PATTERN, MIME_TYPE, ids_in_use
 from llmref.verify.errors import (
     MissingWrongVariantError,
     NotANumberError,
     ResultIdError,
     WrongVariantPassedError,
 )
-
-MIME_TYPE = "application/vnd.llmref.check+json"
-ID_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 
 
 @dataclass(frozen=True)
@@ -78,15 +75,8 @@ def require_known(result: str) -> None:
     if not isinstance(result, str) or not ID_PATTERN.fullmatch(result):
         raise ResultIdError(str(result), "a result id is kebab-case and starts with its topic")
     published = os.environ.get("LLMREF_RESULT_IDS")
-    if published and result not in published_ids(Path(published)):
+    if published and result not in ids_in_use(Path(published)):
         raise ResultIdError(result, "no published result has this id (docs/result-ids.txt)")
-
-
-def published_ids(path: Path) -> set[str]:
-    """Read the ids in use from lines 'id version'; 'id version -> other-id' is out of use."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    entries = (line.split() for line in lines if line.strip() and not line.startswith("#"))
-    return {entry[0] for entry in entries if "->" not in entry}
 
 
 def reject_all(

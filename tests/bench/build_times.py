@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,8 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from llmref.sphinxext.execution import _PRELOADED
-from llmref.sphinxext.kernels import KERNEL_ENVIRONMENT, KernelServer
+from llmref.sphinxext.kernels import PRELOADED, KernelServer
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "_build_times.md"
@@ -61,7 +59,9 @@ def build(folder: Path, *options: str, source: str = "docs") -> tuple[float, flo
     """Build and return seconds and the peak of the memory of all its processes, in GB."""
     command = [sys.executable, "-m", "sphinx", "-q", "-c", ".", "-j", str(CORES), *options]
     started = time.perf_counter()
-    process = psutil.Popen([*command, source, "_build/html"], cwd=folder, stderr=subprocess.DEVNULL)
+    log = folder / "log.txt"
+    with log.open("w", encoding="utf-8") as file:
+        process = psutil.Popen([*command, source, "_build/html"], cwd=folder, stderr=file)
     peak = 0.0
     stop = threading.Event()
 
@@ -80,7 +80,7 @@ def build(folder: Path, *options: str, source: str = "docs") -> tuple[float, flo
     seconds = time.perf_counter() - started
     stop.set()
     watcher.join()
-    assert code == 0, f"the build in {folder} failed"
+    assert code == 0, log.read_text(encoding="utf-8")
     return seconds, peak
 
 
@@ -96,14 +96,15 @@ def clear(folder: Path, *, cache: bool) -> None:
 
 def server_start() -> float:
     started = time.perf_counter()
-    with KernelServer({**os.environ, **KERNEL_ENVIRONMENT}, _PRELOADED):
+    with KernelServer(modules=PRELOADED) as server:
+        server.request("cpu")
         return time.perf_counter() - started
 
 
 def real_site(folder: Path, rows: list[tuple[str, str, str]]) -> None:
     for name in ("docs", "llmref"):
         shutil.copytree(ROOT / name, folder / name)
-    for name in ("conf.py", "pyproject.toml"):
+    for name in ("conf.py", "pyproject.toml", "CITATION.cff"):
         shutil.copy(ROOT / name, folder / name)
     peaks: dict[str, float] = {}
 
