@@ -21,7 +21,7 @@ def softmax(x: Tensor, dim: int = -1) -> Tensor:
     -inf (nothing to share the mass), +inf or NaN.
     """
     # eq. eq-softmax-stable
-    weights = _minus_max(x, dim, "softmax").exp()
+    weights = minus_max(x, dim, "softmax").exp()
     return (weights / weights.sum(dim, keepdim=True)).to(x.dtype)
 
 
@@ -35,7 +35,7 @@ def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
     Raises: as softmax.
     """
     # eq. eq-log-softmax. Not x - logsumexp(x): that rounds at the size of x, this at x - max.
-    shifted = _minus_max(x, dim, "log_softmax")
+    shifted = minus_max(x, dim, "log_softmax")
     return (shifted - shifted.exp().sum(dim, keepdim=True).log()).to(x.dtype)
 
 
@@ -48,7 +48,7 @@ def logsumexp(x: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
     Differs: a slice with +inf gives +inf; there the gradient does not exist and autograd gives NaN.
     Raises: TypeError unless x is floating point; ValueError if x holds NaN.
     """
-    wide = _widen(x, "logsumexp")
+    wide = widen(x, "logsumexp")
     if x.size(dim) == 0:
         return x.sum(dim, keepdim=keepdim) - math.inf
     peak = wide.detach().amax(dim, keepdim=True)
@@ -72,7 +72,7 @@ def softmax_jacobian(p: Tensor) -> Tensor:
     Raises: ValueError if p is not a distribution over the last axis.
     """
     check_distribution(p)
-    wide = _widen(p, "softmax_jacobian")
+    wide = widen(p, "softmax_jacobian")
     outer = wide.unsqueeze(-1) * wide.unsqueeze(-2)  # (..., n, n)
     return (torch.diag_embed(wide) - outer).to(p.dtype)  # eq. eq-softmax-jacobian
 
@@ -88,7 +88,7 @@ def softmax_vjp(p: Tensor, grad: Tensor) -> Tensor:
     check_distribution(p)
     if grad.shape != p.shape:
         raise ValueError(f"grad {tuple(grad.shape)} must have the shape of p {tuple(p.shape)}")
-    wide = _widen(p, "softmax_vjp")
+    wide = widen(p, "softmax_vjp")
     mean = (wide * grad).sum(-1, keepdim=True)  # (..., 1)
     return (wide * (grad - mean)).to(p.dtype)  # eq. eq-softmax-vjp
 
@@ -104,7 +104,7 @@ def entropy(p: Tensor, dim: int = -1) -> Tensor:
     Raises: ValueError if p is not a distribution along dim (logits are a common mistake).
     """
     check_distribution(p, dim)
-    wide = _widen(p, "entropy")
+    wide = widen(p, "entropy")
     # eq. eq-entropy
     return (wide * -torch.where(wide > 0, wide, 1).log()).sum(dim).to(p.dtype)
 
@@ -116,7 +116,7 @@ def check_distribution(p: Tensor, dim: int = -1) -> None:
     Raises: TypeError unless p is floating point; ValueError if an entry is negative or NaN, or a
     sum differs from 1 by more than 1e-4 (or one unit in the last place, where that is coarser).
     """
-    total = _widen(p, "a distribution").detach().sum(dim)
+    total = widen(p, "a distribution").detach().sum(dim)
     if not (p >= 0).all():
         raise ValueError(f"probabilities must be >= 0, got a smallest entry of {p.min().item():g}")
     error = (total - 1).abs()
@@ -125,14 +125,24 @@ def check_distribution(p: Tensor, dim: int = -1) -> None:
         raise ValueError(f"probabilities must sum to 1 along dim {dim}, got a sum of {worst:g}")
 
 
-def _widen(x: Tensor, name: str) -> Tensor:
+def widen(x: Tensor, name: str) -> Tensor:
+    """The tensor in float32 at least, in which the functions of this group compute.
+
+    Shapes: x (...) -> (...)
+    Raises: TypeError that names the function, unless x is floating point.
+    """
     if not x.is_floating_point():
         raise TypeError(f"{name} needs a floating-point tensor, got {x.dtype}")
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _minus_max(x: Tensor, dim: int, name: str) -> Tensor:
-    wide = _widen(x, name)
+def minus_max(x: Tensor, dim: int, name: str) -> Tensor:
+    """Each slice minus its maximum, in float32 at least: exponentials of it are at most 1.
+
+    Shapes: x (..., n, ...) -> the same
+    Raises: as softmax, with the name of the function.
+    """
+    wide = widen(x, name)
     if x.size(dim) == 0:
         raise ValueError(f"{name} along dim {dim} of a tensor {tuple(x.shape)}: no entries")
     peak = wide.detach().amax(dim, keepdim=True)  # the shift cancels, so it carries no gradient

@@ -1,0 +1,218 @@
+"""What does it cost to pick a query's own key out of N candidates, and what does that tell?
+
+Leaves out: where candidates come from (queues, gathering over devices, mining of hard ones) and the
+encoders. The positive key is one of the N. float16 and bfloat16 are widened to float32, and so is
+the loss.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from llmref.functional.softmax import log_softmax, logsumexp, widen
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def info_nce(
+    query: Tensor,
+    key: Tensor,
+    *,
+    temperature: float | Tensor = 0.07,
+    negatives: Tensor | None = None,
+    normalize: bool = True,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Minus the log-probability of each query's own key among the candidates.
+
+    Without `negatives` the candidates are the B keys of the batch; with them, the own key and the K
+    negatives, and no other key of the batch.
+    Shapes: query (B, D), key (B, D), negatives (K, D) for all or (B, K, D) for each -> (), or (B,)
+    Source: van den Oord, Li & Vinyals 2018, arXiv:1807.03748.
+    Raises: TypeError unless floating point; ValueError if the shapes do not fit, there is no
+    negative, the temperature is not positive and finite, or a vector to be normalised is 0.
+    """
+    if query.ndim != 2 or query.shape != key.shape:
+        raise ValueError(f"needs (B, D) twice, got {tuple(query.shape)} and {tuple(key.shape)}")
+    _require_positive("temperature", temperature)
+    direction = _unit if normalize else widen
+    query, key = direction(query, "query"), direction(key, "key")
+    if negatives is None:
+        return info_nce_from_scores(query @ key.T / temperature, reduction=reduction)
+    B, D = query.shape
+    if negatives.shape[-1:] != (D,) or negatives.shape[:-2] not in ((), (B,)) or negatives.ndim < 2:
+        raise ValueError(f"negatives {tuple(negatives.shape)} must be (K, {D}) or ({B}, K, {D})")
+    negatives = direction(negatives, "negatives")
+    own = (query * key).sum(-1, keepdim=True)  # (B, 1)
+    others = (negatives @ query.unsqueeze(-1)).squeeze(-1)  # (B, K)
+    scores = torch.cat([own, others], dim=1) / temperature
+    return info_nce_from_scores(scores, scores.new_zeros(B, dtype=torch.long), reduction=reduction)
+
+
+def info_nce_from_scores(
+    scores: Tensor, positive: Tensor | None = None, *, reduction: Reduction = "mean"
+) -> Tensor:
+    """Minus the log-softmax of the positive's score, the positive being one of the candidates.
+
+    Scores ((0, log 3), (0, 0)), positives on the diagonal: (log 4, log 2).
+    Shapes: scores (B, N), already divided by the temperature, -inf for no candidate; positive (B,)
+    integers, None for the diagonal -> (), or (B,) with reduction "none"
+    Source: van den Oord, Li & Vinyals 2018, arXiv:1807.03748.
+    Raises: TypeError for a wrong dtype; ValueError if the shapes do not fit, a positive is outside
+    [0, N), there is no negative, or a row has no finite maximum.
+    """
+    index = _positive_index(scores, positive)
+    # eq. eq-info-nce
+    losses = -log_softmax(widen(scores, "info_nce")).gather(1, index).squeeze(1)
+    return _reduce(losses, reduction)
+
+
+def decoupled_contrastive(
+    scores: Tensor, positive: Tensor | None = None, *, reduction: Reduction = "mean"
+) -> Tensor:
+    """Log-sum-exp of the negatives minus the positive: the positive is left out on purpose.
+
+    It has no lower bound and bounds no mutual information.
+    Scores ((0, log 3), (0, 0)), positives on the diagonal: (log 3, 0).
+    Shapes: as info_nce_from_scores
+    Source: Yeh et al. 2021, arXiv:2110.06848.
+    Raises: as info_nce_from_scores; a row needs a finite score besides its positive.
+    """
+    index = _positive_index(scores, positive)
+    wide = widen(scores, "decoupled_contrastive")
+    others = logsumexp(wide.scatter(1, index, -math.inf))
+    if not others.isfinite().all():
+        raise ValueError("a row has no negative with a finite score")
+    # eq. eq-decoupled
+    return _reduce(others - wide.gather(1, index).squeeze(1), reduction)
+
+
+def clip_loss(
+    image: Tensor, text: Tensor, *, logit_scale: Tensor | float, reduction: Reduction = "mean"
+) -> Tensor:
+    """InfoNCE from images to texts and from texts to images, averaged.
+
+    Shapes: image (B, D), text (B, D), normalised here; logit_scale scalar, 1 / temperature (not its
+    logarithm, which is the usual parameter) -> (), or (B,) with reduction "none"
+    Source: Radford et al. 2021, arXiv:2103.00020.
+    Raises: as info_nce.
+    """
+    if image.ndim != 2 or image.shape != text.shape:
+        raise ValueError(f"needs (B, D) twice, got {tuple(image.shape)} and {tuple(text.shape)}")
+    _require_positive("logit_scale", logit_scale)
+    scores = logit_scale * _unit(image, "image") @ _unit(text, "text").T
+    return clip_loss_from_scores(scores, reduction=reduction)
+
+
+def clip_loss_from_scores(scores: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Mean of the loss over rows and the loss over columns, the positives on the diagonal.
+
+    Scores ((0, log 3), (0, 0)): rows (log 4, log 2), columns (log 2, log 4), so 1.5 log 2 each.
+    Shapes: scores (B, B), already times the scale -> (), or (B,) with reduction "none"
+    Source: Radford et al. 2021, arXiv:2103.00020.
+    Raises: as info_nce_from_scores; ValueError if scores is not square.
+    """
+    if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
+        raise ValueError(f"scores of pairs must be square, got {tuple(scores.shape)}")
+    rows, columns = (info_nce_from_scores(s, reduction="none") for s in (scores, scores.T))
+    return _reduce((rows + columns) / 2, reduction)  # eq. eq-clip
+
+
+def mi_lower_bound(loss: Tensor, n_candidates: int) -> Tensor:
+    """Nats of mutual information that an expected InfoNCE loss certifies: log N - loss.
+
+    Loss 0 with 4 candidates: log 4, the most that 4 candidates can show.
+    Shapes: loss (...) -> (...)
+    Source: Poole et al. 2019, arXiv:1905.06922.
+    Raises: ValueError if n_candidates, which counts the positive, is below 2, or a loss is negative
+    or NaN: such a loss left the positive out of its denominator, and bounds nothing.
+    """
+    if n_candidates < 2:
+        raise ValueError(f"n_candidates counts the positive and is at least 2, got {n_candidates}")
+    if not (loss >= 0).all():
+        raise ValueError(
+            f"an InfoNCE loss is >= 0, got {loss.min().item():g}: is the positive in the "
+            "denominator?"
+        )
+    return math.log(n_candidates) - loss  # eq. eq-mi-bound
+
+
+def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
+    """Mean distance of positive pairs, to the power alpha.
+
+    x = ((1, 0),), y = ((0, 1),), alpha 2: 2.
+    Shapes: x (B, D), y (B, D), meant to be unit vectors -> ()
+    Source: Wang & Isola 2020, arXiv:2005.10242.
+    Raises: ValueError if the shapes differ, there is no pair, or alpha is not positive.
+    """
+    if x.ndim != 2 or x.shape != y.shape or not len(x):
+        raise ValueError(f"needs (B, D) twice, B >= 1, got {tuple(x.shape)} and {tuple(y.shape)}")
+    _require_positive("alpha", alpha)
+    apart = widen(x, "alignment") - widen(y, "alignment")
+    distance: Tensor = torch.linalg.vector_norm(apart, dim=-1)  # (B,)
+    return distance.pow(alpha).mean()  # eq. eq-alignment
+
+
+def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
+    """Log of the mean of exp(-t |x_i - x_j|^2) over all pairs i < j; lower is more uniform.
+
+    x = ((1, 0), (-1, 0)), t = 2: -8.
+    Shapes: x (B, D), meant to be unit vectors -> ()
+    Source: Wang & Isola 2020, arXiv:2005.10242.
+    Raises: ValueError unless there are at least two vectors and t is positive.
+    """
+    if x.ndim != 2 or len(x) < 2:
+        raise ValueError(f"needs (B, D) with B >= 2, got {tuple(x.shape)}")
+    _require_positive("t", t)
+    i, j = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
+    wide = widen(x, "uniformity")
+    square = (wide[i] - wide[j]).square().sum(-1)  # (B (B - 1) / 2,)
+    return logsumexp(-t * square) - math.log(len(i))  # eq. eq-uniformity
+
+
+def _positive_index(scores: Tensor, positive: Tensor | None) -> Tensor:
+    """The column of each row's positive, (B, 1)."""
+    if scores.ndim != 2 or scores.shape[0] < 1 or scores.shape[1] < 2:
+        raise ValueError(
+            f"scores must be (B, N) with at least one negative, so N >= 2, got "
+            f"{tuple(scores.shape)}"
+        )
+    B, N = scores.shape
+    if positive is None:
+        if N < B:
+            raise ValueError(f"the diagonal needs a column for each row, got {tuple(scores.shape)}")
+        positive = torch.arange(B, device=scores.device)
+    if positive.is_floating_point() or positive.is_complex() or positive.dtype == torch.bool:
+        raise TypeError(f"positive holds column numbers, got {positive.dtype}")
+    if positive.shape != (B,):
+        raise ValueError(f"positive {tuple(positive.shape)} must be ({B},), one column a row")
+    outside = positive[(positive < 0) | (positive >= N)]
+    if outside.numel():
+        raise ValueError(f"a positive must be in [0, {N}), got {outside[0]}")
+    return positive.long().unsqueeze(1)
+
+
+def _unit(x: Tensor, name: str) -> Tensor:
+    """Each vector divided by its length, in at least float32."""
+    wide = widen(x, name)
+    length: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    if not ((length > 0) & length.isfinite()).all():
+        worst = length.flatten()[~((length > 0) & length.isfinite()).flatten()][0].item()
+        raise ValueError(f"a vector of {name} has length {worst:g} and no direction")
+    return wide / length
+
+
+def _require_positive(name: str, value: float | Tensor) -> None:
+    number = value.item() if isinstance(value, Tensor) else value
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {number}")
+
+
+def _reduce(losses: Tensor, reduction: str) -> Tensor:
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()

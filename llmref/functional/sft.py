@@ -1,0 +1,226 @@
+"""Which token predicts which, which tokens count, and what is their sum divided by?
+
+Leaves out: the loss of one position (functional.cross_entropy), chat templates and tokenisation.
+A mask is aligned with the tokens, True where a token is a target; the shift is made here, once.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from llmref.functional.cross_entropy import cross_entropy
+
+Reduction = Literal["token_mean", "sequence_mean", "sum", "none"]
+
+
+class PackedBatch(NamedTuple):
+    """Documents side by side in rows of one length.
+
+    Shapes: all (N, T). `segment_ids` number the documents of a row from 0, `position_ids` restart
+    with each; padding has segment -1, position 0 and mask False.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    segment_ids: Tensor
+    position_ids: Tensor
+
+
+def sft_loss(
+    logits: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    *,
+    reduction: Reduction = "token_mean",
+    denom: int | float | Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of each counted token under the logits at the position before it.
+
+    logits (0, log 3) at every position, tokens (1, 1, 0), mask (0, 1, 1): the losses -log(3/4) and
+    -log(1/4). The first token is never a target, whatever its mask.
+    Shapes: logits (B, T, V), tokens (B, T), mask (B, T) -> (); "none": (B, T - 1), 0 where nothing
+    counts
+    Source: Ouyang et al. 2022, arXiv:2203.02155.
+    Differs: `denom` replaces the divisor (counted tokens; rows that count one; 1 for "sum"), for a
+    batch that comes in pieces. Half precision gives a loss in float32. Logits that predict nothing
+    counted do not enter.
+    Raises: ValueError for wrong shapes, a mask that is not 0/1, a counted token outside [0, V), a
+    mean without `denom` over nothing; TypeError for a wrong dtype.
+    """
+    divisor = _check_reduction(reduction, denom)
+    losses, counted = _token_losses(logits, tokens, mask)  # (B, T - 1)
+    if reduction == "none":
+        return losses
+    counts, sums = counted.sum(-1), losses.sum(-1)  # (B,)
+    if reduction == "sequence_mean":
+        sums = sums / counts.clamp(min=1)  # eq. eq-sft-sequence-mean
+    if divisor is not None:
+        return sums.sum() / divisor  # eq. eq-sft-accumulation
+    if reduction == "sum":
+        return sums.sum()
+    if not counts.any():
+        raise ValueError(f"a mean needs a target: none of {tuple(tokens.shape)} tokens counts")
+    # A row that counts nothing has no mean of its own, so it is not counted among the rows either.
+    return sums.sum() / (counts if reduction == "token_mean" else counts > 0).sum()  # eq. eq-sft
+
+
+def sequence_logprob(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Log-probability of the counted tokens of each row, given those before them: a sum.
+
+    Shapes: logits (B, T, V), tokens (B, T), mask (B, T) -> (B,); 0 for a row that counts nothing
+    Source: the chain rule of probability.
+    Raises: as sft_loss.
+    """
+    losses, _ = _token_losses(logits, tokens, mask)
+    return -losses.sum(-1)  # eq. eq-sft-chain-rule
+
+
+def response_mask(prompt_lengths: Tensor, lengths: Tensor, max_len: int) -> Tensor:
+    """Count the tokens after the prompt, up to the end of the sequence and including it.
+
+    A prompt of 2 in a sequence of 4, in rows of 5: (0, 0, 1, 1, 0). Ids are not looked at, so an
+    end-of-sequence token counts even where the padding has the same id.
+    Shapes: prompt_lengths (B,), lengths (B,), prompt included -> (B, max_len)
+    Raises: TypeError unless both hold integers; ValueError for wrong shapes or unless
+    0 <= prompt_length <= length <= max_len.
+    """
+    for name, given in {"prompt_lengths": prompt_lengths, "lengths": lengths}.items():
+        _require_integers(name, given)
+    if prompt_lengths.ndim != 1 or prompt_lengths.shape != lengths.shape:
+        shapes = tuple(prompt_lengths.shape), tuple(lengths.shape)
+        raise ValueError(f"prompt_lengths and lengths must be (B,), got {shapes}")
+    fits = (prompt_lengths >= 0) & (prompt_lengths <= lengths) & (lengths <= max_len)
+    if not fits.all():
+        row = int((~fits).nonzero()[0])
+        raise ValueError(
+            f"needs 0 <= prompt length <= length <= max_len {max_len}, prompt included, got "
+            f"{prompt_lengths[row]} and {lengths[row]} in row {row}"
+        )
+    positions = torch.arange(max_len, device=lengths.device)
+    return (positions >= prompt_lengths[:, None]) & (positions < lengths[:, None])
+
+
+def pack_sequences(
+    seqs: Sequence[Tensor], masks: Sequence[Tensor], max_len: int, pad_id: int
+) -> PackedBatch:
+    """Put documents side by side into rows of max_len, longest first into the tightest row.
+
+    Within a row they keep the given order. The first token of a document is masked: in a row of its
+    own nothing predicts it.
+    Shapes: seqs and masks, of one length each: (T_1,), (T_2,), ... -> (N, max_len)
+    Source: Krell et al. 2021, arXiv:2107.02027.
+    Raises: TypeError for tokens that are not integers; ValueError if there is nothing to pack, a
+    document is empty or longer than max_len, or its mask does not fit.
+    """
+    counted = _check_documents(seqs, masks, max_len)
+    rows = _best_fit([len(seq) for seq in seqs], max_len)
+    tokens = seqs[0].new_full((len(rows), max_len), pad_id)
+    segment_ids = torch.full_like(tokens, -1, dtype=torch.long)
+    position_ids = torch.zeros_like(segment_ids)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    for r, row in enumerate(rows):
+        end = 0
+        for segment, i in enumerate(row):
+            start, end = end, end + len(seqs[i])
+            tokens[r, start:end] = seqs[i]
+            mask[r, start + 1 : end] = counted[i][1:]
+            segment_ids[r, start:end] = segment
+            position_ids[r, start:end] = torch.arange(end - start)
+    return PackedBatch(tokens, mask, segment_ids, position_ids)
+
+
+def packed_attention_mask(segment_ids: Tensor) -> Tensor:
+    """Allow each token the earlier tokens of its own document, and itself.
+
+    Padding (a negative id) attends to itself alone, so that no row is empty.
+    Shapes: segment_ids (B, T) -> (B, 1, T, T), True may attend
+    Source: Krell et al. 2021, arXiv:2107.02027.
+    Raises: TypeError unless the ids are integers; ValueError unless (B, T), or if an id stands in
+    two separate places of a row: two documents would read each other.
+    """
+    _require_integers("segment_ids", segment_ids)
+    if segment_ids.ndim != 2:
+        raise ValueError(f"segment_ids must be (B, T), got {tuple(segment_ids.shape)}")
+    ordered = segment_ids.sort(-1).values
+    runs, ids = (x.diff(dim=-1).ne(0).sum(-1) for x in (segment_ids, ordered))
+    if not runs.equal(ids):
+        row = int((runs != ids).nonzero()[0])
+        raise ValueError(f"each document must be in one piece, got {segment_ids[row].tolist()}")
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]  # (B, T, T)
+    itself = torch.eye(segment_ids.shape[1], dtype=torch.bool, device=segment_ids.device)
+    allowed = (same & (segment_ids >= 0)[:, None, :]).tril() | itself  # eq. eq-sft-packed-mask
+    return allowed[:, None]
+
+
+def _token_losses(logits: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses of tokens 2 to T, 0 where they do not count, and which of them count."""
+    _require_integers("tokens", tokens)
+    if tokens.ndim != 2 or logits.ndim != 3 or logits.shape[:2] != tokens.shape:
+        shapes = tuple(logits.shape), tuple(tokens.shape)
+        raise ValueError(f"needs logits (B, T, V) and tokens (B, T), unshifted, got {shapes}")
+    counted = _as_bool(mask, tokens)[:, 1:]
+    targets, V = tokens[:, 1:], logits.shape[2]
+    outside = targets[counted & ((targets < 0) | (targets >= V))]
+    if outside.numel():
+        raise ValueError(f"a counted token is {outside[0]}, outside [0, {V})")
+    labels = targets.long().masked_fill(~counted, -100)
+    return cross_entropy(logits[:, :-1], labels, reduction="none"), counted  # eq. eq-sft-shift
+
+
+def _check_reduction(reduction: str, denom: int | float | Tensor | None) -> float | None:
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction must be one of {get_args(Reduction)}, got {reduction!r}")
+    if denom is None:
+        return None
+    if reduction == "none":
+        raise ValueError("reduction 'none' divides by nothing: it takes no denom")
+    value = torch.as_tensor(denom)
+    if value.numel() != 1 or not 0 < value.item() < math.inf:
+        raise ValueError(f"denom must be one positive finite number, got {denom}")
+    return float(value.item())
+
+
+def _require_integers(name: str, x: Tensor) -> None:
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise TypeError(f"{name} must hold integers, got {x.dtype}")
+
+
+def _as_bool(mask: Tensor, tokens: Tensor) -> Tensor:
+    if mask.shape != tokens.shape:
+        shapes = tuple(mask.shape), tuple(tokens.shape)
+        raise ValueError(f"the mask is aligned with the tokens, got shapes {shapes}")
+    if mask.dtype == torch.bool:
+        return mask
+    binary = (mask == 0) | (mask == 1)
+    if not binary.all():
+        raise ValueError(f"a mask holds zeros and ones only, got {mask[~binary][0].item()}")
+    return mask.bool()
+
+
+def _check_documents(seqs: Sequence[Tensor], masks: Sequence[Tensor], max_len: int) -> list[Tensor]:
+    """The masks as booleans, once every document fits."""
+    if not seqs or len(seqs) != len(masks):
+        raise ValueError(f"needs documents, each with a mask, got {len(seqs)} and {len(masks)}")
+    for seq in seqs:
+        _require_integers("a document", seq)
+        if seq.ndim != 1 or not 1 <= len(seq) <= max_len:
+            raise ValueError(f"a document is (1 to {max_len},) tokens, got {tuple(seq.shape)}")
+    return [_as_bool(mask, seq) for mask, seq in zip(masks, seqs, strict=True)]
+
+
+def _best_fit(lengths: list[int], max_len: int) -> list[list[int]]:
+    """Best fit decreasing: which documents share a row, in the given order."""
+    rows: list[list[int]] = []
+    free: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        fitting = [r for r in range(len(rows)) if free[r] >= lengths[i]]
+        if not fitting:
+            rows.append([])
+            free.append(max_len)
+        r = min(fitting, key=free.__getitem__) if fitting else len(rows) - 1
+        rows[r].append(i)
+        free[r] -= lengths[i]
+    return sorted(sorted(row) for row in rows)

@@ -1,0 +1,708 @@
+"""Uniform grids, groups, four-bit packing, NF4, integer products, gradients and rounding."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmref.functional.quantization import (
+    affine_qparams,
+    dequantize,
+    dequantize_groupwise,
+    fake_quantize,
+    int_matmul,
+    nf4_codebook,
+    nf4_dequantize,
+    nf4_quantize,
+    pack_int4,
+    quantize,
+    quantize_groupwise,
+    sqnr_db,
+    stochastic_round,
+    symmetric_scale,
+    unpack_int4,
+)
+from llmref.functional.quantization_uniform import code_range
+
+F64 = torch.float64
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+law = settings(deadline=None, max_examples=60)
+all_bits = st.integers(2, 16)
+vectors = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8).map(
+    lambda entries: torch.tensor(entries, dtype=F64)
+)
+
+
+def close(actual, expected, atol=1e-12):
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
+
+
+def round_trip(x, bits, *, symmetric=False, dim=None):
+    if symmetric:
+        scale, zero = symmetric_scale(x, bits, dim=dim), 0
+    else:
+        scale, zero = affine_qparams(x, bits, dim=dim)
+    return scale, dequantize(quantize(x, scale, zero, bits=bits), scale, zero, dtype=F64)
+
+
+def test_affine_grid_of_minus_one_to_two_in_two_bits():
+    """Range 3 over 3 steps: scale 1; zero_point -2 - (-1) = -1; the codes are -2, -1, 0, 1."""
+    x = torch.tensor([-1.0, 0.0, 0.4, 1.0, 2.0], dtype=F64)
+    scale, zero = affine_qparams(x, 2)
+    assert (scale, zero) == (1, -1)
+    assert quantize(x, scale, zero, bits=2).tolist() == [-2, -1, -1, 0, 1]
+    assert dequantize(torch.tensor([-2, -1, 0, 1]), scale, zero).tolist() == [-1, 0, 1, 2]
+
+
+def test_symmetric_grid_of_minus_three_to_one_in_three_bits():
+    """Largest |x| 3 over 2^2 - 1 = 3 steps: scale 1; the code -4 is not used."""
+    x = torch.tensor([-3.0, 0.6, 1.0], dtype=F64)
+    assert symmetric_scale(x, 3) == 1
+    assert quantize(x, symmetric_scale(x, 3), bits=3).tolist() == [-3, 1, 1]
+
+
+def test_ties_go_to_the_even_code():
+    x = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5])
+    assert quantize(x, torch.tensor(1.0), bits=8).tolist() == [-2, -2, 0, 0, 2, 2]
+
+
+def test_what_is_off_the_grid_gets_the_end_code():
+    x = torch.tensor([-1e30, 1e30])
+    assert quantize(x, torch.tensor(1e-30), bits=8).tolist() == [-128, 127]
+    assert quantize(x, torch.tensor(1.0), 7, bits=4).tolist() == [-8, 7]
+
+
+def test_decibels_of_three_and_four_with_an_error_of_one_half():
+    """25 over 1/4 is 100, which is 20 dB."""
+    x = torch.tensor([3.0, 4.0], dtype=F64)
+    close(sqnr_db(x, x + torch.tensor([0.0, 0.5])), torch.tensor(20.0, dtype=F64))
+    assert sqnr_db(x, x) == math.inf
+    close(sqnr_db(1e-200 * x, 1.1e-200 * x), torch.tensor(20.0, dtype=F64))
+
+
+def test_integer_product_of_one_row_by_hand():
+    """(1, 2) times (3, 4) is 11, times 1/2 * 1/2."""
+    qx, qw = torch.tensor([[1, 2]], dtype=torch.int8), torch.tensor([[3, 4]], dtype=torch.int8)
+    assert int_matmul(qx, 0, 0.5, qw, 0, 0.5) == 2.75
+    # With zero points 1 and 2: (0, 1) times (1, 2) is 2.
+    assert int_matmul(qx, 1, 0.5, qw, 2, 0.5) == 0.5
+
+
+def test_packing_one_and_minus_two_by_hand():
+    """-2 is 14 in four bits, so the byte is 1 + 16 * 14."""
+    packed = pack_int4(torch.tensor([1, -2], dtype=torch.int8))
+    assert packed.dtype == torch.uint8
+    assert packed.tolist() == [1 + 16 * 14]
+    assert unpack_int4(packed).tolist() == [1, -2]
+
+
+@given(st.lists(st.fractions(-8, 8, max_denominator=60), min_size=1, max_size=5), st.integers(2, 8))
+@law
+def test_the_grid_equals_the_definition_in_fractions(entries, bits):
+    """The tensors hold multiples of 2^-20, so both sides start from the same numbers."""
+    entries = [Fraction(round(entry * 2**20), 2**20) for entry in entries]
+    x = torch.tensor([float(entry) for entry in entries], dtype=F64)
+    low, high = min(0, *entries, 0), max(0, *entries, 0)
+    scale, zero = affine_qparams(x, bits)
+    if low == high:
+        assert (scale, zero) == (1, 0)
+        return
+    q_min, q_max = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    step = (high - low) / (2**bits - 1)
+    offset = q_min - round(low / step)
+    close(scale, torch.tensor(float(step), dtype=F64), atol=1e-14)
+    assert q_min <= offset <= q_max
+    codes = [min(max(round(entry / step) + offset, q_min), q_max) for entry in entries]
+    near_tie = [abs((abs(entry / step) % 1) - Fraction(1, 2)) < 1e-9 for entry in (*entries, low)]
+    if not any(near_tie):  # there the last digit of the division decides
+        assert zero == offset
+        assert quantize(x, scale, zero, bits=bits).tolist() == codes
+
+
+@given(vectors, all_bits)
+@law
+def test_affine_error_is_at_most_half_a_step_and_zero_is_exact(x, bits):
+    scale, decoded = round_trip(x, bits)
+    assert ((decoded - x).abs() <= scale / 2 * (1 + 1e-10)).all() or (x == 0).all()
+    _, zero = affine_qparams(x, bits)
+    zeros = torch.zeros(1, dtype=F64)
+    assert dequantize(quantize(zeros, scale, zero, bits=bits), scale, zero).item() == 0
+    assert code_range(bits)[0] <= zero <= code_range(bits)[1]
+
+
+@given(vectors, all_bits)
+@law
+def test_symmetric_error_is_at_most_half_a_step_and_the_grid_is_odd(x, bits):
+    scale, decoded = round_trip(x, bits, symmetric=True)
+    assert ((decoded - x).abs() <= scale / 2 * (1 + 1e-10)).all() or (x == 0).all()
+    codes = quantize(x, scale, bits=bits)
+    assert codes.min() >= -code_range(bits)[1]  # the most negative code is never used
+    assert (quantize(-x, scale, bits=bits) == -codes).all()
+
+
+@given(vectors, st.integers(2, 8))
+@law
+def test_quantising_again_changes_nothing(x, bits):
+    scale, zero = affine_qparams(x, bits)
+    codes = quantize(x, scale, zero, bits=bits)
+    again = quantize(dequantize(codes, scale, zero, dtype=F64), scale, zero, bits=bits)
+    assert (again == codes).all()
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_every_code_survives_float32(bits):
+    q_min, q_max = code_range(bits)
+    codes = torch.arange(q_min, q_max + 1, dtype=torch.int16)
+    scale = torch.tensor(0.1)
+    for zero in (q_min, 0, q_max):
+        decoded = dequantize(codes, scale, zero)
+        assert (quantize(decoded, scale, zero, bits=bits) == codes).all()
+
+
+def test_all_positive_data_still_have_an_exact_zero():
+    """With the range [1, 3] instead of [0, 3], 0 would be off the grid."""
+    x = torch.tensor([1.0, 3.0], dtype=F64)
+    scale, zero = affine_qparams(x)
+    close(scale, torch.tensor(3 / 255, dtype=F64))
+    assert zero == -128
+    assert dequantize(quantize(torch.zeros(1), scale, zero), scale, zero) == 0
+
+
+@pytest.mark.parametrize("value", [5.0, -0.3, 1e-30, 1e30])
+def test_constant_tensors_come_back_without_nan(value):
+    x = torch.full((2, 3), value, dtype=F64)
+    for symmetric in (False, True):
+        _, decoded = round_trip(x, 8, symmetric=symmetric)
+        torch.testing.assert_close(decoded, x, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_zeros_get_scale_one_and_code_zero(dtype):
+    x = torch.zeros(2, 3, dtype=dtype)
+    assert affine_qparams(x) == (1, 0)
+    assert symmetric_scale(x) == 1
+    assert (quantize(x, *affine_qparams(x)) == 0).all()
+    assert (dequantize(quantize(x, *affine_qparams(x)), *affine_qparams(x)) == 0).all()
+
+
+def test_a_slice_of_zeros_does_not_disturb_its_neighbours():
+    x = torch.tensor([[0.0, 0.0], [1.0, -1.0]])
+    scale, zero = affine_qparams(x, dim=-1)
+    assert scale[0] == 1
+    assert zero[0] == 0
+    close(scale[1], torch.tensor([2 / 255]), atol=1e-9)
+    assert symmetric_scale(x, dim=-1)[0] == 1
+
+
+def test_subnormal_data_are_treated_as_zero():
+    x = torch.full((3,), 1e-44)  # scale 1e-44 / 255 would be 0 in float32
+    assert affine_qparams(x) == (1, 0)
+    assert symmetric_scale(x) == 1
+    assert (quantize(x, *affine_qparams(x)) == 0).all()
+
+
+def test_the_widest_range_does_not_overflow():
+    """The range is twice the largest number, and the scale would be infinite with it."""
+    for dtype in (torch.float32, torch.float64):
+        largest = torch.finfo(dtype).max
+        x = torch.tensor([-largest, 0.0, largest], dtype=dtype)
+        scale, zero = affine_qparams(x)
+        assert scale.isfinite()
+        steps = quantize(x, scale, zero) - zero
+        assert steps[1] == 0
+        assert ((steps - x / scale).abs() <= 0.5 + 1e-4).all()
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"), [(2, torch.int8), (4, torch.int8), (8, torch.int8), (9, torch.int16)]
+)
+def test_codes_are_integers_of_the_stated_size(bits, expected):
+    """A common mistake leaves the codes in float32, which saves no memory at all."""
+    x = random(3, 5)
+    codes = quantize(x, symmetric_scale(x, bits), bits=bits)
+    assert codes.dtype == expected
+    assert codes.element_size() == (1 if bits <= 8 else 2)
+    assert affine_qparams(x)[1].dtype == torch.int32
+
+
+def test_zero_point_does_not_wrap_around_in_int8():
+    """127 - (-128) = 255 is no int8, and a scalar int32 tensor does not widen an int8 tensor."""
+    codes = torch.tensor([127, -128], dtype=torch.int8)
+    zero = torch.tensor(-128, dtype=torch.int32)
+    assert dequantize(codes, torch.tensor(1.0), zero).tolist() == [255, 0]
+    assert dequantize(codes, torch.tensor(1.0), -128).tolist() == [255, 0]
+
+
+def test_rounding_is_not_truncation():
+    """Conversion to an integer truncates towards 0: the mean of |x| would fall by half a step."""
+    x = 100 * torch.rand(4000, dtype=F64, generator=torch.Generator().manual_seed(0))
+    codes = quantize(x, torch.tensor(1.0), bits=8).double()
+    assert (codes - x).mean().abs() < 4 / math.sqrt(12 * 4000)
+    assert (codes - x).abs().max() <= 0.5
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1])
+def test_a_scale_for_each_slice_equals_a_loop(dim):
+    x = random(2, 3, 5)
+    scale, zero = affine_qparams(x, 5, dim=dim)
+    symmetric = symmetric_scale(x, 5, dim=dim)
+    assert scale.shape == zero.shape == symmetric.shape == x.amax(dim, keepdim=True).shape
+    codes = quantize(x, scale, zero, bits=5)
+    rows = x.movedim(dim, -1).reshape(-1, x.shape[dim])
+    for i, row in enumerate(rows):
+        step, offset = affine_qparams(row, 5)
+        assert scale.flatten()[i] == step
+        assert zero.flatten()[i] == offset
+        assert symmetric.flatten()[i] == symmetric_scale(row, 5)
+        expected = quantize(row, step, offset, bits=5)
+        assert (codes.movedim(dim, -1).reshape(rows.shape)[i] == expected).all()
+
+
+def test_finer_scales_are_never_larger():
+    x = random(4, 6)
+    assert (symmetric_scale(x, dim=-1) <= symmetric_scale(x)).all()
+    assert (affine_qparams(x, dim=-1)[0] <= affine_qparams(x)[0]).all()
+
+
+def test_a_finer_scale_can_make_the_error_larger():
+    """0.5 is a multiple of 0.01, and 63.5/0.7 = 90.71 steps of 0.7/127: wrong by 1/635."""
+    x = torch.tensor([[1.27, 0.5], [0.7, 0.5]], dtype=F64)
+    _, whole = round_trip(x, 8, symmetric=True)
+    _, rows = round_trip(x, 8, symmetric=True, dim=-1)
+    close(whole, x, atol=1e-15)
+    close((rows - x)[1, 1], torch.tensor(1 / 635, dtype=F64))
+
+
+def test_groups_equal_a_loop_over_runs_of_the_last_axis():
+    x = random(2, 3, 12)
+    codes, scales = quantize_groupwise(x, 4, bits=4)
+    assert codes.shape == x.shape
+    assert scales.shape == (2, 3, 3)
+    decoded = dequantize_groupwise(codes, scales, dtype=F64)
+    for i in range(2):
+        for j in range(3):
+            for k in range(3):
+                group = x[i, j, 4 * k : 4 * k + 4]
+                scale, expected = round_trip(group, 4, symmetric=True)
+                assert scales[i, j, k] == scale
+                close(decoded[i, j, 4 * k : 4 * k + 4], expected, atol=1e-15)
+
+
+def test_one_group_is_one_row():
+    x = random(3, 8)
+    codes, scales = quantize_groupwise(x, 8, bits=8)
+    assert (codes == quantize(x, symmetric_scale(x, dim=-1))).all()
+    assert scales.shape == (3, 1)
+
+
+def test_packing_is_a_bijection_of_pairs_and_bytes():
+    codes = torch.arange(-8, 8, dtype=torch.int8)
+    pairs = torch.cartesian_prod(codes, codes)
+    packed = pack_int4(pairs)
+    assert packed.shape == (256, 1)
+    assert packed.flatten().unique().numel() == 256
+    assert (unpack_int4(packed) == pairs).all()
+    every = torch.arange(256).to(torch.uint8)
+    assert (pack_int4(unpack_int4(every)) == every).all()
+
+
+def test_packed_codes_take_half_a_byte_each():
+    codes, _ = quantize_groupwise(random(3, 5, 8), 4)
+    packed = pack_int4(codes)
+    assert packed.shape == (3, 5, 4)
+    assert packed.numel() * packed.element_size() * 2 == codes.numel()
+    assert (unpack_int4(packed) == codes).all()
+    assert pack_int4(torch.zeros(2, 0, dtype=torch.int8)).shape == (2, 0)
+
+
+def test_the_even_entry_is_in_the_low_nibble():
+    assert pack_int4(torch.tensor([3, 0], dtype=torch.int64)).item() == 3
+    assert pack_int4(torch.tensor([0, 3], dtype=torch.int16)).item() == 48
+
+
+def test_nf4_has_sixteen_ascending_levels_with_zero_and_both_ends():
+    levels = nf4_codebook()
+    assert levels.shape == (16,)
+    assert (levels.diff() > 0).all()
+    assert levels[0] == -1
+    assert levels[7] == 0
+    assert levels[15] == 1
+    assert (levels < 0).sum() == 7
+    assert (levels != -levels.flip(0)).any()
+    assert nf4_codebook(torch.float32).dtype == torch.float32
+
+
+def test_nf4_levels_are_quantiles_of_the_normal_law():
+    """Probabilities in equal steps on each side of 1/2, up to 1 - (1/30 + 1/32)/2 on both."""
+    levels = nf4_codebook()
+    offset = 1 - (1 / 30 + 1 / 32) / 2
+    largest = math.sqrt(2) * torch.erfinv(torch.tensor(2 * offset - 1, dtype=F64))
+    p = torch.special.ndtr(levels * largest)
+    close(p[7:].diff(), torch.full((8,), (offset - 0.5) / 8, dtype=F64))
+    close(p[:8].diff(), torch.full((7,), (offset - 0.5) / 7, dtype=F64))
+
+
+@pytest.mark.parametrize("n", [1, 4, 10])
+def test_nf4_equals_a_search_for_the_nearest_level(n):
+    x = random(n)
+    index, absmax = nf4_quantize(x, block_size=4)
+    assert index.dtype == torch.uint8
+    assert absmax.shape == (math.ceil(n / 4),)
+    levels = nf4_codebook()
+    for i, value in enumerate(x):
+        block = x[4 * (i // 4) : 4 * (i // 4) + 4]
+        assert absmax[i // 4] == block.abs().max()
+        assert index[i] == (levels - value / block.abs().max()).abs().argmin()
+
+
+def test_nf4_decodes_levels_times_absmax():
+    index = torch.tensor([0, 7, 15], dtype=torch.uint8)
+    assert nf4_dequantize(index, torch.tensor([2.0]), (3,)).tolist() == [-2, 0, 2]
+    levels = nf4_codebook().repeat(2)
+    index, absmax = nf4_quantize(torch.cat([3 * levels[:16], levels[16:] / 7]), block_size=16)
+    decoded = nf4_dequantize(index, absmax, (2, 16), block_size=16, dtype=F64)
+    close(decoded, torch.stack([3 * levels[:16], levels[16:] / 7]))
+
+
+def test_nf4_keeps_zeros_and_blocks_of_zeros():
+    x = torch.tensor([0.0, 2.0, 0.0, 0.0])
+    index, absmax = nf4_quantize(x, block_size=2)
+    assert absmax.tolist() == [2, 0]
+    assert nf4_dequantize(index, absmax, (4,), 2).tolist() == [0, 2, 0, 0]
+
+
+def test_nf4_indices_can_be_packed():
+    index, absmax = nf4_quantize(random(6, 64))
+    packed = pack_int4(index.to(torch.int8) - 8)
+    bits = 8 * (packed.numel() + absmax.to(torch.float32).numel() * 4) / index.numel()
+    assert bits == 4.5
+    assert (unpack_int4(packed) + 8 == index).all()
+
+
+def test_nf4_of_nothing_is_nothing():
+    index, absmax = nf4_quantize(torch.zeros(0))
+    assert nf4_dequantize(index, absmax, (0, 3)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.int8, torch.int8), (torch.uint8, torch.int8)])
+def test_integer_product_equals_the_product_of_the_decoded_matrices(dtypes):
+    generator = torch.Generator().manual_seed(0)
+    qx, qw = (
+        torch.randint(
+            torch.iinfo(d).min, torch.iinfo(d).max + 1, shape, dtype=d, generator=generator
+        )
+        for d, shape in zip(dtypes, [(2, 7), (3, 7)], strict=True)
+    )
+    zw = torch.tensor([3, -128, 0])
+    sx, sw = random(2, 1).abs(), random(3, seed=1).abs()
+    expected = (sx * (qx.double() - 5)) @ (sw[:, None] * (qw.double() - zw[:, None])).T
+    close(int_matmul(qx, 5, sx, qw, zw, sw), expected, atol=1e-10)
+    close(int_matmul(qx, 5, sx, qw, zw[:, None], sw[:, None]), expected, atol=1e-10)
+    close(int_matmul(qx, torch.tensor(5), sx, qw, zw, sw), expected, atol=1e-10)
+
+
+def test_integer_product_of_a_quantised_layer_is_its_decoded_product():
+    x, w = random(5, 7), random(3, 7, seed=1)
+    sx, zx = affine_qparams(x)
+    sw = symmetric_scale(w, dim=-1)
+    qx, qw = quantize(x, sx, zx), quantize(w, sw)
+    decoded = dequantize(qx, sx, zx, dtype=F64) @ dequantize(qw, sw, dtype=F64).T
+    close(int_matmul(qx, zx, sx, qw, 0, sw), decoded)
+    assert (decoded - x @ w.T).abs().max() < 0.2
+
+
+def test_the_longest_safe_product_is_exact_and_one_more_is_refused():
+    """255 * 255 * 33025 < 2^31 <= 255 * 255 * 33026."""
+    qx = torch.full((1, 33026), 127, dtype=torch.int8)
+    longest = qx[:, :33025]
+    assert int_matmul(longest, -128, 1.0, longest, -128, 1.0) == float(255 * 255 * 33025)
+    with pytest.raises(ValueError, match=r"K = 33026 .* 255 \* 255 .* at most K = 33025"):
+        int_matmul(qx, -128, 1.0, qx, -128, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("zx", "zw", "x_type", "longest"),
+    [
+        (-128, -128, torch.int8, 33025),
+        (-128, 0, torch.int8, 65793),
+        (0, 0, torch.int8, 131071),
+        (0, 0, torch.uint8, 65793),
+        (128, 0, torch.uint8, 131071),
+    ],
+)
+def test_the_longest_sum_depends_on_the_zero_points(zx, zw, x_type, longest):
+    qx, qw = torch.ones(1, longest, dtype=x_type), torch.ones(1, longest, dtype=torch.int8)
+    assert int_matmul(qx, zx, 1.0, qw, zw, 1.0) == float(longest * (1 - zx) * (1 - zw))
+    one_more = [torch.ones(1, longest + 1, dtype=d) for d in (x_type, torch.int8)]
+    with pytest.raises(ValueError, match=f"at most K = {longest}"):
+        int_matmul(one_more[0], zx, 1.0, one_more[1], zw, 1.0)
+
+
+def test_a_term_may_overflow_int32_where_the_bracket_does_not():
+    """Sum of 255 * 127 over 131071 is 4.2e9, but the bracket has (255 - 128) * 127."""
+    qx = torch.full((1, 131071), 255, dtype=torch.uint8)
+    qw = torch.full((1, 131071), 127, dtype=torch.int8)
+    assert 131071 * 255 * 127 > 2**31
+    assert int_matmul(qx, 128, 1.0, qw, 0, 1.0).double() == float(torch.tensor(127.0**2 * 131071))
+
+
+def test_products_are_not_accumulated_in_int8():
+    """100 * 100 * 5 is far beyond 127."""
+    q = torch.full((1, 5), 100, dtype=torch.int8)
+    assert int_matmul(q, 0, 1.0, q, 0, 1.0) == 50000
+
+
+def test_fake_quantisation_is_there_and_back():
+    x = 3 * random(4, 5)
+    scale, zero = affine_qparams(x, 4)
+    expected = dequantize(quantize(x, scale, zero, bits=4), scale, zero, dtype=F64)
+    close(fake_quantize(x, scale, zero, bits=4), expected, atol=1e-15)
+    scale = symmetric_scale(x, 3, dim=-1) / 2  # some entries are clipped
+    expected = dequantize(quantize(x, scale, bits=3), scale, dtype=F64)
+    close(fake_quantize(x, scale, 0, bits=3), expected, atol=1e-15)
+
+
+def test_the_gradient_passes_unless_the_rounded_value_is_clipped():
+    """Codes -4 to 3: 3.4 rounds to 3 and counts as inside, 3.6 rounds to 4 and does not."""
+    x = torch.tensor([-4.6, -4.4, 0.2, 3.4, 3.6, 9.0], dtype=F64, requires_grad=True)
+    fake_quantize(x, torch.tensor(1.0, dtype=F64), 0, bits=3).sum().backward()
+    assert x.grad.tolist() == [0, 1, 1, 1, 0, 0]
+
+
+def test_the_gradient_of_the_scale_is_that_of_learned_step_sizes():
+    """Inside round(v) - v, so -0.2 and 0.4; outside the end code, 3 and -4; weights 1, 2, 3, 5."""
+    x = torch.tensor([0.2, 0.6, 9.0, -9.0], dtype=F64)
+    scale = torch.tensor(1.0, dtype=F64, requires_grad=True)
+    weights = torch.tensor([1.0, 2.0, 3.0, 5.0], dtype=F64)
+    (fake_quantize(x, scale, 0, bits=3) * weights).sum().backward()
+    close(scale.grad, torch.tensor(-0.2 + 2 * 0.4 + 3 * 3 - 5 * 4, dtype=F64))
+
+
+def test_the_gradient_of_a_scale_for_each_row_has_its_shape():
+    x = random(3, 5).float().requires_grad_()
+    scale = (symmetric_scale(x.detach(), 4, dim=-1) / 2).double().requires_grad_()
+    fake_quantize(x, scale, torch.zeros(3, 1, dtype=torch.int32), bits=4).sum().backward()
+    assert scale.grad.shape == (3, 1)
+    assert x.grad.dtype == torch.float32
+    for i in range(3):
+        row = scale.detach()[i].squeeze().requires_grad_()
+        fake_quantize(x.detach()[i], row, 0, bits=4).sum().backward()
+        close(scale.grad[i, 0], row.grad, atol=1e-6)
+
+
+def test_finite_differences_do_not_see_the_straight_through_gradient():
+    x = torch.tensor([0.2], dtype=F64, requires_grad=True)
+    assert not torch.autograd.gradcheck(
+        lambda t: fake_quantize(t, 1.0, 0), x, raise_exception=False
+    )
+
+
+@given(vectors)
+@law
+def test_stochastic_rounding_returns_a_neighbour(x):
+    rounded = stochastic_round(x, generator=torch.Generator().manual_seed(0))
+    assert ((rounded == x.floor()) | (rounded == x.ceil())).all()
+
+
+def test_stochastic_rounding_has_the_right_mean_and_variance():
+    """At 0.25 the mean is 0.25 and the variance 3/16, also below 0 (-0.75 is -1 + 0.25)."""
+    n = 20000
+    generator = torch.Generator().manual_seed(0)
+    for value in (0.25, -0.75, 3.25):
+        x = torch.full((n,), value, dtype=F64)
+        rounded = stochastic_round(x, generator=generator)
+        assert (rounded.mean() - value).abs() < 4 * math.sqrt(3 / 16 / n)
+        assert (rounded.var() - 3 / 16).abs() < 0.01
+
+
+def test_stochastic_rounding_keeps_integers_and_repeats_with_a_seed():
+    x = torch.tensor([-2.0, 0.0, 5.0])
+    assert (stochastic_round(x) == x).all()
+    y = random(50)
+    first, second = (stochastic_round(y, generator=torch.Generator().manual_seed(3)) for _ in "ab")
+    assert (first == second).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_is_accepted_with_statistics_in_float32_or_wider(dtype):
+    x = random(4, 8).to(dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    scale, zero = affine_qparams(x, dim=-1)
+    assert scale.dtype == symmetric_scale(x).dtype == wide
+    reference_scale, reference_zero = affine_qparams(x.double(), dim=-1)
+    torch.testing.assert_close(scale.double(), reference_scale, rtol=1e-6, atol=0)
+    assert (zero == reference_zero).all()
+    assert (quantize(x, scale, zero) == quantize(x.double(), reference_scale, reference_zero)).all()
+    assert dequantize(quantize(x, scale, zero), scale, zero, dtype=dtype).dtype == dtype
+    assert fake_quantize(x, scale, zero).dtype == dtype
+    assert stochastic_round(x).dtype == dtype
+    index, absmax = nf4_quantize(x, block_size=16)
+    assert absmax.dtype == wide
+    assert nf4_dequantize(index, absmax, x.shape, 16, dtype=dtype).dtype == dtype
+    assert sqnr_db(x, x + 0.5).dtype == wide
+    codes, scales = quantize_groupwise(x, 4)
+    assert scales.dtype == wide
+    assert dequantize_groupwise(codes, scales, dtype=dtype).dtype == dtype
+
+
+REDUCTIONS = [affine_qparams, symmetric_scale, lambda x: quantize_groupwise(x, 2)]
+MAPS = [
+    lambda x: quantize(x, torch.tensor(1.0)),
+    lambda x: fake_quantize(x, torch.tensor(1.0), 0),
+    stochastic_round,
+    nf4_quantize,
+    lambda x: sqnr_db(x, x),
+]
+
+
+@pytest.mark.parametrize("function", REDUCTIONS + MAPS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_entries_that_are_not_finite_are_refused(function, bad):
+    with pytest.raises(ValueError, match="needs finite entries, got 1 of 4 inf or NaN"):
+        function(torch.tensor([0.0, bad, 1.0, 2.0]))
+
+
+@pytest.mark.parametrize("function", REDUCTIONS + MAPS)
+def test_integers_are_refused_where_numbers_are_needed(function):
+    with pytest.raises(TypeError, match="needs a floating-point tensor, got torch.int64"):
+        function(torch.tensor([1, 2, 3, 4]))
+
+
+@pytest.mark.parametrize("function", [affine_qparams, symmetric_scale])
+def test_an_empty_tensor_has_no_range(function):
+    with pytest.raises(ValueError, match=r"an empty tensor \(2, 0\) has no range"):
+        function(torch.zeros(2, 0))
+
+
+@pytest.mark.parametrize("bits", [0, 1, 17, -3])
+def test_bits_outside_two_to_sixteen_are_refused(bits):
+    x = torch.ones(2)
+    for call in (
+        lambda: affine_qparams(x, bits),
+        lambda: symmetric_scale(x, bits),
+        lambda: quantize(x, torch.tensor(1.0), bits=bits),
+        lambda: fake_quantize(x, torch.tensor(1.0), 0, bits=bits),
+    ):
+        with pytest.raises(ValueError, match=f"bits must be from 2 to 16, got {bits}"):
+            call()
+
+
+def test_bits_that_are_no_integer_are_refused():
+    with pytest.raises(TypeError, match=r"bits must be an int, got 4.0"):
+        affine_qparams(torch.ones(2), 4.0)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_a_scale_that_is_not_positive_and_finite_is_refused(scale):
+    for call in (
+        lambda: quantize(torch.ones(2), torch.tensor(scale)),
+        lambda: dequantize(torch.ones(2, dtype=torch.int8), torch.tensor(scale)),
+        lambda: fake_quantize(torch.ones(2), scale, 0),
+    ):
+        with pytest.raises(ValueError, match=f"positive and finite, got a smallest of {scale:g}"):
+            call()
+
+
+def test_a_real_zero_point_is_refused():
+    with pytest.raises(TypeError, match=r"zero_point needs integer codes, got torch.float32"):
+        quantize(torch.ones(2), torch.tensor(1.0), torch.tensor(0.5))
+    with pytest.raises(TypeError, match=r"zero_point needs integer codes"):
+        dequantize(torch.ones(2, dtype=torch.int8), torch.tensor(1.0), 0.5)
+
+
+@pytest.mark.parametrize("zero", [-9, 8, torch.tensor([3, -9])])
+def test_a_zero_point_off_the_grid_is_refused(zero):
+    with pytest.raises(ValueError, match=r"must be a code in \[-8, 7\], got (-9|8)"):
+        quantize(torch.ones(2), torch.tensor(1.0), zero, bits=4)
+
+
+def test_codes_must_be_integers():
+    for call in (
+        lambda: dequantize(torch.ones(2), torch.tensor(1.0)),
+        lambda: pack_int4(torch.ones(2)),
+        lambda: nf4_dequantize(torch.ones(2), torch.ones(1), (2,)),
+    ):
+        with pytest.raises(TypeError, match="needs integer codes, got torch.float32"):
+            call()
+
+
+def test_a_flat_scale_against_a_matrix_is_refused():
+    """(3,) against (3, 3) would broadcast along the inputs where the outputs were meant."""
+    with pytest.raises(ValueError, match=r"scale \(3,\) must be a scalar or have the axes of"):
+        quantize(torch.ones(3, 3), torch.ones(3))
+    with pytest.raises(ValueError, match=r"zero_point \(3,\) must be a scalar or have the axes of"):
+        quantize(torch.ones(3, 3), torch.tensor(1.0), torch.zeros(3, dtype=torch.int32))
+    with pytest.raises(ValueError, match=r"scale \(2, 1\) .* axes of \(3, 3\)"):
+        quantize(torch.ones(3, 3), torch.ones(2, 1))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_group_or_block_without_entries_is_refused(size):
+    with pytest.raises(ValueError, match=f"group_size must be at least 1, got {size}"):
+        quantize_groupwise(torch.ones(4), size)
+    with pytest.raises(ValueError, match=f"block_size must be at least 1, got {size}"):
+        nf4_quantize(torch.ones(4), size)
+
+
+def test_groups_must_divide_the_last_axis():
+    with pytest.raises(ValueError, match=r"group_size 3 must divide the last axis of \(2, 4\)"):
+        quantize_groupwise(torch.ones(2, 4), 3)
+    codes = torch.ones(2, 4, dtype=torch.int8)
+    with pytest.raises(ValueError, match="3 scales do not divide the last axis 4"):
+        dequantize_groupwise(codes, torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"needs codes .* got \(\(2, 4\), \(4, 2\)\)"):
+        dequantize_groupwise(codes, torch.ones(4, 2))
+
+
+def test_packing_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"last axis must be even to pack pairs, got \(2, 3\)"):
+        pack_int4(torch.ones(2, 3, dtype=torch.int8))
+    with pytest.raises(ValueError, match=r"a 4-bit code is in \[-8, 7\], got 8"):
+        pack_int4(torch.tensor([0, 8], dtype=torch.int8))
+    with pytest.raises(TypeError, match=r"needs bytes, torch.uint8, got torch.int8"):
+        unpack_int4(torch.ones(2, dtype=torch.int8))
+    with pytest.raises(ValueError, match="needs an axis of bytes"):
+        unpack_int4(torch.tensor(3, dtype=torch.uint8))
+
+
+def test_nf4_decoding_refuses_sizes_that_do_not_fit():
+    index = torch.zeros(5, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"5 indices in blocks of 4 need 2 absmax .* got .*\(1,\)"):
+        nf4_dequantize(index, torch.ones(1), (5,), 4)
+    with pytest.raises(ValueError, match=r"a shape with 5 entries, .* shape \(2, 2\)"):
+        nf4_dequantize(index, torch.ones(2), (2, 2), 4)
+    with pytest.raises(ValueError, match=r"an index is in \[0, 15\], got 0 to 16"):
+        nf4_dequantize(torch.tensor([0, 16]), torch.ones(1), (2,))
+
+
+def test_integer_product_refuses_what_it_cannot_multiply():
+    q = torch.ones(2, 3, dtype=torch.int8)
+    with pytest.raises(TypeError, match=r"needs int8 or uint8 codes, got torch.int32"):
+        int_matmul(q.int(), 0, 1.0, q, 0, 1.0)
+    with pytest.raises(TypeError, match=r"zw needs integer codes, got torch.float32"):
+        int_matmul(q, 0, 1.0, q, 0.5, 1.0)
+    with pytest.raises(TypeError, match="integer"):
+        int_matmul(q, 0.5, 1.0, q, 0, 1.0)
+    with pytest.raises(ValueError, match=r"needs \(M, K\) and \(N, K\), got \(2, 3\) and \(2, 4\)"):
+        int_matmul(q, 0, 1.0, torch.ones(2, 4, dtype=torch.int8), 0, 1.0)
+    with pytest.raises(ValueError, match=r"sx must be a scalar or \(2, 1\), got \(3,\)"):
+        int_matmul(q, 0, torch.ones(3), q, 0, 1.0)
+    with pytest.raises(ValueError, match=r"sw must be a scalar, \(2,\) or \(2, 1\), got \(3,\)"):
+        int_matmul(q, 0, 1.0, q, 0, torch.ones(3))
+    with pytest.raises(ValueError, match="scales must be positive, got 0 and 1 at least"):
+        int_matmul(q, 0, 0.0, q, 0, 1.0)
+
+
+def test_decibels_refuse_a_signal_of_zeros_and_another_shape():
+    with pytest.raises(ValueError, match="a signal of zeros has no ratio"):
+        sqnr_db(torch.zeros(3), torch.ones(3))
+    with pytest.raises(ValueError, match=r"x \(3,\) and xhat \(2,\) must have one shape"):
+        sqnr_db(torch.ones(3), torch.ones(2))
