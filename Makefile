@@ -26,6 +26,12 @@ help: ## List the targets
 	@echo "  PYTHON= the interpreter (3.11 or newer), VENV= the environment's folder, TORCH_INDEX= an index of torch wheels, PORT= for serve"
 
 html: $(VENV)/.docs ## Build the site into _build/html; a failing check leaves the last good site there
+	@mkdir -p _build
+	@$(BIN)/python -m llmref.sphinxext.exclusive _build/lock $(MAKE) --no-print-directory build-site
+
+# What `make html` does while it holds the lock: two builds in one checkout take turns.
+.PHONY: build-site
+build-site:
 	@test -f $(WORK)/complete || rm -rf $(WORK)
 	@mkdir -p $(WORK) && rm -f $(WORK)/complete
 	@$(SPHINX) --doctree-dir $(WORK)/doctrees docs $(WORK)/html \

@@ -56,6 +56,25 @@ def test_a_failed_build_leaves_the_last_good_site_and_fails_until_mended(project
     assert "Third" in built.read_text(encoding="utf-8")
 
 
+def test_two_builds_at_once_take_turns(project: Path) -> None:
+    """The second finds nothing to do, and neither removes what the other works on."""
+    arguments = ["html", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.docs"]
+    builds = [
+        subprocess.Popen(
+            ["make", *arguments],
+            cwd=project,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate()[0] for process in builds]
+    assert [process.returncode for process in builds] == [0, 0], outputs
+    assert sum("Another build is running here" in output for output in outputs) == 1
+    assert "First" in (project / "_build/html/index.html").read_text(encoding="utf-8")
+
+
 def test_help_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)

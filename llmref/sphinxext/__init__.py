@@ -4,11 +4,14 @@ execution: how pages run, and what they depend on. results: results, checks and 
 export: the site for programs. source: the source of a function. math: formulas at build time.
 """
 
-from sphinx.application import Sphinx
-from sphinx.util.typing import ExtensionMetadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # exclusive.py starts without loading Sphinx
+    from sphinx.application import Sphinx
+    from sphinx.util.typing import ExtensionMetadata
 
 
-def setup(app: Sphinx) -> ExtensionMetadata:
+def setup(app: "Sphinx") -> "ExtensionMetadata":
     """Set up every component."""
     # Imported here, so that the server in kernels.py can start before all this is loaded.
     from llmref.sphinxext import execution, export, layout, math, results, source
