@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmref.functional import sampling
 from llmref.functional.sampling import (
     apply_temperature,
     filtered_logprob,
@@ -291,6 +292,24 @@ def test_every_shape_of_rows_is_drawn(method):
     assert sample(z[:0], method=method).shape == (0, 3)
     certain = torch.eye(5).log()
     assert sample(certain, method=method).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("p", "u", "token"),
+    [
+        ([0.0, 0.5, 0.5], 2.0**-53, 1),
+        ([0.5, 0.5], 0.5, 1),  # F_1 = u is not larger than u
+        ([0.5, 0.5], 0.5 - 2.0**-53, 0),
+        ([0.1] * 10, 1 - 2.0**-53, 9),  # ten times 0.1 is 1 - 2^-53: no sum is larger than u
+        ([0.5, 0.5, 0.0], 1 - 2.0**-53, 1),
+    ],
+)
+def test_inverse_cdf_at_the_edges_of_the_uniform(monkeypatch, p, u, token):
+    def fixed(shape, *_):
+        return torch.full(shape, u, dtype=torch.float64)
+
+    monkeypatch.setattr(sampling, "_uniform", fixed)
+    assert sample(logits_of(*p), method="inverse_cdf") == token
 
 
 def test_the_exponential_race_and_gumbel_max_draw_the_same_tokens_from_one_generator():
