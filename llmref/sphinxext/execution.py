@@ -58,6 +58,8 @@ class ExecutedPageParser(Parser):
             return
         env = document.settings.env
         env.metadata[env.docname]["llmref_key"] = _executed[env.docname][0]
+        # So that a later build need not parse a page that was not edited.
+        env.metadata[env.docname]["llmref_code"] = code_of(read_notebook(inputstring))
         plain = env.mystnb_config
         try:
             reader = f"{read_executed.__module__}.{read_executed.__name__}"
@@ -116,19 +118,24 @@ def read_executed(text: str, docname: str) -> NotebookNode:
     return notebook
 
 
-def key_of(notebook: NotebookNode, root: Path) -> str:
-    """Return the key of a page's outputs; `root` holds the package."""
-    cells = []
+def code_of(notebook: NotebookNode) -> list[dict[str, Any]]:
+    """Return what of a page's own text its outputs depend on."""
+    return [
+        {"source": cell.source, "tags": sorted(_MEANING_TAGS & set(cell.metadata.get("tags", [])))}
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+def key_of(code: list[dict[str, Any]], root: Path) -> str:
+    """Return the key of a page's outputs, from `code_of` it; `root` holds the package."""
     files = {root / _FIGURE_STYLE} if (root / _FIGURE_STYLE).is_file() else set()
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            tags = sorted(_MEANING_TAGS & set(cell.metadata.get("tags", [])))
-            cells.append({"source": cell.source, "tags": tags})
-            try:
-                files |= reached_files(cell.source, root)
-            except SyntaxError:
-                continue  # the cell itself will say so when it runs
-    return page_key(cells, files, root, _KERNEL_CONFIG)
+    for cell in code:
+        try:
+            files |= reached_files(cell["source"], root)
+        except SyntaxError:
+            continue  # the cell itself will say so when it runs
+    return page_key(code, files, root, _KERNEL_CONFIG)
 
 
 def configure(app: Sphinx, config: Config) -> None:
@@ -147,7 +154,7 @@ def outdated_pages(
         docname
         for docname in unedited
         if (key := env.metadata[docname].get("llmref_key"))
-        and key != key_of(read_notebook(_text(env, docname)), root)
+        and key != key_of(env.metadata[docname]["llmref_code"], root)
     )
 
 
@@ -182,7 +189,7 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
             continue
         notebook = read_notebook(text)
         _warn_of_hiding_tags(docname, notebook)
-        key = key_of(notebook, root)
+        key = key_of(code_of(notebook), root)
         if (outputs := cache.load(key)) is not None:
             _executed[docname] = key, outputs
         else:
@@ -200,7 +207,7 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         ended.append(page)
         _executed[page.docname] = page.key, page.outputs
         # A module that was edited meanwhile may have been read before or after.
-        if not page.failed and page.key == key_of(page.notebook, root):
+        if not page.failed and page.key == key_of(code_of(page.notebook), root):
             cache.store(page.key, page.outputs)
         logger.info(
             "running pages... [%3d%%] %s%s, %.1f s",

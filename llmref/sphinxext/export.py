@@ -100,13 +100,13 @@ def write_markdown(app: Sphinx, exception: Exception | None) -> None:
         metadata = yaml.safe_load(match[1]) if match else {}
         # myst-nb keeps the executed pages here.
         executed = Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"
-        if metadata.get("file_format") == "mystnb":
-            markdown = as_markdown(nbformat.read(executed, as_version=4))
-        else:
-            markdown = text[match.end() if match else 0 :].lstrip()
         path = Path(app.outdir) / f"{docname}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(markdown, encoding="utf-8")
+        if metadata.get("file_format") != "mystnb":
+            path.write_text(text[match.end() if match else 0 :].lstrip(), encoding="utf-8")
+        elif not path.is_file() or path.stat().st_mtime < executed.stat().st_mtime:
+            markdown = as_markdown(nbformat.read(executed, as_version=4))
+            path.write_text(markdown, encoding="utf-8")
         about = metadata.get("myst", {}).get("html_meta", {}).get("description", "")
         title = app.env.titles[docname].astext()
         lines.append(f"- [{title}]({base}{docname}.md)" + (f": {about}" if about else ""))

@@ -5,6 +5,7 @@ Leaves out: a module that is named only in a string (importlib.import_module) is
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 # The folder that holds the package, unless the configuration names another.
@@ -28,7 +29,7 @@ def reached_files(code: str, root: Path, package: str = "llmref") -> set[Path]:
                 reached.add(path)
                 # Relative imports count from the package: the module itself for an __init__.
                 within = module if path.name == "__init__.py" else module.rpartition(".")[0]
-                waiting.extend(_imported_names(path.read_text(encoding="utf-8"), within))
+                waiting.extend(_imported_by(path, within, path.stat().st_mtime_ns))
     return reached
 
 
@@ -39,6 +40,12 @@ def module_file(name: str, root: Path) -> Path | None:
         if candidate.is_file():
             return candidate
     return None
+
+
+@lru_cache(maxsize=1024)
+def _imported_by(path: Path, within: str, _changed: int) -> tuple[str, ...]:
+    """What a module imports; its time of change is a part of the cache's key."""
+    return tuple(_imported_names(path.read_text(encoding="utf-8"), within))
 
 
 def _imported_names(code: str, within: str) -> Iterator[str]:
