@@ -18,4 +18,11 @@ def setup(app: "Sphinx") -> "ExtensionMetadata":
 
     for component in (execution, export, layout, math, results, source):
         component.setup(app)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    # What these components keep in the environment has changed whenever env_version has: then Sphinx
+    # reads all pages again.
+    return {
+        "version": "1",
+        "env_version": 2,
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }
