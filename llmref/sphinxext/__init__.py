@@ -18,8 +18,7 @@ def setup(app: "Sphinx") -> "ExtensionMetadata":
 
     for component in (execution, export, layout, math, results, source):
         component.setup(app)
-    # What these components keep in the environment has changed whenever env_version has: then Sphinx
-    # reads all pages again.
+    # Another env_version means that the environment holds other things: all pages are read again.
     return {
         "version": "1",
         "env_version": 2,
