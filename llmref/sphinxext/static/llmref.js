@@ -18,9 +18,10 @@ function openTarget() {
 }
 
 function makeWideBoxesReachable() {
-  for (const box of document.querySelectorAll(".math-scroll, .table-scroll, .graph-scroll")) {
+  for (const box of document.querySelectorAll(".math-scroll, .table-scroll, .graph-scroll, .cell_output figure")) {
     if (box.scrollWidth > box.clientWidth) {
       box.tabIndex = 0;
+      if (box.tagName === "FIGURE") continue; // its caption names it
       box.setAttribute("role", "group");
       box.setAttribute("aria-label", "wide content, scrolls sideways");
     } else {
