@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,16 @@ def test_result_ids_are_unique_sorted_and_published() -> None:
     assert set(labels()) == ids_in_use(path)
     ids = [line.split()[0] for line in path.read_text().splitlines() if not line.startswith("#")]
     assert ids == sorted(set(ids))
+
+
+def test_an_installed_package_holds_every_data_file() -> None:
+    """A downloaded notebook draws with figures.mplstyle, so the wheel must have it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["llmref"]
+    for path in (ROOT / "llmref").rglob("*"):
+        name = path.relative_to(ROOT / "llmref")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name[0] != ".":
+            assert any(name.match(pattern) for pattern in patterns), name
 
 
 @pytest.mark.parametrize("group", GROUPS)

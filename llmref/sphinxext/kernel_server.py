@@ -9,7 +9,6 @@ import contextlib
 import importlib
 import json
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -29,7 +28,6 @@ def main(folder: str, modules: list[str]) -> None:
         "launch": launch,
         "poll": poll,
         "signal": send_signal,
-        "cpu": cpu_seconds,
     }
     try:
         print(json.dumps({"ready": os.getpid()}), flush=True)
@@ -69,12 +67,6 @@ def send_signal(pid: int, number: int) -> None:
             os.kill(pid, number)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, number)
-
-
-def cpu_seconds() -> float:
-    """Return the CPU time of all kernels that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def _become_kernel(arguments: list[str], directory: str, environment: dict[str, str]) -> None:

@@ -77,13 +77,18 @@ class KernelServer:
         self._process.wait()
         self._process.stdout.close()
 
+    def wait_until_ready(self) -> None:
+        """Wait until the imports are done."""
+        with self._lock:
+            if not self._ready:
+                self._read()
+                self._ready = True
+
     def request(self, operation: str, **arguments: Any) -> Any:
         """Send one request and return the answer."""
         assert self._process.stdin is not None
+        self.wait_until_ready()
         with self._lock:
-            if not self._ready:
-                self._read()  # waits until the imports are done
-                self._ready = True
             self._process.stdin.write(json.dumps({"operation": operation, **arguments}) + "\n")
             self._process.stdin.flush()
             return self._read()

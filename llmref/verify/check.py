@@ -3,7 +3,7 @@
 import html
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ class Check:
     rejected: Mapping[str, str]
     equation: str = ""
     note: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The check as plain JSON data."""

@@ -97,7 +97,7 @@ def clear(folder: Path, *, cache: bool) -> None:
 def server_start() -> float:
     started = time.perf_counter()
     with KernelServer(modules=PRELOADED) as server:
-        server.request("cpu")
+        server.wait_until_ready()
         return time.perf_counter() - started
 
 
