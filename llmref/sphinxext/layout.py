@@ -134,6 +134,18 @@ class WriteReports(SphinxPostTransform):
         counts = _counts(list(domain.results.values()), domain.checks)
         return [nodes.paragraph("", f"{counts}.", classes=["page-status"])]
 
+    def _read(self) -> nodes.paragraph:
+        """For how many results the check has read the equation that the statement displays."""
+        domain = self._domain()
+        displayed = sum(result.equations > 0 for result in domain.results.values())
+        read = {c.record["result"] for c in domain.checks if c.record["statement"]}
+        text = (
+            f"{_count(displayed, 'statement')} {'displays' if displayed == 1 else 'display'} an "
+            f"equation, and for {_count(len(read), 'result')} a check reads that very text: "
+            "a sign changed there stops the build."
+        )
+        return nodes.paragraph("", text)
+
     def _mistakes(self, _: str) -> list[nodes.Node]:
         checks = self._here()[1]
         rows = [
@@ -154,7 +166,7 @@ class WriteReports(SphinxPostTransform):
         by_result: dict[str, list[ExecutedCheck]] = {}
         for check in domain.checks:
             by_result.setdefault(check.record["result"], []).append(check)
-        written = [*self._totals(), nodes.container(classes=["ledger-filter"])]
+        written = [*self._totals(), self._read(), nodes.container(classes=["ledger-filter"])]
         for docname in sorted({result.docname for result in domain.results.values()}):
             results = [r for r in domain.results.values() if r.docname == docname]
             rows = []

@@ -32,6 +32,7 @@ from llmref.sphinxext import layout
 from llmref.sphinxext.cite import citations, read_work
 from llmref.sphinxext.graph import build_graph
 from llmref.sphinxext.published import read_published
+from llmref.tex import shows
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Result:
     docname: str
     line: int
     rests_on: list[str] = field(default_factory=list)
+    equations: int = 0  # displayed in its statement
 
     @property
     def name(self) -> str:
@@ -261,14 +263,20 @@ class ResultsDomain(Domain):
             reports=any(node["report"] != "path" for node in document.findall(layout.Report)),
         )
         box: layout.ResultBox | None = None
+        formulas: dict[str, list[str]] = {}
         for node in document.findall():
             if isinstance(node, layout.ResultBox):
                 box = node
+                formulas[box["ids"][0]] = [math.astext() for math in _formulas(box)]
+                displayed = [math.astext() for math in node.findall(nodes.math_block)]
+                self.results[box["ids"][0]].equations = sum("=" in text for text in displayed)
             elif isinstance(node, layout.Proof):
                 if box is None:
                     logger.warning("a proof without a result before it", location=node)
                     continue
                 self.results[box["ids"][0]].rests_on = _references(node)
+        for check in document.findall(layout.CheckNode):
+            _require_shown(check, formulas, docname)
 
     def resolve_xref(
         self,
@@ -353,6 +361,23 @@ class ResultsDomain(Domain):
                     result.id,
                     location=(result.docname, result.line),
                 )
+
+
+def _formulas(box: layout.ResultBox) -> Iterator[nodes.Element]:
+    """The formulas of a statement, in the text and displayed."""
+    return (node for node in box.findall() if isinstance(node, (nodes.math, nodes.math_block)))
+
+
+def _require_shown(check: layout.CheckNode, formulas: dict[str, list[str]], docname: str) -> None:
+    """Warn if a check has read an equation that its result does not show."""
+    id_, equation = check["record"]["result"], check["record"]["statement"]
+    if equation and not any(shows(text, equation) for text in formulas.get(id_, [])):
+        logger.warning(
+            "the statement of %s does not show the equation that was checked: %s",
+            id_,
+            equation,
+            location=(docname, check.line),
+        )
 
 
 def _references(part: nodes.Element) -> list[str]:

@@ -14,10 +14,12 @@ from llmref.verify.errors import (
     ResultIdError,
     ShapeMismatchError,
     UndecidedError,
+    UnreadableError,
     VerificationError,
     WrongVariantPassedError,
 )
 from llmref.verify.sampled import bound, gradient, monte_carlo, numeric
+from llmref.verify.stated import statement
 from llmref.verify.symbolic import identity
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "ResultIdError",
     "ShapeMismatchError",
     "UndecidedError",
+    "UnreadableError",
     "VerificationError",
     "WrongVariantPassedError",
     "bound",
@@ -36,4 +39,5 @@ __all__ = [
     "identity",
     "monte_carlo",
     "numeric",
+    "statement",
 ]

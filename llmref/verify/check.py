@@ -22,7 +22,8 @@ class Check:
 
     `figure` is what was measured on the claim ('largest error 2.2e-16, allowed 1e-12'); `rejected`
     maps each wrong variant to what the same measurement gave for it. `equation` is the LaTeX of the
-    equation that was compared, empty where numbers were.
+    equation that was compared, empty where numbers were. `statement` is the same where it was read
+    from the text that the result's statement displays.
     """
 
     result: str
@@ -32,6 +33,7 @@ class Check:
     rejected: Mapping[str, str]
     equation: str = ""
     note: str = ""
+    statement: str = ""
 
     def record(self) -> dict[str, Any]:
         """The check as plain JSON data."""

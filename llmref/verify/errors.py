@@ -17,6 +17,10 @@ class UndecidedError(VerificationError):
     """Sympy could neither prove that a difference is zero nor find a point where it is not."""
 
 
+class UnreadableError(VerificationError):
+    """The TeX of an equation has no reading, or more than one."""
+
+
 class WrongVariantPassedError(VerificationError):
     """A named mistake passes the test, so the test could not have caught it."""
 

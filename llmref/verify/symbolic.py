@@ -22,11 +22,11 @@ def identity(result: str, lhs: Any, rhs: Any, *, wrong: Mapping[str, Any], note:
     ShapeMismatchError, MissingWrongVariantError, WrongVariantPassedError, ResultIdError.
     """
     require_known(result)
-    lhs, rhs = _as_sympy(lhs), _as_sympy(rhs)
-    holds, seen = _compare(result, lhs, rhs)
+    lhs, rhs = as_sympy(lhs), as_sympy(rhs)
+    holds, seen = compare(result, lhs, rhs)
     if not holds:
         raise CheckFailedError(result, f"the two sides differ: {seen}")
-    rejected = reject_all(result, wrong, lambda variant: _compare(result, lhs, _as_sympy(variant)))
+    rejected = reject_all(result, wrong, lambda variant: compare(result, lhs, as_sympy(variant)))
     cases = lhs.shape[0] * lhs.shape[1] if isinstance(lhs, sp.MatrixBase) else 1
     figure = "difference simplifies to 0" + (f" in all {cases} entries" if cases > 1 else "")
     equation = f"{sp.latex(lhs)} = {sp.latex(rhs)}"
@@ -56,7 +56,8 @@ def vanishes(expression: sp.Expr) -> tuple[bool | None, str]:
     return None, ""
 
 
-def _compare(result: str, lhs: Any, rhs: Any) -> tuple[bool, str]:
+def compare(result: str, lhs: Any, rhs: Any) -> tuple[bool, str]:
+    """Whether two expressions or matrices are equal, and what was seen."""
     shapes = [side.shape if isinstance(side, sp.MatrixBase) else () for side in (lhs, rhs)]
     if shapes[0] != shapes[1]:
         raise ShapeMismatchError(result, f"shapes {shapes[0]} and {shapes[1]} differ")
@@ -69,7 +70,8 @@ def _compare(result: str, lhs: Any, rhs: Any) -> tuple[bool, str]:
     return True, "difference simplifies to 0"
 
 
-def _as_sympy(value: Any) -> Any:
+def as_sympy(value: Any) -> Any:
+    """A sympy expression or explicit matrix of `value`."""
     value = sp.sympify(value)
     if isinstance(value, sp.MatrixExpr):
         value = value.as_explicit()

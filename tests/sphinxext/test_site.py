@@ -30,7 +30,12 @@ GOOD = """
 
     :::{prf:theorem} Shift
     :label: topic-shift
-    For all real $x$: it holds.
+    For all real $x$:
+
+    $$
+    (x+1)^2 &= x^2\\\\
+    &+ 2x + 1 .
+    $$ (eq-shift)
     :::
 
     :::{prf:proof}
@@ -47,6 +52,10 @@ GOOD = """
 
     ```{code-cell} python
     verify.exact("topic-shift", [1, 4], [1, 4], wrong={"<b>": [1, 2], "zero": [0, 0]})
+    ```
+
+    ```{code-cell} python
+    verify.statement("topic-shift", r"(x+1)^2 = x^2 + 2x + 1", {"x": x})
     ```
 
     ```{source} llmref.verify.symbolic.vanishes
@@ -137,13 +146,13 @@ def test_a_check_shows_its_kind_figure_equation_and_mistakes(good: Built) -> Non
 
 
 def test_the_status_line_counts_what_the_page_holds(good: Built) -> None:
-    assert "3 results, 3 checks executed, 4 mistakes rejected." in good.page("topic")
+    assert "3 results, 4 checks executed, 7 mistakes rejected." in good.page("topic")
 
 
 def test_mistakes_are_listed_from_the_checks(good: Built) -> None:
     listed = (
         good.page("topic")
-        .split("4 mistakes rejected by the checks above")[1]
+        .split("7 mistakes rejected by the checks above")[1]
         .split("</details>")[0]
     )
     for name in ("lost term", "&lt;b&gt;", "zero", "two"):
@@ -160,7 +169,7 @@ def test_a_folded_section_is_complete_and_in_the_contents(good: Built) -> None:
 
 def test_the_ledger_shows_every_result_with_what_it_rests_on(good: Built) -> None:
     ledger = good.page("index")
-    assert "4 results, 4 checks executed, 5 mistakes rejected." in ledger
+    assert "4 results, 5 checks executed, 8 mistakes rejected." in ledger
     assert 'href="topic.html#topic-shift"' in ledger
     rows = re.findall(r'<tr class="([^"]*)">(.*?)</tr>', ledger, re.DOTALL)
     shift = next((c, r) for c, r in rows if 'href="topic.html#topic-shift"' in r.split("</td>")[0])
@@ -175,10 +184,14 @@ def test_the_ledger_shows_every_result_with_what_it_rests_on(good: Built) -> Non
 
 def test_a_result_says_what_to_read_to_prove_it_from_scratch(good: Built) -> None:
     page = good.page("topic")
-    box = page.split('id="topic-shift"')[1].split("</div>")[0]
+    box = page.split('id="topic-shift"')[1]
     path = box.split("<summary>Rests on 2 results</summary>")[1].split("</details>")[0]
     assert re.findall(r'href="([^"]*)"', path) == ["other.html#other-lemma", "#topic-square"]
     assert "Rests on" not in page.split('id="topic-square"')[1].split("</div>")[0]
+
+
+def test_the_ledger_says_how_many_statements_a_check_has_read(good: Built) -> None:
+    assert "1 statement displays an equation, and for 1 result a check reads" in good.page("index")
 
 
 def test_the_graph_is_drawn_with_links_and_text(good: Built) -> None:
@@ -224,6 +237,11 @@ BAD = """
     Rests on {prf:ref}`no-such-result`.
     :::
 
+    :::{prf:theorem} Unproved
+    :label: bad-unproved
+    Nothing.
+    :::
+
     :::{prf:lemma} No label
     Nameless.
     :::
@@ -240,6 +258,13 @@ BAD = """
 
     ```{code-cell} python
     verify.exact("bad-unchecked", [1], [2], wrong={"three": [3]})
+    ```
+
+    $2x = 3x - x$ is no statement, and the statement of the first has no formula.
+
+    ```{code-cell} python
+    import sympy
+    verify.statement("bad-unchecked", "2x = 3x - x", {"x": sympy.Symbol("x")})
     ```
 
     ```{code-cell} python
@@ -295,11 +320,16 @@ def bad(module_site: Callable[[], Site]) -> tuple[Site, Built]:
 @pytest.mark.parametrize(
     ("page", "at", "message"),
     [
-        ("bad.md", "{prf:theorem} Unchecked", "the theorem bad-unchecked has no check"),
+        ("bad.md", "{prf:theorem} Unproved", "the theorem bad-unproved has no check"),
         ("bad.md", "Rests on", "no result has the id no-such-result"),
         ("bad.md", "{prf:lemma} No label", "a lemma needs a :label: in kebab-case, got ''"),
         ("bad.md", "{prf:lemma} Bad label", "in kebab-case, got 'Bad_Label'"),
         ("bad.md", "from llmref import verify", "this check names no result of the site: bad-unk"),
+        (
+            "bad.md",
+            "import sympy",
+            "the statement of bad-unchecked does not show the equation that",
+        ),
         ("bad.md", '[1], [2], wrong={"three"', "CheckFailedError: bad-unchecked: 1 of 1 cases"),
         ("bad.md", ":tags: [remove-output]", "the tag remove-output would hide a failing cell"),
         ("bad.md", "\\nosuchmacro", "KaTeX: KaTeX parse error: Undefined control sequence"),
@@ -382,7 +412,11 @@ def test_results_json_holds_everything_in_its_documented_form(good: Built) -> No
     shift = results["topic-shift"]
     assert shift["rests_on"] == ["topic-square", "other-lemma"]
     assert results["topic-square"]["supports"] == ["topic-shift"]
-    assert [check["kind"] for check in shift["checks"]] == ["identity", "exact"]
+    assert [check["kind"] for check in shift["checks"]] == [
+        "identity",
+        "exact",
+        "identity",
+    ]
     assert shift["checks"][0]["rejected"].keys() == {"lost term"}
     assert shift["url"] == "topic.html#topic-shift"
 

@@ -1,0 +1,74 @@
+"""What two pieces of TeX have in common: their tokens, without spaces and layout.
+
+Used to read an equation (verify.statement) and to find it again in a page. Imports nothing heavy.
+"""
+
+import re
+
+# One token each: an environment's edges, words, and letters in a given alphabet.
+_TOKEN = re.compile(
+    r"\\(?:begin|end)\{[a-z*]+\}"
+    r"|\\text(?:rm|bf)?\{[^{}]*\}"
+    r"|\\(?:operatorname|mathbb|mathbf|mathrm|mathcal|boldsymbol)\s*(?:\{[^{}]*\}|[A-Za-z0-9]|\\[a-z]+)"
+    r"|\\[A-Za-z]+|\\.|\S",
+    re.DOTALL,
+)
+_ALPHABET = re.compile(r"(\\[a-z]+)\s*\{?([^{}]*)\}?", re.DOTALL)
+_LAYOUT = re.compile(r"\\(?:[,;:! ]|left|right|[bB]igg?[lr]?|(?:display|text)style)|[&~]")
+_SAME = {r"\tfrac": r"\frac", r"\dfrac": r"\frac", "[": "(", "]": ")"}
+LINE_BREAK = r"\\"
+_SEPARATORS = frozenset((",", ".", ";", ":", r"\quad", r"\qquad", r"\implies", r"\iff"))
+_RELATIONS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\leq", r"\geq", r"\approx", r"\to"))
+
+
+def tokens(text: str) -> list[str]:
+    r"""Split TeX into tokens: `\tfrac12 x_{i}` gives \frac 1 2 x _ i."""
+    found = []
+    for token in _TOKEN.findall(text):
+        if _LAYOUT.fullmatch(token):
+            continue
+        if token.startswith((r"\operatorname", r"\math", r"\boldsymbol")):
+            token = _ALPHABET.sub(lambda m: f"{m[1]}{{{m[2].strip()}}}", token)
+        found.append(_SAME.get(token, token))
+    return _without_single_braces(found)
+
+
+def shows(text: str, equation: str) -> bool:
+    """Whether `equation` stands in `text` as a whole: between separators, relations or ends."""
+    wanted = [token for token in tokens(equation) if token != LINE_BREAK]
+    present: list[str] = []
+    breaks = {0}  # a line begins before these tokens
+    for token in tokens(text):
+        if token == LINE_BREAK or token.startswith((r"\begin{", r"\end{")):
+            breaks.add(len(present))
+        elif token != r"\quad" or len(present) not in breaks:  # else it indents a line
+            present.append(token)
+    edges = _SEPARATORS | _RELATIONS
+
+    def is_edge(token: str) -> bool:
+        return token in edges or token.startswith(r"\text")
+
+    for start in range(len(present) - len(wanted) + 1):
+        end = start + len(wanted)
+        if present[start:end] != wanted:
+            continue
+        begins = start in breaks or is_edge(present[start - 1])
+        ends = end == len(present) or is_edge(present[end])
+        ends = ends or (end in breaks and present[end] not in ("+", "-", r"\cdot"))
+        if begins and ends:
+            return True
+    return False
+
+
+def _without_single_braces(found: list[str]) -> list[str]:
+    """Drop the braces of `_{i}` and `^{2}`, which are the same as `_i` and `^2`."""
+    kept: list[str] = []
+    index = 0
+    while index < len(found):
+        kept.append(found[index])
+        index += 1
+        single = found[index : index + 1] == ["{"] and found[index + 2 : index + 3] == ["}"]
+        if kept[-1] in "_^" and single:
+            kept.append(found[index + 1])
+            index += 3
+    return kept

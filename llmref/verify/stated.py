@@ -1,0 +1,200 @@
+"""Equations as a page displays them: read from their TeX, and compared side by side.
+
+The reader knows numbers, + - / ^, fractions, roots, transposes and a few functions; every other
+symbol is given its value in `where`. What has two readings is refused, not guessed.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import sympy as sp
+
+from llmref.tex import LINE_BREAK, tokens
+from llmref.verify.check import Check, reject_all, require_known
+from llmref.verify.errors import CheckFailedError, UnreadableError
+from llmref.verify.symbolic import as_sympy, compare
+
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    r"\log": sp.log,
+    r"\ln": sp.log,
+    r"\exp": sp.exp,
+    r"\cos": sp.cos,
+    r"\sin": sp.sin,
+    r"\tanh": sp.tanh,
+    r"\arcsin": sp.asin,
+    r"\operatorname{tr}": sp.trace,
+    r"\det": sp.det,
+}
+_CONSTANTS = {"e": sp.E, r"\infty": sp.oo}
+_CLOSING = {"(": ")", "{": "}"}
+_OTHER_SIGN = {"+": "-", "-": "+"}
+
+
+def statement(
+    result: str,
+    text: str,
+    where: Mapping[str, Any],
+    *,
+    wrong: Mapping[str, str] | None = None,
+    note: str = "",
+) -> Check:
+    """Check the equation `text` as the statement of `result` displays it, in TeX.
+
+    `where` maps symbols, in TeX, to sympy expressions, matrices or functions of one argument. The
+    same text with any one sign turned must fail, and so must every text in `wrong`. The site's
+    build refuses the check unless the statement shows this very equation.
+    Raises: UnreadableError, CheckFailedError, and what `identity` raises.
+    """
+    require_known(result)
+    names = sorted(((tokens(key), value) for key, value in where.items()), key=lambda n: -len(n[0]))
+
+    def holds(variant: str) -> tuple[bool, str]:
+        sides = _Reader(result, variant, names).equation()
+        for left, right in pairwise(sides):
+            equal, seen = compare(result, as_sympy(left), as_sympy(right))
+            if not equal:
+                return False, seen
+        return True, "the sides agree"
+
+    true, seen = holds(text)
+    if not true:
+        raise CheckFailedError(result, f"the sides of {text!r} differ: {seen}")
+    signs = _with_one_sign_turned(text)
+    rejected = reject_all(result, {**signs, **(wrong or {})}, holds)
+    figure = "the displayed equation, read from its text, holds"
+    return Check(result, "identity", figure, 1, rejected, text, note, statement=text)
+
+
+def _with_one_sign_turned(text: str) -> dict[str, str]:
+    places = [place for place, character in enumerate(text) if character in _OTHER_SIGN]
+    return {
+        f"sign {number} turned": text[:place] + _OTHER_SIGN[text[place]] + text[place + 1 :]
+        for number, place in enumerate(places, start=1)
+    }
+
+
+class _Reader:
+    """Recursive descent over the tokens of one equation."""
+
+    def __init__(self, result: str, text: str, names: list[tuple[list[str], Any]]) -> None:
+        self.result, self.text, self.names = result, text, names
+        self.tokens = [token for token in tokens(text) if token != LINE_BREAK]
+        self.place = 0
+
+    def equation(self) -> list[Any]:
+        """Read two or more sides."""
+        sides = [self._sum()]
+        while self._take("="):
+            sides.append(self._sum())
+        if self.place < len(self.tokens):
+            self._refuse("expected an operator or the end")
+        if len(sides) < 2:
+            self._refuse("an equation needs two sides")
+        return sides
+
+    def _next(self) -> str:
+        return self.tokens[self.place] if self.place < len(self.tokens) else ""
+
+    def _take(self, token: str) -> bool:
+        if self._next() != token:
+            return False
+        self.place += 1
+        return True
+
+    def _refuse(self, reason: str) -> NoReturn:
+        read, rest = self.tokens[: self.place], self.tokens[self.place :]
+        raise UnreadableError(
+            self.result, f"{reason} after {' '.join(read)!r}, before {' '.join(rest)!r}"
+        )
+
+    def _sum(self) -> Any:
+        total = self._term()
+        while self._next() in _OTHER_SIGN:
+            total = total + self._term()
+        return total
+
+    def _term(self) -> Any:
+        if self._take("-"):
+            return -self._product()
+        self._take("+")
+        return self._product()
+
+    def _product(self) -> Any:
+        value = self._factor()
+        while True:
+            if self._take("/"):
+                value = value / self._factor()
+                if self._begins_factor():
+                    self._refuse("a product after / has two readings")
+            elif self._take(r"\cdot") or self._take(r"\times") or self._begins_factor():
+                value = value * self._factor()
+            else:
+                return value
+
+    def _begins_factor(self) -> bool:
+        token = self._next()
+        return bool(token) and token not in ("+", "-", "=", ")", "}", "/", ",", r"\cdot", r"\times")
+
+    def _factor(self) -> Any:
+        value = self._base()
+        while self._take("^"):
+            value = value.T if self._take(r"\top") else value ** self._group()
+        return value
+
+    def _base(self) -> Any:
+        for name, value in self.names:
+            after = self.place + len(name)
+            followed = self.tokens[after : after + 1]
+            if self.tokens[self.place : after] == name and followed not in (["_"], ["'"]):
+                self.place = after
+                if callable(value) and not isinstance(value, (sp.Basic, sp.MatrixBase)):
+                    return self._applied(value)
+                return value
+        token = self._next()
+        if token.isdigit():
+            return self._number()
+        if token in _CLOSING:
+            return self._group()
+        self.place += 1
+        if token == r"\frac":
+            numerator = self._group()
+            return numerator / self._group()
+        if token == r"\sqrt":
+            return sp.sqrt(self._group())
+        if token in _FUNCTIONS:
+            return self._applied(_FUNCTIONS[token])
+        if token in _CONSTANTS:
+            return _CONSTANTS[token]
+        self.place -= 1
+        return self._refuse(f"{token!r} has no value in `where`" if token else "a term is missing")
+
+    def _applied(self, function: Callable[[Any], Any]) -> Any:
+        """A function of the group that follows it, or of the one factor that ends the term."""
+        power = self._group() if self._take("^") else 1
+        if self._next() in _CLOSING:
+            return function(self._group()) ** power
+        value = function(self._factor())
+        if self._begins_factor():
+            self._refuse("the argument of a function needs parentheses here")
+        return value**power
+
+    def _group(self) -> Any:
+        """What stands in parentheses or braces; or one digit or symbol, as in x^2."""
+        for opening, closing in _CLOSING.items():
+            if self._take(opening):
+                value = self._sum()
+                if not self._take(closing):
+                    self._refuse(f"{closing!r} is missing")
+                return value
+        if self._next().isdigit():
+            self.place += 1
+            return sp.Integer(self.tokens[self.place - 1])
+        return self._base()
+
+    def _number(self) -> Any:
+        digits = ""
+        while self._next().isdigit() or (self._next() == "." and digits):
+            digits += self._next()
+            self.place += 1
+        return sp.Rational(digits)

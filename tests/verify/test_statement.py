@@ -1,0 +1,112 @@
+"""Displayed equations: read from their TeX, with every sign proved to matter."""
+
+import pytest
+import sympy as sp
+
+from llmref import verify
+from llmref.verify.stated import _Reader, _with_one_sign_turned
+
+a, b, x = sp.symbols("a b x", positive=True)
+SQUARE = {"a": a, "b": b}
+
+
+def read(text: str, **where: object) -> object:
+    names = sorted(((list(k), v) for k, v in (SQUARE | where).items()), key=lambda n: -len(n[0]))
+    return _Reader("some-id", text + "=0", names).equation()[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"a+b-2", a + b - 2),
+        (r"-a^2b", -(a**2) * b),
+        (r"+a", a),
+        (r"\frac{a+1}{b}", (a + 1) / b),
+        (r"\tfrac12 a", a / 2),
+        (r"12.5\,a", sp.Rational(25, 2) * a),
+        (r"a/b", a / b),
+        (r"2a/b-1", 2 * a / b - 1),
+        (r"\bigl(a-b\bigr)^{2}", (a - b) ** 2),
+        (r"[a-(b-a)]\cdot 3", 3 * (2 * a - b)),
+        (r"a\times b^{-1}", a / b),
+        (r"e^{a-b}", sp.exp(a - b)),
+        (r"\sqrt{a}\sqrt b", sp.sqrt(a * b)),
+        (r"\log a", sp.log(a)),
+        (r"b\log(a)", b * sp.log(a)),
+        (r"\log\frac ab", sp.log(a / b)),
+        (r"\cos^2(a)", sp.cos(a) ** 2),
+        (r"\exp(a)\,b", sp.exp(a) * b),
+        (r"\infty", sp.oo),
+    ],
+)
+def test_each_construction_has_its_value(text: str, value: sp.Expr) -> None:
+    assert sp.simplify(read(text) - value) == 0 or read(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (r"a/bb", "a product after / has two readings"),
+        (r"\log a b", "needs parentheses"),
+        (r"c+a", "'c' has no value in `where` after '', before 'c [+] a"),
+        (r"(a+b", r"'\)' is missing"),
+        (r"a+", "'=' has no value"),
+        (r"a)", "expected an operator or the end"),
+        (r"a_1", "'a' has no value"),
+    ],
+)
+def test_what_has_no_single_reading_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(verify.UnreadableError, match=reason):
+        read(text)
+
+
+@pytest.mark.parametrize(("text", "reason"), [("a", "two sides"), ("a=", "a term is missing")])
+def test_an_equation_has_two_sides(text: str, reason: str) -> None:
+    with pytest.raises(verify.UnreadableError, match=reason):
+        verify.statement("some-id", text, SQUARE)
+
+
+def test_symbols_take_their_subscripts_with_them_and_the_longest_wins() -> None:
+    check = verify.statement(
+        "some-id",
+        r"a_{1}-a_1' = \sigma(a)\,x",
+        {"a": a, "a_1": a * x, "a_1'": b, r"\sigma": lambda v: v - b / x, "x": x},
+    )
+    assert list(check.rejected) == ["sign 1 turned"]
+
+
+def test_every_sign_of_the_text_is_turned_and_must_be_rejected() -> None:
+    text = r"(a-b)^2 = a^2 - 2ab + b^2"
+    check = verify.statement("some-id", text, SQUARE)
+    assert list(check.rejected) == ["sign 1 turned", "sign 2 turned", "sign 3 turned"]
+    assert check.statement == check.equation == text
+    assert check.kind == "identity"
+    assert list(_with_one_sign_turned("a-b+c").values()) == ["a+b+c", "a-b-c"]
+    with pytest.raises(verify.WrongVariantPassedError, match="sign 3 turned"):
+        verify.statement("some-id", r"a-b = a-b+0", {**SQUARE, "b": b})
+
+
+def test_a_text_without_a_sign_needs_a_wrong_one() -> None:
+    with pytest.raises(verify.MissingWrongVariantError):
+        verify.statement("some-id", r"\sqrt{a^2}=a", SQUARE)
+    wrong = {"square kept": r"\sqrt{a^2}=a^2"}
+    assert list(verify.statement("some-id", r"\sqrt{a^2}=a", SQUARE, wrong=wrong).rejected) == [
+        "square kept"
+    ]
+
+
+def test_all_sides_of_a_chain_are_compared() -> None:
+    assert verify.statement("some-id", "a-b=-(b-a)=-b+a", SQUARE).cases == 1
+    with pytest.raises(verify.CheckFailedError, match=r"the sides of .* differ: .* at a = "):
+        verify.statement("some-id", "a-b=-(b-a)=b-a", SQUARE)
+
+
+def test_matrices_keep_their_order_and_have_transposes() -> None:
+    m, n = sp.Matrix([[a, 1], [0, b]]), sp.Matrix([[1, x], [2, 1]])
+    check = verify.statement(
+        "some-id",
+        r"(AB)^\top = B^\top A^\top",
+        {"A": m, "B": n},
+        wrong={"order kept": r"(AB)^\top = A^\top B^\top"},
+    )
+    assert list(check.rejected) == ["order kept"]
