@@ -370,14 +370,15 @@ def _formulas(box: layout.ResultBox) -> Iterator[nodes.Element]:
 
 def _require_shown(check: layout.CheckNode, formulas: dict[str, list[str]], docname: str) -> None:
     """Warn if a check has read an equation that its result does not show."""
-    id_, equation = check["record"]["result"], check["record"]["statement"]
-    if equation and not any(shows(text, equation) for text in formulas.get(id_, [])):
-        logger.warning(
-            "the statement of %s does not show the equation that was checked: %s",
-            id_,
-            equation,
-            location=(docname, check.line),
-        )
+    id_ = check["record"]["result"]
+    for equation in check["record"]["statement"]:
+        if not any(shows(text, equation) for text in formulas.get(id_, [])):
+            logger.warning(
+                "the statement of %s does not show the equation that was checked: %s",
+                id_,
+                equation,
+                location=(docname, check.line),
+            )
 
 
 def _references(part: nodes.Element) -> list[str]:

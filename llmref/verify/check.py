@@ -22,8 +22,8 @@ class Check:
 
     `figure` is what was measured on the claim ('largest error 2.2e-16, allowed 1e-12'); `rejected`
     maps each wrong variant to what the same measurement gave for it. `equation` is the LaTeX of the
-    equation that was compared, empty where numbers were. `statement` is the same where it was read
-    from the text that the result's statement displays.
+    equation that was compared, empty where numbers were. `statement` are the equations that were
+    read from the text which the result's statement displays.
     """
 
     result: str
@@ -33,11 +33,11 @@ class Check:
     rejected: Mapping[str, str]
     equation: str = ""
     note: str = ""
-    statement: str = ""
+    statement: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The check as plain JSON data."""
-        return asdict(self)
+        return {**asdict(self), "statement": list(self.statement)}
 
     def __repr__(self) -> str:
         mistakes = "; ".join(f"{name}: {seen}" for name, seen in self.rejected.items())

@@ -4,15 +4,15 @@ The reader knows numbers, + - / ^, fractions, roots, transposes and a few functi
 symbol is given its value in `where`. What has two readings is refused, not guessed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
 
 import sympy as sp
 
-from llmref.tex import LINE_BREAK, tokens
+from llmref.tex import tokens
 from llmref.verify.check import Check, reject_all, require_known
-from llmref.verify.errors import CheckFailedError, UnreadableError
+from llmref.verify.errors import CheckFailedError, MissingWrongVariantError, UnreadableError
 from llmref.verify.symbolic import as_sympy, compare
 
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
@@ -33,56 +33,74 @@ _OTHER_SIGN = {"+": "-", "-": "+"}
 
 def statement(
     result: str,
-    text: str,
+    text: str | Sequence[str],
     where: Mapping[str, Any],
     *,
     wrong: Mapping[str, str] | None = None,
     note: str = "",
 ) -> Check:
-    """Check the equation `text` as the statement of `result` displays it, in TeX.
+    """Check the equation `text`, in TeX, as the statement of `result` displays it; or several.
 
     `where` maps symbols, in TeX, to sympy expressions, matrices or functions of one argument. The
-    same text with any one sign turned must fail, and so must every text in `wrong`. The site's
+    text with any one of its signs turned must fail, and so must every text in `wrong`. The site's
     build refuses the check unless the statement shows this very equation.
     Raises: UnreadableError, CheckFailedError, and what `identity` raises.
     """
     require_known(result)
+    texts = [text] if isinstance(text, str) else list(text)
     names = sorted(((tokens(key), value) for key, value in where.items()), key=lambda n: -len(n[0]))
 
-    def holds(variant: str) -> tuple[bool, str]:
-        sides = _Reader(result, variant, names).equation()
-        for left, right in pairwise(sides):
+    def holds(equation: list[str]) -> tuple[bool, str]:
+        for left, right in pairwise(_Reader(result, equation, names).sides()):
             equal, seen = compare(result, as_sympy(left), as_sympy(right))
             if not equal:
                 return False, seen
         return True, "the sides agree"
 
-    true, seen = holds(text)
-    if not true:
-        raise CheckFailedError(result, f"the sides of {text!r} differ: {seen}")
-    signs = _with_one_sign_turned(text)
-    rejected = reject_all(result, {**signs, **(wrong or {})}, holds)
-    figure = "the displayed equation, read from its text, holds"
-    return Check(result, "identity", figure, 1, rejected, text, note, statement=text)
+    wrong = wrong or {}
+    variants = {name: tokens(equation) for name, equation in wrong.items()}
+    unsigned = 0
+    for equation in texts:
+        true, seen = holds(tokens(equation))
+        if not true:
+            raise CheckFailedError(result, f"the sides of {equation!r} differ: {seen}")
+        signs = _Reader(result, tokens(equation), names).signs()
+        unsigned += not signs
+        for place in signs:
+            turned = tokens(equation)
+            turned[place] = _OTHER_SIGN[turned[place]]
+            variants[f"sign {1 + len(variants) - len(wrong)} turned"] = turned
+    if unsigned > len(wrong):
+        raise MissingWrongVariantError(result, "an equation without a sign needs a wrong text")
+    rejected = reject_all(result, variants, holds)
+    figure = "read from the statement's text: the sides agree"
+    return Check(
+        result, "identity", figure, len(texts), rejected, _display(texts), note, tuple(texts)
+    )
 
 
-def _with_one_sign_turned(text: str) -> dict[str, str]:
-    places = [place for place, character in enumerate(text) if character in _OTHER_SIGN]
-    return {
-        f"sign {number} turned": text[:place] + _OTHER_SIGN[text[place]] + text[place + 1 :]
-        for number, place in enumerate(places, start=1)
-    }
+def _display(texts: list[str]) -> str:
+    if len(texts) == 1:
+        return texts[0]
+    return r"\begin{gathered}" + r"\\".join(texts) + r"\end{gathered}"
 
 
 class _Reader:
     """Recursive descent over the tokens of one equation."""
 
-    def __init__(self, result: str, text: str, names: list[tuple[list[str], Any]]) -> None:
-        self.result, self.text, self.names = result, text, names
-        self.tokens = [token for token in tokens(text) if token != LINE_BREAK]
+    def __init__(
+        self, result: str, equation: list[str], names: list[tuple[list[str], Any]]
+    ) -> None:
+        self.result, self.tokens, self.names = result, equation, names
         self.place = 0
+        self.read_signs: list[int] = []
 
-    def equation(self) -> list[Any]:
+    def signs(self) -> list[int]:
+        """The places of all signs that were read as such, not as a part of a symbol."""
+        self.sides()
+        return self.read_signs
+
+    def sides(self) -> list[Any]:
         """Read two or more sides."""
         sides = [self._sum()]
         while self._take("="):
@@ -115,10 +133,11 @@ class _Reader:
         return total
 
     def _term(self) -> Any:
-        if self._take("-"):
-            return -self._product()
-        self._take("+")
-        return self._product()
+        sign = self._next()
+        if sign in _OTHER_SIGN:
+            self.read_signs.append(self.place)
+            self.place += 1
+        return -self._product() if sign == "-" else self._product()
 
     def _product(self) -> Any:
         value = self._factor()

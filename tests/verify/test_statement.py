@@ -4,15 +4,16 @@ import pytest
 import sympy as sp
 
 from llmref import verify
-from llmref.verify.stated import _Reader, _with_one_sign_turned
+from llmref.tex import tokens
+from llmref.verify.stated import _Reader
 
 a, b, x = sp.symbols("a b x", positive=True)
 SQUARE = {"a": a, "b": b}
 
 
 def read(text: str, **where: object) -> object:
-    names = sorted(((list(k), v) for k, v in (SQUARE | where).items()), key=lambda n: -len(n[0]))
-    return _Reader("some-id", text + "=0", names).equation()[0]
+    names = [(tokens(key), value) for key, value in (SQUARE | where).items()]
+    return _Reader("some-id", tokens(text + "=0"), names).sides()[0]
 
 
 @pytest.mark.parametrize(
@@ -79,11 +80,28 @@ def test_every_sign_of_the_text_is_turned_and_must_be_rejected() -> None:
     text = r"(a-b)^2 = a^2 - 2ab + b^2"
     check = verify.statement("some-id", text, SQUARE)
     assert list(check.rejected) == ["sign 1 turned", "sign 2 turned", "sign 3 turned"]
-    assert check.statement == check.equation == text
+    assert check.statement == (text,)
+    assert check.equation == text
     assert check.kind == "identity"
-    assert list(_with_one_sign_turned("a-b+c").values()) == ["a+b+c", "a-b-c"]
     with pytest.raises(verify.WrongVariantPassedError, match="sign 3 turned"):
         verify.statement("some-id", r"a-b = a-b+0", {**SQUARE, "b": b})
+
+
+def test_a_sign_inside_a_symbol_is_a_part_of_its_name() -> None:
+    check = verify.statement("some-id", "S_{n+1}-a=b", {"S_{n+1}": a + b, "a": a, "b": b})
+    assert list(check.rejected) == ["sign 1 turned"]
+
+
+def test_several_equations_make_one_check() -> None:
+    both = ["a-b=-(b-a)", "b^2/b=b"]
+    check = verify.statement("some-id", both, SQUARE, wrong={"no power": "b/b=b"})
+    assert check.cases == 2
+    assert len(check.rejected) == 4
+    assert check.equation == r"\begin{gathered}a-b=-(b-a)\\b^2/b=b\end{gathered}"
+    with pytest.raises(verify.CheckFailedError, match=r"the sides of 'b=a' differ"):
+        verify.statement("some-id", ["a-b=-(b-a)", "b=a"], SQUARE)
+    with pytest.raises(verify.MissingWrongVariantError, match="an equation without a sign"):
+        verify.statement("some-id", both, SQUARE)
 
 
 def test_a_text_without_a_sign_needs_a_wrong_one() -> None:
