@@ -7,6 +7,7 @@ Leaves out: environment variables and files that a cell opens are not part of th
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,18 @@ c.InlineBackend.rc = {"svg.hashsalt": "llmref"}
 c.InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "metadata": {"Date": None}}
 """
 
-# The key and the outputs of each page of this build, by docname; readers are forked with them.
-_executed: dict[str, tuple[str, Outputs]] = {}
+
+@dataclass
+class Executed:
+    """What was executed of a page in this build: its key, its code, and the outputs."""
+
+    key: str
+    code: list[dict[str, Any]]
+    outputs: Outputs
+
+
+# By docname; readers are forked with them.
+_executed: dict[str, Executed] = {}
 
 
 class ExecutedPageParser(Parser):
@@ -57,9 +68,17 @@ class ExecutedPageParser(Parser):
             super().parse(inputstring, document)
             return
         env = document.settings.env
-        env.metadata[env.docname]["llmref_key"] = _executed[env.docname][0]
+        code = code_of(read_notebook(inputstring))
+        executed = _executed[env.docname]
+        if code != executed.code:
+            logger.warning(
+                "edited while the site was being built; build it again", location=env.docname
+            )
+            # No outputs, and a key that no page has, so that the next build reads it again.
+            _executed[env.docname] = executed = Executed("edited", code, [[] for _ in code])
+        env.metadata[env.docname]["llmref_key"] = executed.key
         # So that a later build need not parse a page that was not edited.
-        env.metadata[env.docname]["llmref_code"] = code_of(read_notebook(inputstring))
+        env.metadata[env.docname]["llmref_code"] = code
         plain = env.mystnb_config
         try:
             reader = f"{read_executed.__module__}.{read_executed.__name__}"
@@ -111,8 +130,7 @@ def read_executed(text: str, docname: str) -> NotebookNode:
     """Read a page as a notebook with the outputs of this build."""
     notebook = read_notebook(text)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    _, executed = _executed[docname]
-    for number, (cell, outputs) in enumerate(zip(code, executed, strict=True)):
+    for number, (cell, outputs) in enumerate(zip(code, _executed[docname].outputs, strict=True)):
         cell.outputs = [from_dict(output) for output in outputs]
         cell.execution_count = number + 1
     return notebook
@@ -189,9 +207,10 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
             continue
         notebook = read_notebook(text)
         _warn_of_hiding_tags(docname, notebook)
-        key = key_of(code_of(notebook), root)
+        code = code_of(notebook)
+        key = key_of(code, root)
         if (outputs := cache.load(key)) is not None:
-            _executed[docname] = key, outputs
+            _executed[docname] = Executed(key, code, outputs)
         else:
             stale.append(Page(docname, key, notebook, env.doc2path(docname).parent))
     if not stale:
@@ -205,9 +224,10 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
 
     def done(page: Page) -> None:
         ended.append(page)
-        _executed[page.docname] = page.key, page.outputs
+        code = code_of(page.notebook)
+        _executed[page.docname] = Executed(page.key, code, page.outputs)
         # A module that was edited meanwhile may have been read before or after.
-        if not page.failed and page.key == key_of(code_of(page.notebook), root):
+        if not page.failed and page.key == key_of(code, root):
             cache.store(page.key, page.outputs)
         logger.info(
             "running pages... [%3d%%] %s%s, %.1f s",

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import textwrap
 import time
 from pathlib import Path
 
@@ -80,6 +81,24 @@ def test_prose_executes_nothing_and_code_executes_its_page_alone(three: Site) ->
     built = three.build()
     assert ran(built.status) == ["a"]
     assert "-11111" in built.page("a")
+
+
+def test_a_page_that_is_edited_while_it_runs_is_refused_and_then_read_again(site: Site) -> None:
+    edit = """
+        import pathlib
+        page = pathlib.Path("page.md")
+        page.write_text(page.read_text().replace("x = 1", "x = 2"))
+    """
+    site.write("index.md", "# Index\n\n```{toctree}\npage\n```\n")
+    cells = f"```{{code-cell}} python\n{textwrap.dedent(edit)}\n```\n\n"
+    cells += "```{code-cell} python\nx = 1\nprint('value', x)\n```\n"
+    site.write("page.md", "# Page\n\n" + cells, executed=True)
+    built = site.build()
+    assert built.code != 0
+    assert "edited while the site was being built; build it again" in built.warnings
+    again = site.build()
+    assert (again.code, again.warnings) == (0, "")
+    assert "value 2" in again.page("page")
 
 
 def test_several_processes_on_an_empty_cache(three: Site) -> None:
