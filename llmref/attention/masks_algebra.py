@@ -1,0 +1,138 @@
+"""How are masks combined, checked, and turned into something to add to the scores?
+
+True may attend. Leaves out: which pairs a mask allows (see `masks`), and the softmax itself.
+"""
+
+import math
+from collections.abc import Callable
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+
+def boolean_mask(mask: Tensor) -> Tensor:
+    """The mask as True and False; exact zeros and ones of any dtype are taken for them.
+
+    Shapes: mask (...) -> (...)
+    Source: a convention of this package; torch takes a floating-point mask for a bias.
+    Raises: ValueError if an entry is neither 0 nor 1 (as in an additive mask).
+    """
+    if mask.dtype == torch.bool:
+        return mask
+    outside = mask[(mask != 0) & (mask != 1)]
+    if outside.numel():
+        raise ValueError(f"a selecting mask holds True or False (or 1 and 0), got {outside[0]:g}")
+    return mask.bool()
+
+
+def check_mask(
+    mask: Tensor, query_len: int, key_len: int, *, allow_empty_rows: bool = False
+) -> Tensor:
+    """The boolean mask, after a check that it fits and that every query may attend to something.
+
+    Shapes: mask (T, S) or (..., T or 1, S) -> the same
+    Source: a convention of this package: an empty row is nearly always a misaligned mask.
+    Raises: ValueError if the last axes are not (T or 1, S), an entry is neither 0 nor 1, or a row
+    is empty and allow_empty_rows is False.
+    """
+    if mask.ndim < 2 or mask.shape[-1] != key_len or mask.shape[-2] not in (1, query_len):
+        raise ValueError(
+            f"a mask for {query_len} queries and {key_len} keys must end in "
+            f"({query_len} or 1, {key_len}), got {tuple(mask.shape)}"
+        )
+    allowed = boolean_mask(mask)
+    return allowed if allow_empty_rows else require_rows(allowed)
+
+
+def and_masks(*masks: Tensor | None, allow_empty_rows: bool = False) -> Tensor:
+    """A pair may attend where every mask allows it; None allows every pair.
+
+    Shapes: masks (T, S) or (B or 1, H or 1, T or 1, S) -> their common shape
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3, for the masks themselves.
+    Raises: ValueError if no mask is given, the shapes do not fit, an entry is neither 0 nor 1, or a
+    row is empty and allow_empty_rows is False.
+    """
+    return _combine(
+        [mask for mask in masks if mask is not None], torch.logical_and, allow_empty_rows
+    )
+
+
+def or_masks(*masks: Tensor, allow_empty_rows: bool = False) -> Tensor:
+    """A pair may attend where at least one mask allows it. Causality is lost if one is not causal.
+
+    Shapes: masks (T, S) or (B or 1, H or 1, T or 1, S) -> their common shape
+    Source: Raffel et al. 2019, arXiv:1910.10683: a prefix mask is causal or inside the prefix.
+    Raises: as and_masks; TypeError for None, which would allow every pair.
+    """
+    if any(mask is None for mask in masks):
+        raise TypeError("or_masks takes no None: it allows every pair, and so would the result")
+    return _combine(list(masks), torch.logical_or, allow_empty_rows)
+
+
+def additive_mask(
+    mask: Tensor, dtype: torch.dtype = torch.float32, value: float = -math.inf
+) -> Tensor:
+    """What to add to the scores: 0 where a pair may attend, `value` elsewhere.
+
+    Shapes: mask (...) -> (...), in dtype
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3 (minus infinity).
+    Raises: TypeError unless dtype is floating point; ValueError unless value is negative and minus
+    infinity or within the range of dtype, or if an entry of the mask is neither 0 nor 1.
+    """
+    if not dtype.is_floating_point:
+        raise TypeError(f"an additive mask is floating point, got {dtype}")
+    if not value < 0:
+        raise ValueError(f"value must be negative, got {value}")
+    if math.isfinite(value) and value < torch.finfo(dtype).min:
+        raise ValueError(
+            f"value {value:g} is below {torch.finfo(dtype).min:g}, the least of {dtype}"
+        )
+    allowed = boolean_mask(mask)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, value)
+
+
+def require_rows(mask: Tensor) -> Tensor:
+    """The mask, if every row allows something.
+
+    Shapes: mask (..., T, S), bool -> the same
+    Raises: ValueError that names the first empty row.
+    """
+    empty = ~mask.any(-1)
+    if empty.any():
+        first = tuple(empty.nonzero()[0].tolist())
+        where = first[0] if len(first) == 1 else first
+        raise ValueError(
+            f"row {where} of the mask {tuple(mask.shape)} may attend to nothing "
+            f"({int(empty.sum())} such rows); allow_empty_rows=True if that is meant"
+        )
+    return mask
+
+
+def _combine(
+    masks: list[Tensor], operation: Callable[[Tensor, Tensor], Tensor], allow_empty_rows: bool
+) -> Tensor:
+    if not masks:
+        raise ValueError("there is no mask to combine")
+    shapes = [tuple(mask.shape) for mask in masks]
+    if not _fit(shapes):
+        raise ValueError(
+            "masks must be (T, S) or (B or 1, H or 1, T or 1, S) with one T and S, got "
+            + " and ".join(str(shape) for shape in shapes)
+        )
+    combined = reduce(operation, [boolean_mask(mask) for mask in masks])
+    return combined if allow_empty_rows else require_rows(combined)
+
+
+def _fit(shapes: list[tuple[int, ...]]) -> bool:
+    """Whether the masks mean the same axes; broadcasting alone would let more through."""
+    ranks = {len(shape) for shape in shapes}
+    # (B, T, S) beside (B, H, T, S): the batch would be read as heads.
+    if min(ranks) < 2 or len(ranks - {2}) > 1:
+        return False
+    aligned = [(1,) * (max(ranks) - len(shape)) + shape for shape in shapes]
+    axes = [set(sizes) for sizes in zip(*aligned, strict=True)]
+    # One row of a (T, S) mask is one query, not every query; one key is never every key.
+    rows = {shape[0] for shape in shapes if len(shape) == 2}
+    one_size = all(len(axis - {1}) <= 1 for axis in axes)
+    return one_size and len(axes[-1]) == 1 and rows <= {max(axes[-2])}

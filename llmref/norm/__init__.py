@@ -1,0 +1,1 @@
+"""The normalisations of a transformer: LayerNorm and RMSNorm."""

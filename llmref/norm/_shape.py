@@ -1,0 +1,42 @@
+"""Which axes a norm runs over, and whether its parameters fit them."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from llmref.functional.softmax import widen
+
+Shape = int | Sequence[int]
+
+
+def shape_tuple(normalized_shape: Shape) -> tuple[int, ...]:
+    """The shape as a tuple; an int is the size of the last axis."""
+    return (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+
+
+def prepare(
+    x: Tensor, normalized_shape: Shape, eps: float, name: str, **parameters: Tensor | None
+) -> tuple[Tensor, tuple[int, ...]]:
+    """The input in float32 at least, and the axes that `normalized_shape` names.
+
+    Raises: TypeError unless x is floating point; ValueError if the trailing axes of x or the shape
+    of a parameter differ from normalized_shape, if that is empty, or if eps is not >= 0.
+    """
+    shape = shape_tuple(normalized_shape)
+    if not shape or 0 in shape or tuple(x.shape[-len(shape) :]) != shape:
+        raise ValueError(f"{name} over {shape} needs an input (..., *{shape}), got {(*x.shape,)}")
+    if not eps >= 0:
+        raise ValueError(f"eps must be >= 0, got {eps}")
+    for parameter, value in parameters.items():
+        if value is not None and tuple(value.shape) != shape:
+            raise ValueError(f"{parameter} must have the shape {shape}, got {(*value.shape,)}")
+    return widen(x, name), tuple(range(-len(shape), 0))
+
+
+def require_gradient(grad_output: Tensor, x: Tensor) -> None:
+    """Refuse a gradient of another shape than the input's.
+
+    Raises: ValueError.
+    """
+    if grad_output.shape != x.shape:
+        raise ValueError(f"grad_output {(*grad_output.shape,)} must have the shape {(*x.shape,)}")

@@ -1,0 +1,165 @@
+"""What does LayerNorm keep of its input, and what is its gradient?
+
+Leaves out: normalisation over the batch or over time, and fused kernels. Statistics are computed in
+float32 at least, whatever the input, and the result is rounded once.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from llmref.norm._shape import Shape, prepare, require_gradient, shape_tuple
+
+
+def layer_norm(
+    x: Tensor,
+    normalized_shape: Shape,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Subtract the mean of the features, divide by their standard deviation, scale and shift.
+
+    layer_norm((1, 2, 3), 3, eps=0) = (-1, 0, 1) * sqrt(3/2).
+    Shapes: x (..., *normalized_shape), weight and bias normalized_shape -> the shape of x
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, section 3.
+    Differs: eps is inside the root, as in every library; the paper has none.
+    Raises: TypeError unless x is floating point; ValueError for a shape that does not fit, eps < 0,
+    or a constant row with eps = 0.
+    """
+    wide, _ = prepare(x, normalized_shape, eps, "layer_norm", weight=weight, bias=bias)
+    mean, rstd = layer_norm_stats(x, normalized_shape, eps)
+    y = (wide - mean) * rstd  # eq. eq-layer-norm
+    y = y if weight is None else weight * y
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def layer_norm_stats(
+    x: Tensor, normalized_shape: Shape, eps: float = 1e-5
+) -> tuple[Tensor, Tensor]:
+    """Mean, and reciprocal of the root of variance plus eps, of each row.
+
+    The variance divides by n, and is taken from the differences to the mean (two passes).
+    Shapes: x (..., *normalized_shape) -> two tensors (..., 1, ...) in float32 at least
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, section 3.
+    Raises: as layer_norm.
+    """
+    wide, axes = prepare(x, normalized_shape, eps, "layer_norm")
+    if eps == 0 and (wide.amax(axes) == wide.amin(axes)).any():
+        raise ValueError("layer_norm of a constant row with eps = 0 is 0/0: give eps > 0")
+    mean = wide.mean(axes, keepdim=True)
+    variance = (wide - mean).square().mean(axes, keepdim=True)
+    return mean, (variance + eps).rsqrt()
+
+
+def layer_norm_backward(
+    grad_output: Tensor,
+    x: Tensor,
+    weight: Tensor | None = None,
+    normalized_shape: Shape | None = None,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias from the gradient of the output.
+
+    normalized_shape defaults to the shape of weight, or else to the last axis.
+    Shapes: grad_output and x (..., *normalized_shape) -> that of x, and twice normalized_shape
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450 (the forward formula, differentiated).
+    Raises: as layer_norm; ValueError if grad_output has another shape than x.
+    """
+    require_gradient(grad_output, x)
+    shape = normalized_shape or (x.shape[-1:] if weight is None else weight.shape)
+    wide, axes = prepare(x, shape, eps, "layer_norm_backward", weight=weight)
+    mean, rstd = layer_norm_stats(x, shape, eps)
+    x_hat = (wide - mean) * rstd
+    dy = grad_output.to(x_hat.dtype)
+    g = dy if weight is None else weight * dy
+    # eq. eq-layer-norm-backward: one mean for the centring, one for the scale.
+    along = (g * x_hat).mean(axes, keepdim=True)
+    dx = rstd * (g - g.mean(axes, keepdim=True) - x_hat * along)
+    rows = tuple(range(x.dim() - len(axes)))
+    dtype = x.dtype if weight is None else weight.dtype
+    dweight, dbias = ((dy * f).sum(rows) if rows else dy * f for f in (x_hat, 1))
+    return dx.to(x.dtype), dweight.to(dtype), dbias.to(dtype)
+
+
+def layer_norm_jacobian(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Jacobian of the normalised row (weight 1, bias 0); symmetric.
+
+    Shapes: x (..., n) -> (..., n, n)
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450 (the forward formula, differentiated).
+    Raises: as layer_norm.
+    """
+    n = x.size(-1)
+    mean, rstd = layer_norm_stats(x, n, eps)
+    x_hat = (x - mean) * rstd
+    centred = torch.eye(n, dtype=x_hat.dtype, device=x.device) - 1 / n
+    outer = x_hat.unsqueeze(-1) * x_hat.unsqueeze(-2)
+    return (rstd.unsqueeze(-1) * (centred - outer / n)).to(x.dtype)  # eq. eq-layer-norm-jacobian
+
+
+def fold_layer_norm(
+    weight: Tensor, bias: Tensor | None, gamma: Tensor, beta: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the next linear map, with LayerNorm's own taken into them.
+
+    Shapes: weight (out, n), bias (out,), gamma and beta (n,) -> (out, n), (out,)
+    Source: folklore of quantisation and pruning; stated and proved as norm-layer-fold.
+    Raises: ValueError for shapes that do not fit.
+    """
+    out, n = weight.shape
+    for name, value, size in (("bias", bias, out), ("gamma", gamma, n), ("beta", beta, n)):
+        if value is not None and value.shape != (size,):
+            raise ValueError(f"{name} must have the shape ({size},), got {(*value.shape,)}")
+    shift = weight.new_zeros(out) if bias is None else bias
+    # eq. eq-layer-norm-fold: gamma scales the columns.
+    return weight * gamma, shift if beta is None else shift + weight @ beta
+
+
+class LayerNorm(nn.Module):
+    """`layer_norm` with its parameters; the names are those of torch, so its weights load.
+
+    Shapes: (..., *normalized_shape) -> the same
+    Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, section 3.
+    Raises: as layer_norm.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Shape,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape, self.eps = shape_tuple(normalized_shape), eps
+        shape = self.normalized_shape
+        self.weight = nn.Parameter(torch.ones(shape)) if elementwise_affine else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if elementwise_affine and bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise over the trailing axes."""
+        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class ResidualBlock(nn.Module):
+    """A sublayer with its residual connection, and the norm before it or after the sum.
+
+    Shapes: (..., n) -> (..., n)
+    Source: Xiong et al. 2020, arXiv:2002.04745.
+    Raises: ValueError for another placement.
+    """
+
+    def __init__(
+        self, norm: nn.Module, sublayer: nn.Module, placement: Literal["pre", "post"]
+    ) -> None:
+        super().__init__()
+        if placement not in ("pre", "post"):
+            raise ValueError(f"placement must be 'pre' or 'post', got {placement!r}")
+        self.norm, self.sublayer, self.placement = norm, sublayer, placement
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x + F(norm(x)), or norm(x + F(x))."""
+        pre = self.placement == "pre"
+        y: Tensor = x + self.sublayer(self.norm(x)) if pre else self.norm(x + self.sublayer(x))
+        return y

@@ -1,0 +1,238 @@
+"""LayerNorm: values, backward, Jacobian, folding, and the residual block."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from llmref.norm.layer_norm import (
+    LayerNorm,
+    ResidualBlock,
+    fold_layer_norm,
+    layer_norm,
+    layer_norm_backward,
+    layer_norm_jacobian,
+    layer_norm_stats,
+)
+
+law = settings(deadline=None, max_examples=60)
+rows = st.lists(st.floats(-100, 100), min_size=2, max_size=7).filter(
+    lambda row: max(row) - min(row) > 1e-3
+)
+
+
+def close(actual, expected, atol=1e-12):
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def loop_layer_norm(x, weight, bias, eps):
+    """The definition, one row at a time."""
+    y = torch.empty_like(x)
+    for index in range(x.size(0)):
+        row = x[index].tolist()
+        mean = sum(row) / len(row)
+        variance = sum((entry - mean) ** 2 for entry in row) / len(row)
+        for j, entry in enumerate(row):
+            y[index, j] = weight[j] * (entry - mean) / math.sqrt(variance + eps) + bias[j]
+    return y
+
+
+def test_one_two_three():
+    """Mean 2, variance 2/3: (-1, 0, 1) / sqrt(2/3)."""
+    x = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    close(layer_norm(x, 3, eps=0), torch.tensor([-1.0, 0, 1], dtype=torch.float64) * math.sqrt(1.5))
+    mean, rstd = layer_norm_stats(x, 3, eps=0)
+    assert mean.tolist() == [2.0]
+    close(rstd, torch.tensor([math.sqrt(1.5)], dtype=torch.float64))
+
+
+def test_the_fast_form_equals_the_loop():
+    x, weight, bias = random(5, 7), random(7, seed=1), random(7, seed=2)
+    close(layer_norm(x, 7, weight, bias, 1e-3), loop_layer_norm(x, weight, bias, 1e-3))
+
+
+def test_two_axes_are_normalised_together():
+    x = random(2, 3, 5)
+    together = layer_norm(x.reshape(2, 15), 15).reshape(2, 3, 5)
+    close(layer_norm(x, (3, 5)), together)
+    assert not torch.allclose(layer_norm(x, 5), together)
+
+
+@law
+@given(rows, st.floats(-50, 50), st.sampled_from([-3.0, 0.25, 2.0]))
+def test_scaling_the_input_rescales_eps(row, shift, scale):
+    x = torch.tensor(row, dtype=torch.float64)
+    n, eps = len(row), 0.1
+    scaled = layer_norm(scale * x + shift, n, eps=eps)
+    close(scaled, math.copysign(1, scale) * layer_norm(x, n, eps=eps / scale**2), atol=1e-9)
+
+
+@law
+@given(rows)
+def test_the_image_is_a_sphere_in_the_plane_of_mean_zero(row):
+    n = len(row)
+    y = layer_norm(torch.tensor(row, dtype=torch.float64), n, eps=0)
+    assert abs(y.sum()) < 1e-9
+    assert abs(y.square().sum() - n) < 1e-9
+    assert y.abs().max() <= math.sqrt(n - 1) + 1e-9
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-5, 0.3])
+@pytest.mark.parametrize("shape", [(7,), (5, 7)])
+def test_backward_equals_autograd(eps, shape):
+    x = random(2, 3, 5, 7).requires_grad_()
+    weight, bias = (random(*shape, seed=s).requires_grad_() for s in (1, 2))
+    dy = random(2, 3, 5, 7, seed=3)
+    grads = torch.autograd.grad(
+        (layer_norm(x, shape, weight, bias, eps) * dy).sum(), (x, weight, bias)
+    )
+    for ours, expected in zip(layer_norm_backward(dy, x, weight, eps=eps), grads, strict=True):
+        close(ours.detach(), expected)
+
+
+def test_backward_without_weight_and_of_a_single_row():
+    x, dy = random(7).requires_grad_(), random(7, seed=1)
+    (dx,) = torch.autograd.grad((layer_norm(x, 7) * dy).sum(), x)
+    ours = layer_norm_backward(dy, x)
+    close(ours[0].detach(), dx)
+    assert [tuple(g.shape) for g in ours] == [(7,)] * 3
+    wide = random(2, 5, 7)
+    assert layer_norm_backward(wide, wide, normalized_shape=(5, 7))[1].shape == (5, 7)
+
+
+def test_gradcheck():
+    x, weight, bias = (random(*s).requires_grad_() for s in ((3, 5), (5,), (5,)))
+    assert torch.autograd.gradcheck(
+        lambda *a: layer_norm(a[0], 5, a[1], a[2], 0.1), (x, weight, bias)
+    )
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_jacobian_equals_autograd(eps):
+    x = random(2, 5)
+    for row, ours in zip(x, layer_norm_jacobian(x, eps), strict=True):
+        close(ours, torch.autograd.functional.jacobian(lambda r: layer_norm(r, 5, eps=eps), row))
+
+
+def test_folding_leaves_the_function():
+    x, gamma, beta = random(3, 5), random(5, seed=1), random(5, seed=2)
+    weight, bias = random(7, 5, seed=3), random(7, seed=4)
+    for b in (bias, None):
+        folded = fold_layer_norm(weight, b, gamma, beta)
+        expected = nn.functional.linear(layer_norm(x, 5, gamma, beta), weight, b)
+        close(nn.functional.linear(layer_norm(x, 5), *folded), expected)
+    close(fold_layer_norm(weight, bias, gamma, None)[1], bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bits_are_computed_in_float32_and_rounded_once(dtype):
+    x = (300 * random(4, 64) + 1000).to(dtype)
+    y = layer_norm(x, 64)
+    assert y.dtype == dtype
+    assert torch.equal(y, layer_norm(x.float(), 64).to(dtype))
+    assert y.isfinite().all()
+
+
+def test_the_variance_is_taken_from_differences():
+    """The mean square minus the squared mean is off by the size of the variance here."""
+    x = (1e4 + random(1024)).float()
+    exact = x.double().var(unbiased=False)
+    _, rstd = layer_norm_stats(x, 1024, eps=0)
+    assert abs(rstd.double() ** -2 - exact) < 1e-3 * exact
+    one_pass = x.square().mean() - x.mean().square()
+    assert abs(one_pass - exact) > 0.5 * exact
+
+
+def test_a_constant_row_gives_the_bias_or_is_refused():
+    x = torch.full((2, 3), 0.1, dtype=torch.float64)
+    bias = random(3)
+    close(layer_norm(x, 3, bias=bias), bias.expand(2, 3), atol=1e-11)
+    with pytest.raises(ValueError, match=r"constant row with eps = 0 is 0/0"):
+        layer_norm(x, 3, eps=0)
+    close(layer_norm(torch.ones(2, 1), 1, bias=torch.ones(1)), torch.ones(2, 1))
+
+
+def test_a_nan_stays_a_nan_in_its_own_row():
+    x = random(2, 3)
+    x[0, 1] = math.nan
+    y = layer_norm(x, 3, eps=0)
+    assert y[0].isnan().all()
+    assert y[1].isfinite().all()
+
+
+def test_the_module_takes_the_weights_of_torch():
+    theirs = nn.LayerNorm(5, eps=1e-3, dtype=torch.float64)
+    nn.init.normal_(theirs.weight)
+    ours = LayerNorm(5, eps=1e-3).double()
+    ours.load_state_dict(theirs.state_dict())
+    x = random(3, 5)
+    close(ours(x), theirs(x).detach())
+    assert LayerNorm(5, bias=False).bias is None
+    assert list(LayerNorm(5, elementwise_affine=False).parameters()) == []
+
+
+def test_a_residual_block_normalises_before_or_after():
+    norm, sublayer, x = LayerNorm(5).double(), nn.Linear(5, 5).double(), random(3, 5)
+    with torch.no_grad():
+        pre = ResidualBlock(norm, sublayer, "pre")(x)
+        close(pre, x + sublayer(layer_norm(x, 5)))
+        close(ResidualBlock(norm, sublayer, "post")(x), layer_norm(x + sublayer(x), 5))
+    with pytest.raises(ValueError, match="placement must be 'pre' or 'post', got 'sandwich'"):
+        ResidualBlock(norm, sublayer, "sandwich")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda x: layer_norm(x, 4),
+            ValueError,
+            r"over \(4,\) needs an input \(\.\.\., \*\(4,\)\)",
+        ),
+        (lambda x: layer_norm(x, ()), ValueError, r"over \(\) needs an input"),
+        (lambda x: layer_norm(x[:, :0], 0), ValueError, r"over \(0,\) needs an input"),
+        (
+            lambda x: layer_norm(x, 3, torch.ones(1)),
+            ValueError,
+            r"weight must have the shape \(3,\)",
+        ),
+        (
+            lambda x: layer_norm(x, 3, None, x),
+            ValueError,
+            r"bias must have the shape \(3,\), got \(2, 3",
+        ),
+        (lambda x: layer_norm(x, 3, eps=-1.0), ValueError, "eps must be >= 0, got -1.0"),
+        (lambda x: layer_norm(x, 3, eps=math.nan), ValueError, "eps must be >= 0, got nan"),
+        (lambda x: layer_norm(x.long(), 3), TypeError, "layer_norm needs a floating-point tensor"),
+        (
+            lambda x: layer_norm_backward(x[0], x),
+            ValueError,
+            r"grad_output \(3,\) must have the sh",
+        ),
+        (
+            lambda x: fold_layer_norm(x, None, x[0, :2], None),
+            ValueError,
+            r"gamma must .* \(3,\), got",
+        ),
+        (
+            lambda x: fold_layer_norm(x, x[0], x[0], None),
+            ValueError,
+            r"bias must have the shape \(2",
+        ),
+        (
+            lambda x: fold_layer_norm(x, None, x[0], x[:, 0]),
+            ValueError,
+            r"beta must have the shape",
+        ),
+    ],
+)
+def test_wrong_input_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call(random(2, 3))

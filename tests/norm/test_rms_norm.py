@@ -1,0 +1,239 @@
+"""RMSNorm: values, backward, cast orders, and what may be folded, centred or rotated."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from llmref.norm.layer_norm import layer_norm
+from llmref.norm.rms_norm import (
+    RMSNorm,
+    fold_rms_norm,
+    layer_norm_to_rms_norm,
+    rms_norm,
+    rms_norm_backward,
+    rms_norm_jacobian,
+    rotate_residual,
+)
+
+law = settings(deadline=None, max_examples=60)
+rows = st.lists(st.floats(-100, 100), min_size=1, max_size=7).filter(
+    lambda row: max(map(abs, row)) > 1e-3
+)
+
+
+def close(actual, expected, atol=1e-12):
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def orthogonal(n, seed=0):
+    return torch.linalg.qr(random(n, n, seed=seed))[0]
+
+
+def test_three_four():
+    """The mean square is 25/2, its root 5 / sqrt 2."""
+    x = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    close(rms_norm(x, 2, eps=0), x * math.sqrt(2) / 5)
+
+
+def test_the_fast_form_equals_the_loop():
+    x, weight = random(5, 7), random(7, seed=1)
+    for row, y in zip(x, rms_norm(x, 7, weight, 1e-3), strict=True):
+        root = math.sqrt(sum(entry**2 for entry in row.tolist()) / 7 + 1e-3)
+        close(y, torch.stack([w * entry / root for w, entry in zip(weight, row, strict=True)]))
+
+
+def test_two_axes_are_normalised_together():
+    x = random(2, 3, 5)
+    close(rms_norm(x, (3, 5)), rms_norm(x.reshape(2, 15), 15).reshape(2, 3, 5))
+
+
+def test_eps_none_is_the_machine_epsilon_of_the_type_computed_in():
+    tiny = torch.full((1, 4), 1e-4)
+    for dtype, eps in ((torch.float32, 2**-23), (torch.bfloat16, 2**-23), (torch.float64, 2**-52)):
+        x = tiny.to(dtype)
+        assert torch.equal(rms_norm(x, 4), rms_norm(x, 4, eps=eps))
+
+
+@law
+@given(rows, st.sampled_from([-3.0, 0.25, 2.0]))
+def test_scaling_the_input_rescales_eps(row, scale):
+    x, n, eps = torch.tensor(row, dtype=torch.float64), len(row), 0.1
+    expected = math.copysign(1, scale) * rms_norm(x, n, eps=eps / scale**2)
+    close(rms_norm(scale * x, n, eps=eps), expected, atol=1e-9)
+
+
+@law
+@given(rows)
+def test_the_image_is_the_sphere_of_radius_root_n(row):
+    y = rms_norm(torch.tensor(row, dtype=torch.float64), len(row), eps=0)
+    assert abs(y.square().sum() - len(row)) < 1e-9
+
+
+@pytest.mark.parametrize("eps", [0.0, None, 0.3])
+@pytest.mark.parametrize("shape", [(7,), (5, 7)])
+def test_backward_equals_autograd(eps, shape):
+    x, weight = random(2, 3, 5, 7).requires_grad_(), random(*shape, seed=1).requires_grad_()
+    dy = random(2, 3, 5, 7, seed=3)
+    grads = torch.autograd.grad((rms_norm(x, shape, weight, eps) * dy).sum(), (x, weight))
+    for ours, expected in zip(rms_norm_backward(dy, x, weight, eps=eps), grads, strict=True):
+        close(ours.detach(), expected)
+
+
+def test_backward_without_weight_and_of_a_single_row():
+    x, dy = random(7).requires_grad_(), random(7, seed=1)
+    (dx,) = torch.autograd.grad((rms_norm(x, 7) * dy).sum(), x)
+    ours = rms_norm_backward(dy, x)
+    close(ours[0].detach(), dx)
+    assert ours[1].shape == (7,)
+    wide = random(2, 5, 7)
+    assert rms_norm_backward(wide, wide, normalized_shape=(5, 7))[1].shape == (5, 7)
+
+
+def test_gradcheck():
+    x, weight = random(3, 5).requires_grad_(), random(5, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, w: rms_norm(x, 5, w, 0.1), (x, weight))
+
+
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_jacobian_equals_autograd(eps):
+    x = random(2, 5)
+    for row, ours in zip(x, rms_norm_jacobian(x, eps), strict=True):
+        close(ours, torch.autograd.functional.jacobian(lambda r: rms_norm(r, 5, eps=eps), row))
+
+
+def test_layer_norm_is_the_rms_norm_of_the_centred_row():
+    x, gamma, beta = random(3, 5), random(5, seed=1), random(5, seed=2)
+    centred = x - x.mean(-1, keepdim=True)
+    close(layer_norm(x, 5, gamma, beta, 0.1), rms_norm(centred, 5, gamma, 0.1) + beta)
+
+
+def test_folding_leaves_the_function():
+    x, gamma, weight = random(3, 5), random(5, seed=1), random(7, 5, seed=2)
+    close(rms_norm(x, 5) @ fold_rms_norm(weight, gamma).T, rms_norm(x, 5, gamma) @ weight.T)
+
+
+def test_centred_writers_turn_layer_norm_into_rms_norm():
+    """An embedding, one block with a bias, and a head, all read through norms."""
+    table, (w1, b1) = random(11, 5), (random(5, 7, seed=1), random(5, seed=2))
+    reader, head = random(7, 5, seed=3), random(3, 5, seed=4)
+
+    def network(norm, table, weight, bias):
+        x = table[torch.tensor([1, 4, 9])]
+        x = x + torch.tanh(norm(x) @ reader.T) @ weight.T + bias
+        return norm(x) @ head.T
+
+    (columns, none), (weight, bias) = layer_norm_to_rms_norm([(table.T, None), (w1, b1)])
+    assert none is None
+    expected = network(lambda x: layer_norm(x, 5, eps=1e-3), table, w1, b1)
+    close(network(lambda x: rms_norm(x, 5, eps=1e-3), columns.T, weight, bias), expected)
+    different = network(lambda x: rms_norm(x, 5, eps=1e-3), table, w1, b1)
+    assert (different - expected).abs().max() > 0.1
+
+
+def test_rotated_readers_and_writers_leave_the_function():
+    x, q = random(3, 5), orthogonal(5)
+    reader, writer = random(7, 5, seed=1), random(5, 7, seed=2)
+
+    def network(x, reader, writer):
+        return rms_norm(x + torch.tanh(rms_norm(x, 5) @ reader.T) @ writer.T, 5)
+
+    turned = network(x @ q, *rotate_residual(reader, writer, q))
+    close(turned, network(x, reader, writer) @ q)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bits_are_computed_in_float32_and_rounded_once(dtype):
+    """300^2 is infinite in float16."""
+    x = torch.full((2, 64), 300.0).to(dtype)
+    y = rms_norm(x, 64)
+    assert y.dtype == dtype
+    assert torch.equal(y, torch.ones_like(y))
+    weight = random(64).float()
+    expected = (rms_norm(x.float(), 64) * weight).to(dtype)
+    assert torch.equal(rms_norm(x, 64, weight), expected)
+
+
+def test_the_cast_before_the_weight_rounds_twice():
+    x, weight = random(64, 64).bfloat16(), random(64, seed=1).bfloat16()
+    before, after = RMSNorm(64, 1e-6, cast="before_weight"), RMSNorm(64, 1e-6)
+    for norm in (before, after):
+        norm.weight.data = weight
+    x_hat = rms_norm(x, 64, eps=1e-6)
+    assert torch.equal(before(x), weight * x_hat)
+    assert torch.equal(after(x), (weight.float() * rms_norm(x.float(), 64, eps=1e-6)).bfloat16())
+    assert 0.1 < (before(x) != after(x)).float().mean() < 0.5
+    assert RMSNorm(64, cast="before_weight")(x).dtype == torch.float32  # float32 weight
+    assert RMSNorm(64)(x).dtype == torch.bfloat16
+
+
+def test_a_zero_centred_gain_starts_at_one_and_is_formed_in_float32():
+    norm = RMSNorm(64, 1e-6, zero_centered=True)
+    assert torch.equal(norm.weight, torch.zeros(64))
+    x = random(3, 64).bfloat16()
+    assert torch.equal(norm(x), rms_norm(x, 64, eps=1e-6))
+    norm.weight.data = random(64, seed=1).bfloat16()
+    assert torch.equal(norm(x), rms_norm(x, 64, 1 + norm.weight.float(), 1e-6))
+    plain = RMSNorm(64, 1e-6, zero_centered=True, cast="before_weight")
+    plain.weight.data = norm.weight.data
+    assert torch.equal(plain(x), (1 + norm.weight.float()).bfloat16() * rms_norm(x, 64, eps=1e-6))
+
+
+def test_the_module_takes_the_weights_of_torch():
+    theirs = nn.RMSNorm(5, eps=1e-3, dtype=torch.float64)
+    nn.init.normal_(theirs.weight)
+    ours = RMSNorm(5, eps=1e-3).double()
+    ours.load_state_dict(theirs.state_dict())
+    close(ours(random(3, 5)), theirs(random(3, 5)).detach())
+    assert list(RMSNorm(5, elementwise_affine=False).parameters()) == []
+    close(
+        RMSNorm(5, 1e-3, elementwise_affine=False)(random(3, 5)),
+        rms_norm(random(3, 5), 5, eps=1e-3),
+    )
+
+
+def test_a_row_of_zeros_gives_zeros_or_is_refused():
+    x = torch.zeros(2, 3)
+    assert torch.equal(rms_norm(x, 3), x)
+    with pytest.raises(ValueError, match=r"row of zeros with eps = 0 is 0/0"):
+        rms_norm(x, 3, eps=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: rms_norm(x, 4), ValueError, r"rms_norm over \(4,\) needs an input"),
+        (lambda x: rms_norm(x, 3, torch.ones(1)), ValueError, r"weight must have the shape \(3,\)"),
+        (lambda x: rms_norm(x, 3, eps=-1.0), ValueError, "eps must be >= 0, got -1.0"),
+        (lambda x: rms_norm(x.long(), 3), TypeError, "rms_norm needs a floating-point tensor"),
+        (
+            lambda x: rms_norm_backward(x[0], x),
+            ValueError,
+            r"grad_output \(3,\) must have the shape",
+        ),
+        (
+            lambda x: fold_rms_norm(x, x[0, :2]),
+            ValueError,
+            r"gamma must have the shape \(3,\), got",
+        ),
+        (lambda x: layer_norm_to_rms_norm([(x, x[0])]), ValueError, r"a bias \(3,\) does not fit"),
+        (lambda x: rotate_residual(x, x.T, torch.eye(2)), ValueError, r"needs q \(3, 3\)"),
+        (lambda x: rotate_residual(x, x, torch.eye(3)), ValueError, r"and a writer \(3, in\)"),
+        (
+            lambda x: rotate_residual(x, x.T, 2 * torch.eye(3).double()),
+            ValueError,
+            "q must be orthogonal, got q.T q that differs from I by 3",
+        ),
+        (lambda x: RMSNorm(3, cast="never"), ValueError, "cast must be .*, got 'never'"),
+    ],
+)
+def test_wrong_input_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call(random(2, 3))
