@@ -94,6 +94,26 @@ def token_log_probs(name: str, logp: Tensor, counted: Tensor, *, constant: bool)
     return logp.to(at_least_float32(logp))
 
 
+def token_advantages(advantages: Tensor, counted: Tensor) -> Tensor:
+    """Return one advantage a token, zero where nothing counts, in float32 at least.
+
+    Shapes: advantages (N,) or (N, T), counted (N, T) -> (N, T)
+    Raises: ValueError if they require grad, do not fit, or are not finite where something counts;
+    TypeError if not floating point.
+    """
+    require_floating(advantages=advantages)
+    require_constant("advantages", advantages)
+    if advantages.shape not in (counted.shape, counted.shape[:1]):
+        raise ValueError(
+            f"advantages {tuple(advantages.shape)} must be (N,) or (N, T) = {tuple(counted.shape)}"
+        )
+    tokens = advantages if advantages.ndim == 2 else advantages.unsqueeze(1)
+    tokens = torch.where(counted, tokens, 0.0)
+    if not tokens.isfinite().all():
+        raise ValueError("advantages must be finite where the mask counts")
+    return tokens.to(at_least_float32(advantages))
+
+
 def require_floating(**tensors: Tensor) -> None:
     """Raise TypeError, with its name, for a tensor that is not floating point."""
     for name, tensor in tensors.items():

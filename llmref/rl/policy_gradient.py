@@ -1,7 +1,9 @@
-"""What is the gradient of an expected reward, and which rewards belong to which token?
+"""Why may I subtract a baseline, and which one is unbiased?
 
-The discounted return of each token, and the loss whose gradient is the policy gradient.
-Leaves out: baselines and advantage estimators, importance ratios and clipping, critics.
+The discounted return of each token, the loss whose gradient is the policy gradient, and (from
+policy_gradient_gae and policy_gradient_baselines) the advantages that go into it.
+Leaves out: importance ratios and clipping (see ppo), division by a group's spread, the training of
+a critic.
 """
 
 import torch
@@ -10,10 +12,28 @@ from torch import Tensor
 from llmref.rl._reduce import (
     aggregate,
     at_least_float32,
-    require_constant,
+    token_advantages,
     token_log_probs,
     token_mask,
 )
+from llmref.rl.policy_gradient_baselines import (
+    masked_whiten,
+    mean_baseline_advantages,
+    optimal_baseline,
+    rloo_advantages,
+)
+from llmref.rl.policy_gradient_gae import gae, k_step_advantage, require_bootstrap, require_unit
+
+__all__ = [
+    "discounted_returns",
+    "gae",
+    "k_step_advantage",
+    "masked_whiten",
+    "mean_baseline_advantages",
+    "optimal_baseline",
+    "reinforce_loss",
+    "rloo_advantages",
+]
 
 
 def discounted_returns(
@@ -34,13 +54,12 @@ def discounted_returns(
     Raises: ValueError for gamma outside [0, 1], a mask or bootstrap that does not fit, a counted
     reward or a bootstrap that is not finite; TypeError for integer rewards.
     """
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma must lie in [0, 1], got {gamma}")
+    require_unit("gamma", gamma)
     counted = token_mask(torch.ones_like(rewards).bool() if mask is None else mask, rewards)
     kept = torch.where(counted, rewards, 0.0).to(at_least_float32(rewards))
     if not kept.isfinite().all():
         raise ValueError("rewards must be finite where the mask counts")
-    following = _bootstrap_or_zero(bootstrap, kept)  # (N,)
+    following = require_bootstrap(bootstrap, kept)  # (N,)
     returns = []
     for t in reversed(range(rewards.shape[1])):
         here = counted[:, t]
@@ -68,23 +87,5 @@ def reinforce_loss(
     """
     counted = token_mask(mask, logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
-    require_constant("advantages", advantages)
-    if advantages.shape not in (logp.shape, logp.shape[:1]):
-        raise ValueError(
-            f"advantages {tuple(advantages.shape)} must be (N,) or (N, T) = {tuple(logp.shape)}"
-        )
-    weights = advantages if advantages.ndim == 2 else advantages.unsqueeze(1)
-    weights = torch.where(counted, weights, 0.0).to(pi.dtype)
-    if not weights.isfinite().all():
-        raise ValueError("advantages must be finite where the mask counts")
+    weights = token_advantages(advantages, counted)
     return aggregate(-weights * pi, counted, agg, norm=norm).to(logp.dtype)  # eq. eq-pg-loss
-
-
-def _bootstrap_or_zero(bootstrap: Tensor | None, rewards: Tensor) -> Tensor:
-    if bootstrap is None:
-        return rewards.new_zeros(rewards.shape[0])
-    if bootstrap.shape != rewards.shape[:1]:
-        raise ValueError(f"bootstrap {tuple(bootstrap.shape)} must be (N,) = ({rewards.shape[0]},)")
-    if not bootstrap.isfinite().all():
-        raise ValueError("bootstrap must be finite")
-    return bootstrap.to(rewards.dtype)

@@ -10,7 +10,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from llmref.rl.policy_gradient import discounted_returns, reinforce_loss
+from llmref.rl.policy_gradient import (
+    discounted_returns,
+    gae,
+    k_step_advantage,
+    masked_whiten,
+    mean_baseline_advantages,
+    optimal_baseline,
+    reinforce_loss,
+    rloo_advantages,
+)
 
 
 def f64(values):
@@ -255,6 +264,214 @@ def test_bfloat16_returns_are_summed_in_float32():
     assert returns[0, 0].item() == 512
 
 
+# ---------------------------------------------------------------- k-step advantages and GAE
+
+
+def random_rows(seed, rows=3, length=5):
+    generator = torch.Generator().manual_seed(seed)
+    rewards, values = torch.randn(2, rows, length, dtype=torch.float64, generator=generator)
+    bootstrap = torch.randn(rows, dtype=torch.float64, generator=generator)
+    return rewards, values, bootstrap
+
+
+def k_step_by_definition(rewards, values, k, gamma, bootstrap):
+    """sum_{l<k} gamma^l r_{t+l} + gamma^k V_{t+k} - V_t, k cut at the end of the response."""
+    rows, length = rewards.shape
+    result = torch.zeros_like(rewards)
+    for i in range(rows):
+        v = [*values[i].tolist(), bootstrap[i].item()]
+        for t in range(length):
+            steps = min(k, length - t)
+            ahead = sum(gamma**j * rewards[i, t + j].item() for j in range(steps))
+            result[i, t] = ahead + gamma**steps * v[t + steps] - v[t]
+    return result
+
+
+def gae_by_definition(rewards, values, mask, gamma, lam, bootstrap):
+    """The weighted sum of k-step advantages over counted tokens, the last with the rest."""
+    advantages = torch.zeros_like(rewards)
+    for i in range(len(rewards)):
+        kept = mask[i].nonzero().flatten()
+        r, v, b = rewards[i, kept][None], values[i, kept][None], bootstrap[i : i + 1]
+        for place, t in enumerate(kept.tolist()):
+            n = len(kept) - place
+            weights = [(1 - lam) * lam ** (k - 1) for k in range(1, n)] + [lam ** (n - 1)]
+            advantages[i, t] = sum(
+                w * k_step_by_definition(r, v, k, gamma, b)[0, place]
+                for k, w in enumerate(weights, start=1)
+            )
+    return advantages, torch.where(mask, advantages + values, 0.0)
+
+
+def test_gae_worked_by_hand():
+    """Rewards 0, 1, values 1/2, 1/2: errors 0 and 1/2; trace 1/2 * 1/2 = 1/4; returns 3/4 and 1."""
+    advantages, returns = gae(f64([[0.0, 1.0]]), f64([[0.5, 0.5]]), lam=0.5)
+    assert advantages.tolist() == [[0.25, 0.5]]
+    assert returns.tolist() == [[0.75, 1.0]]
+
+
+def test_k_step_advantage_worked_by_hand():
+    """Rewards 1, 2, 4, V 1, 2, 3, gamma 1/2, k 2: 2 + 3/4 - 1 = 7/4; 4 - 2; 4 - 3."""
+    actual = k_step_advantage(f64([[1.0, 2.0, 4.0]]), f64([[1.0, 2.0, 3.0]]), 2, gamma=0.5)
+    assert actual.tolist() == [[1.75, 2.0, 1.0]]
+
+
+@settings(deadline=None, max_examples=30)
+@given(k=st.integers(1, 8), gamma=st.floats(0, 1), seed=st.integers(0, 2**16))
+def test_k_step_advantage_equals_its_definition(k, gamma, seed):
+    rewards, values, bootstrap = random_rows(seed)
+    actual = k_step_advantage(rewards, values, k, gamma=gamma, bootstrap=bootstrap)
+    expected = k_step_by_definition(rewards, values, k, gamma, bootstrap)
+    torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(gamma=st.floats(0, 1), lam=st.floats(0, 1), seed=st.integers(0, 2**16))
+def test_gae_equals_its_definition_with_gaps_in_the_mask(gamma, lam, seed):
+    rewards, values, bootstrap = random_rows(seed)
+    mask = torch.rand(3, 5, generator=torch.Generator().manual_seed(seed)) < 0.7
+    actual = gae(rewards, values, mask, gamma=gamma, lam=lam, bootstrap=bootstrap)
+    expected = gae_by_definition(rewards, values, mask, gamma, lam, bootstrap)
+    for a, b in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+def test_gae_at_lambda_zero_and_one_is_the_td_error_and_the_return_minus_the_value():
+    rewards, values, bootstrap = random_rows(0)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0], [0, 1, 0, 0, 0]]).bool()
+    short, _ = gae(rewards, values, gamma=0.9, lam=0.0, bootstrap=bootstrap)
+    torch.testing.assert_close(
+        short, k_step_advantage(rewards, values, 1, gamma=0.9, bootstrap=bootstrap)
+    )
+    long, returns = gae(rewards, values, mask, gamma=0.9, lam=1.0, bootstrap=bootstrap)
+    expected = discounted_returns(rewards, mask, gamma=0.9, bootstrap=bootstrap)
+    torch.testing.assert_close(returns, expected, atol=1e-14, rtol=0)
+    torch.testing.assert_close(long, torch.where(mask, expected - values, 0.0), atol=1e-14, rtol=0)
+
+
+def test_a_terminal_reward_without_discount_gives_the_reward_minus_the_value_everywhere():
+    rewards = torch.zeros(1, 4, dtype=torch.float64)
+    rewards[0, 3] = 2.0
+    values = f64([[0.1, 0.2, 0.3, 0.4]])
+    advantages, returns = gae(rewards, values, lam=1.0)
+    torch.testing.assert_close(advantages, 2.0 - values)
+    torch.testing.assert_close(returns, torch.full_like(returns, 2.0))
+
+
+def test_the_value_of_a_padding_token_is_never_a_bootstrap():
+    mask = torch.tensor([[1, 1, 0]])
+    short = gae(f64([[0.0, 1.0]]), f64([[0.5, 0.5]]))
+    for padding in (100.0, math.nan, math.inf):
+        padded = gae(f64([[0.0, 1.0, padding]]), f64([[0.5, 0.5, padding]]), mask)
+        for a, b in zip(padded, short, strict=True):
+            assert a.tolist() == [[*b[0].tolist(), 0.0]]
+
+
+def test_an_empty_response_has_no_advantages():
+    assert [x.shape for x in gae(torch.zeros(2, 0), torch.zeros(2, 0))] == [(2, 0), (2, 0)]
+    assert k_step_advantage(torch.zeros(2, 0), torch.zeros(2, 0), 3, gamma=1.0).shape == (2, 0)
+
+
+def test_bfloat16_advantages_are_summed_in_float32():
+    ones = torch.ones(1, 512, dtype=torch.bfloat16)
+    advantages, returns = gae(ones, torch.zeros_like(ones), lam=1.0)
+    assert (advantages[0, 0].item(), returns[0, 0].item()) == (512, 512)
+    assert advantages.dtype == torch.bfloat16
+    assert k_step_advantage(ones, torch.zeros_like(ones), 512, gamma=1.0)[0, 0].item() == 512
+
+
+# ---------------------------------------------------------------- baselines
+
+
+def test_group_baselines_worked_by_hand():
+    """(1, 2, 6): mean 3; the others' means are 4, 3.5 and 1.5."""
+    rewards = f64([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]])
+    assert mean_baseline_advantages(rewards).tolist() == [[-2.0, -1.0, 3.0], [0.0] * 3]
+    assert rloo_advantages(rewards).tolist() == [[-3.0, -1.5, 4.5], [0.0] * 3]
+    assert mean_baseline_advantages(f64([[7.0]])).tolist() == [[0.0]]
+
+
+@settings(deadline=None, max_examples=30)
+@given(group=st.integers(2, 6), seed=st.integers(0, 2**16))
+def test_leave_one_out_equals_its_definition(group, seed):
+    generator = torch.Generator().manual_seed(seed)
+    rewards = torch.randn(3, group, dtype=torch.float64, generator=generator)
+    expected = torch.zeros_like(rewards)
+    for b in range(3):
+        for i in range(group):
+            others = [rewards[b, j].item() for j in range(group) if j != i]
+            expected[b, i] = rewards[b, i] - sum(others) / len(others)
+    torch.testing.assert_close(rloo_advantages(rewards), expected, atol=1e-13, rtol=0)
+
+
+def test_optimal_baseline_worked_by_hand():
+    """(1*3 + 3*1) / 4 = 1.5; with probabilities 1/4, 3/4: (3/4 + 9/4) / (3/4 + 3/4) = 2."""
+    rewards, squares = f64([1.0, 3.0]), f64([3.0, 1.0])
+    assert optimal_baseline(rewards, squares).item() == 1.5
+    assert optimal_baseline(rewards, squares, f64([0.25, 0.75])).item() == 2.0
+    columns = torch.stack([squares, torch.ones(2, dtype=torch.float64)], dim=1)
+    assert optimal_baseline(rewards, columns).tolist() == [1.5, 2.0]
+
+
+def test_the_optimal_baseline_has_the_least_variance():
+    probs = f64([0.5, 0.3, 0.2])
+    scores = torch.eye(3, dtype=torch.float64) - probs
+    rewards = f64([1.0, -0.4, 0.7])
+
+    def spread(b):
+        gradients = (rewards - b).unsqueeze(1) * scores
+        mean = probs @ gradients
+        return (probs @ gradients.square()).sum() - mean.square().sum()
+
+    best = optimal_baseline(rewards, scores.square().sum(-1), probs)
+    assert spread(best) < min(spread(best + 0.01), spread(best - 0.01), spread(probs @ rewards))
+
+
+def test_whitening_worked_by_hand():
+    """1, 3 counted: mean 2, variance 2 (or 1 with ddof 0); the mean comes back without centring."""
+    x, mask = f64([[1.0, 3.0, 99.0]]), torch.tensor([[1, 1, 0]])
+    half = 0.5**0.5
+    for options, expected in (
+        ({}, [-half, half]),
+        ({"ddof": 0}, [-1.0, 1.0]),
+        ({"center": False}, [2 - half, 2 + half]),
+    ):
+        actual = masked_whiten(x, mask, eps=0.0, **options)
+        torch.testing.assert_close(actual, f64([[*expected, 0.0]]), atol=1e-15, rtol=0)
+
+
+def test_whitening_ignores_what_the_padding_holds():
+    mask = torch.tensor([[1, 1, 1, 0]])
+    for padding in (math.nan, math.inf, 5.0):
+        actual = masked_whiten(f64([[1.0, 3.0, 4.0, padding]]), mask)
+        expected = masked_whiten(f64([[1.0, 3.0, 4.0]]), mask[:, :3])
+        assert actual.tolist() == [[*expected[0].tolist(), 0.0]]
+
+
+def test_whitening_equal_entries_gives_zero():
+    ones = torch.ones(2, 3, dtype=torch.float64)
+    assert masked_whiten(ones, ones).tolist() == [[0.0] * 3] * 2
+
+
+@settings(deadline=None, max_examples=20)
+@given(scale=st.floats(0.1, 10), shift=st.floats(-5, 5), seed=st.integers(0, 2**16))
+def test_whitening_removes_scale_and_shift(scale, shift, seed):
+    x, _, _ = random_rows(seed)
+    mask = torch.arange(5) < torch.tensor([5, 3, 2]).unsqueeze(1)
+    torch.testing.assert_close(
+        masked_whiten(scale * x + shift, mask, eps=0.0), masked_whiten(x, mask, eps=0.0)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_baselines_keep_the_dtype_of_the_rewards(dtype):
+    rewards = torch.tensor([[1.0, 2.0, 6.0]], dtype=dtype)
+    assert rloo_advantages(rewards).tolist() == [[-3.0, -1.5, 4.5]]
+    assert mean_baseline_advantages(rewards).dtype == dtype
+    assert optimal_baseline(rewards[0], rewards[0]).dtype == dtype
+    assert masked_whiten(rewards, torch.ones(1, 3)).dtype == dtype
+
+
 # ---------------------------------------------------------------- wrong input
 
 REWARD = torch.tensor([[1.0, 2.0]])
@@ -317,5 +534,73 @@ ONES = torch.ones(1, 2).bool()
     ],
 )
 def test_wrong_input_is_refused(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
+
+
+PAIR = torch.tensor([[1.0, 2.0]])
+VALUES = torch.tensor([[0.5, 0.5]])
+LEAF = torch.tensor([[1.0, 2.0]], requires_grad=True)
+ROW = torch.tensor([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (ValueError, "k must be at least 1", lambda: k_step_advantage(PAIR, VALUES, 0, gamma=1.0)),
+        (TypeError, "k must be an integer", lambda: k_step_advantage(PAIR, VALUES, 1.5, gamma=1)),
+        (TypeError, "k must be an integer", lambda: k_step_advantage(PAIR, VALUES, True, gamma=1)),
+        (ValueError, "gamma must lie", lambda: k_step_advantage(PAIR, VALUES, 1, gamma=2.0)),
+        (ValueError, "values must not", lambda: k_step_advantage(PAIR, LEAF, 1, gamma=1.0)),
+        (ValueError, r"token tensors", lambda: k_step_advantage(ROW, ROW, 1, gamma=1.0)),
+        (ValueError, "gamma must lie", lambda: gae(PAIR, VALUES, gamma=-0.1)),
+        (ValueError, r"lam must lie in \[0, 1\], got 1.5", lambda: gae(PAIR, VALUES, lam=1.5)),
+        (ValueError, "lam must lie .* nan", lambda: gae(PAIR, VALUES, lam=math.nan)),
+        (ValueError, r"values \(1, 1\) must be \(1, 2\)", lambda: gae(PAIR, VALUES[:, :1])),
+        (ValueError, "values must not require grad", lambda: gae(PAIR, LEAF)),
+        (ValueError, "rewards must not require grad", lambda: gae(LEAF, VALUES)),
+        (ValueError, "rewards must be finite", lambda: gae(PAIR * math.nan, VALUES)),
+        (ValueError, "values must be finite", lambda: gae(PAIR, VALUES * math.inf)),
+        (ValueError, r"mask \(1, 1\) must", lambda: gae(PAIR, VALUES, ONES[:, :1])),
+        (ValueError, r"bootstrap \(1, 2\)", lambda: gae(PAIR, VALUES, bootstrap=PAIR)),
+        (
+            ValueError,
+            "bootstrap must not require grad",
+            lambda: gae(PAIR, VALUES, bootstrap=LEAF[:, 0]),
+        ),
+        (TypeError, "values must be floating", lambda: gae(PAIR, VALUES.long())),
+        (TypeError, "must be floating", lambda: gae(PAIR.long(), VALUES)),
+        (ValueError, "G >= 2, got", lambda: rloo_advantages(PAIR[:, :1])),
+        (ValueError, r"\(B, G\) with G >= 1", lambda: mean_baseline_advantages(ROW)),
+        (ValueError, "rewards must be finite", lambda: rloo_advantages(PAIR * math.nan)),
+        (ValueError, "rewards must not require grad", lambda: rloo_advantages(LEAF)),
+        (TypeError, "rewards must be floating", lambda: mean_baseline_advantages(PAIR.long())),
+        (ValueError, r"rewards must be \(M,\)", lambda: optimal_baseline(PAIR, ROW)),
+        (ValueError, r"score_sq_norms \(1, 2\)", lambda: optimal_baseline(ROW, PAIR)),
+        (ValueError, "squared norms are at least 0", lambda: optimal_baseline(ROW, -ROW)),
+        (ValueError, "every score that can occur is 0", lambda: optimal_baseline(ROW, 0 * ROW)),
+        (ValueError, "score_sq_norms must be fin", lambda: optimal_baseline(ROW, ROW * math.nan)),
+        (ValueError, r"probs \(1, 2\)", lambda: optimal_baseline(ROW, ROW, PAIR)),
+        (ValueError, "sum to 1", lambda: optimal_baseline(ROW, ROW, ROW)),
+        (TypeError, "rewards must be floating", lambda: optimal_baseline(ROW.long(), ROW)),
+        (
+            ValueError,
+            "ddof 1 needs more entries, 1 count",
+            lambda: masked_whiten(PAIR, torch.tensor([[1, 0]])),
+        ),
+        (ValueError, "ddof 0 needs more", lambda: masked_whiten(PAIR, 0 * PAIR, ddof=0)),
+        (ValueError, "ddof and eps must", lambda: masked_whiten(PAIR, ONES, ddof=-1)),
+        (ValueError, "ddof and eps must", lambda: masked_whiten(PAIR, ONES, eps=math.nan)),
+        (ValueError, "with eps = 0", lambda: masked_whiten(VALUES, ONES, eps=0.0)),
+        (ValueError, "x must be finite", lambda: masked_whiten(PAIR * math.nan, ONES)),
+        (TypeError, "must be floating", lambda: masked_whiten(PAIR.long(), ONES)),
+        (
+            TypeError,
+            "advantages must be floating",
+            lambda: reinforce_loss(-PAIR, PAIR.long(), ONES),
+        ),
+    ],
+)
+def test_wrong_input_to_advantages_is_refused(error, message, call):
     with pytest.raises(error, match=message):
         call()

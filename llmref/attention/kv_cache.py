@@ -1,0 +1,208 @@
+"""Why may a decoder keep the keys and values of old tokens, and what does it save and cost?
+
+The caches themselves are in `kv_cache_storage` and can be imported from here. Leaves out: sampling
+other than greedy, batches of unequal lengths, speculative decoding, latent (low-rank) caches.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmref.attention.grouped_query import grouped_query_attention, kv_head_index
+from llmref.attention.kv_cache_storage import KVCache, SlidingWindowKVCache
+from llmref.attention.multi_head import merge_heads, split_heads
+from llmref.attention.multi_head_cost import require_head_dim
+from llmref.components.rope import RotaryEmbedding
+
+__all__ = [
+    "CachedAttention",
+    "KVCache",
+    "SlidingWindowKVCache",
+    "attention_pairs",
+    "generate_greedy",
+    "kv_cache_bytes",
+]
+
+
+class CachedAttention(nn.Module):
+    """Causal grouped-query self-attention with rotary positions, in one pass or chunk by chunk.
+
+    `window` counts the token itself: query i sees the keys i - window + 1 to i; None is no limit.
+    Shapes: x (B, T, C) -> (B, T, C), C = embed_dim
+    Source: Pope et al. 2022, arXiv:2211.05102; the window: Jiang et al. 2023, arXiv:2310.06825.
+    Raises: ValueError if num_kv_heads does not divide num_heads, num_heads does not divide
+    embed_dim while head_dim is not given, the head size is odd, or window is below 1.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        *,
+        head_dim: int | None = None,
+        bias: bool = False,
+        window: int | None = None,
+        rope_base: float = 10000.0,
+    ) -> None:
+        super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        kv_head_index(num_heads, num_kv_heads)  # raises unless the one divides the other
+        head_dim = require_head_dim(embed_dim, num_heads, head_dim)
+        if window is not None and window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
+        self.window = window
+        self.rope = RotaryEmbedding(head_dim, rope_base)
+        self.q_proj = nn.Linear(embed_dim, num_heads * head_dim, bias=bias)
+        self.k_proj = nn.Linear(embed_dim, num_kv_heads * head_dim, bias=bias)
+        self.v_proj = nn.Linear(embed_dim, num_kv_heads * head_dim, bias=bias)
+        self.o_proj = nn.Linear(num_heads * head_dim, embed_dim, bias=bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        cache: KVCache | SlidingWindowKVCache | None = None,
+        attn_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Outputs of the tokens x, which follow the cache.length tokens that the cache holds.
+
+        attn_mask further restricts the causal rule (True may attend) or is added to the scores;
+        its last axis counts positions from the first token on, past ones included.
+        Shapes: x (B, T, C), attn_mask broadcastable to (B, H, T, cache.length + T) -> (B, T, C)
+        Raises: as the cache's update and grouped_query_attention; ValueError if a ring's window is
+        not the layer's, or the mask does not broadcast. The cache is then unchanged.
+        """
+        past = 0 if cache is None else cache.length
+        positions = torch.arange(past, past + x.shape[1], device=x.device)  # never from 0
+        query = split_heads(self.q_proj(x), self.num_heads)  # (B, H, T, D)
+        key = split_heads(self.k_proj(x), self.num_kv_heads)  # (B, G, T, D)
+        value = split_heads(self.v_proj(x), self.num_kv_heads)
+        query, key = self.rope(query, key, positions)
+        if attn_mask is not None:
+            total = past + x.shape[1]
+            attn_mask = _expand_mask(attn_mask, (*query.shape[:3], total))
+        key, value, key_positions = self._extend(cache, key, value)
+        # Slots of a ring are not in order of time, so the rule is about positions.
+        distance = positions[:, None] - key_positions  # (T, S), eq. eq-cache-mask
+        allowed = (distance >= 0) & (distance < (self.window or past + x.shape[1]))
+        if attn_mask is not None:
+            forbidden = float("-inf") if attn_mask.is_floating_point() else 0
+            allowed = attn_mask[..., key_positions].masked_fill(~allowed, forbidden)
+        out = grouped_query_attention(query, key, value, allowed)
+        return self.o_proj(merge_heads(out))  # type: ignore[no-any-return]
+
+    def _extend(
+        self, cache: KVCache | SlidingWindowKVCache | None, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if isinstance(cache, SlidingWindowKVCache):
+            if cache.window != self.window:
+                raise ValueError(
+                    f"the cache keeps a window of {cache.window}, the layer needs {self.window}"
+                )
+            return cache.update(key, value)
+        if cache is not None:
+            key, value = cache.update(key, value)
+        return key, value, torch.arange(key.shape[2], device=key.device)
+
+
+@torch.no_grad()
+def generate_greedy(
+    model: Callable[..., Tensor],
+    input_ids: Tensor,
+    max_new_tokens: int,
+    *,
+    use_cache: bool = True,
+) -> Tensor:
+    """Append the most probable token, max_new_tokens times.
+
+    With use_cache the model is called with the whole prompt once, then with one token at a time.
+    It is then given `cache`, a list that is empty at first and that the model fills and keeps up to
+    date (one KVCache for each layer, say). Without, it is called with all tokens at every step.
+    Shapes: input_ids (B, T), model(ids (B, t), cache=None) -> logits (B, t, V) -> (B, T +
+    max_new_tokens)
+    Source: Pope et al. 2022, arXiv:2211.05102 (prefill, then decoding).
+    Differs: no end-of-text token stops it; of equal logits the first wins.
+    Raises: ValueError if input_ids is not (B, T) with T >= 1, max_new_tokens is negative, or the
+    logits are not (B, t, V) or hold a NaN; TypeError unless input_ids are integers.
+    """
+    if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+        raise TypeError(f"input_ids must be integers, got {input_ids.dtype}")
+    if input_ids.ndim != 2 or not input_ids.shape[1]:
+        raise ValueError(f"input_ids must be (B, T) with T >= 1, got {tuple(input_ids.shape)}")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must not be negative, got {max_new_tokens}")
+    cache: list[Any] = []
+    ids = unseen = input_ids
+    for _ in range(max_new_tokens):
+        logits = model(unseen, cache=cache) if use_cache else model(ids)
+        expected = (unseen if use_cache else ids).shape
+        if logits.ndim != 3 or logits.shape[:2] != expected:
+            raise ValueError(
+                f"logits must be (B, t, V) for ids {tuple(expected)}, got {tuple(logits.shape)}"
+            )
+        if logits[:, -1].isnan().any():
+            raise ValueError("a logit is NaN: no token is the most probable")
+        unseen = logits[:, -1].argmax(-1, keepdim=True).to(ids.dtype)  # (B, 1)
+        ids = torch.cat([ids, unseen], dim=1)
+    return ids
+
+
+def kv_cache_bytes(
+    num_layers: int,
+    num_kv_heads: int,
+    head_dim: int,
+    seq_len: int,
+    batch_size: int = 1,
+    bytes_per_element: int = 2,
+) -> int:
+    """Bytes of keys and values that a model keeps: 2 for K and V, times every size.
+
+    kv_cache_bytes(32, 8, 128, 1) = 131072: 128 KiB a token.
+    Shapes: -> bytes
+    Source: Pope et al. 2022, arXiv:2211.05102, by counting.
+    Raises: ValueError if seq_len is negative or another size is below 1.
+    """
+    sizes = (num_layers, num_kv_heads, head_dim, batch_size, bytes_per_element)
+    if seq_len < 0 or min(sizes) < 1:
+        raise ValueError(
+            f"needs seq_len >= 0 and all other sizes >= 1, got seq_len {seq_len} and {sizes}"
+        )
+    # eq. eq-cache-bytes
+    return 2 * num_layers * num_kv_heads * head_dim * seq_len * batch_size * bytes_per_element
+
+
+def attention_pairs(prompt_len: int, new_tokens: int, *, cached: bool) -> int:
+    """Query-key pairs of one head that are scored to generate new_tokens after a prompt.
+
+    The last generated token is never fed back, so there are new_tokens forward passes: over the
+    prompt, then new_tokens - 1 more. Only causal pairs count.
+    Prompt 2, two new tokens: cached 3 + 3 = 6, not cached 3 + 6 = 9.
+    Shapes: -> pairs for one sequence, one layer, one query head
+    Source: by counting.
+    Raises: ValueError if prompt_len or new_tokens is below 1.
+    """
+    if prompt_len < 1 or new_tokens < 1:
+        raise ValueError(
+            f"prompt_len and new_tokens must be at least 1, got {prompt_len} and {new_tokens}"
+        )
+    last = prompt_len + new_tokens - 1  # tokens of the last forward pass
+    if cached:
+        return last * (last + 1) // 2  # eq. eq-cache-pairs
+    # Sums of t (t + 1) / 2 telescope: t (t + 1) (t + 2) / 6.
+    before = (prompt_len - 1) * prompt_len * (prompt_len + 1) // 6
+    return last * (last + 1) * (last + 2) // 6 - before  # eq. eq-no-cache-pairs
+
+
+def _expand_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    try:
+        mask = mask.expand(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"the mask {tuple(mask.shape)} does not broadcast to {shape}, past keys included"
+        ) from None
+    if not mask.is_floating_point() and ((mask != 0) & (mask != 1)).any():
+        raise ValueError("a selecting mask holds True or False (or 1 and 0)")
+    return mask
