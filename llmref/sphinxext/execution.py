@@ -151,8 +151,8 @@ def key_of(code: list[dict[str, Any]], root: Path) -> str:
     for cell in code:
         try:
             files |= reached_files(cell["source"], root)
-        except SyntaxError:
-            continue  # the cell itself will say so when it runs
+        except SyntaxError:  # an IPython command, say, beside an import
+            files |= set((root / "llmref").rglob("*.py"))
     return page_key(code, files, root, _KERNEL_CONFIG)
 
 

@@ -1,18 +1,23 @@
 """The graph of results: what rests on what, drawn as SVG with real text and links.
 
 An edge leads from a result to one whose proof refers to it, so foundations are on the left.
+networkx is imported by the functions: a build in which nothing has changed needs no graph.
 """
 
 import html
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-import networkx
+if TYPE_CHECKING:
+    import networkx
 
 _ROW, _COLUMN, _CHARACTER, _PADDING = 26, 60, 6.7, 8  # pixels
 
 
-def build_graph(rests_on: Mapping[str, list[str]]) -> networkx.DiGraph:
+def build_graph(rests_on: Mapping[str, list[str]]) -> "networkx.DiGraph":
     """Return the graph with an edge from each foundation to what rests on it."""
+    import networkx
+
     graph = networkx.DiGraph()
     graph.add_nodes_from(sorted(rests_on))
     graph.add_edges_from(
@@ -24,20 +29,34 @@ def build_graph(rests_on: Mapping[str, list[str]]) -> networkx.DiGraph:
     return graph
 
 
-def study_path(graph: networkx.DiGraph, id_: str) -> list[str]:
+def study_path(graph: "networkx.DiGraph", id_: str) -> list[str]:
     """Return all that the result rests on, however far back, each after its own foundations.
 
-    Raises: networkx.NetworkXUnfeasible if proofs rest on each other.
+    Nothing if proofs rest on each other.
     """
+    import networkx
+
     above = graph.subgraph(networkx.ancestors(graph, id_))
-    return list(networkx.lexicographical_topological_sort(above))
+    try:
+        return list(networkx.lexicographical_topological_sort(above))
+    except networkx.NetworkXUnfeasible:
+        return []
 
 
-def draw(graph: networkx.DiGraph, link: Callable[[str], str], title: str) -> str:
+def cycles(graph: "networkx.DiGraph") -> list[list[str]]:
+    """Return the circles of proofs that rest on each other."""
+    import networkx
+
+    return list(networkx.simple_cycles(graph))
+
+
+def draw(graph: "networkx.DiGraph", link: Callable[[str], str], title: str) -> str:
     """Return the SVG of all results that have an edge; `link` gives the address of a result.
 
-    Raises: networkx.NetworkXUnfeasible if proofs rest on each other.
+    An empty text if proofs rest on each other.
     """
+    if cycles(graph):
+        return ""
     connected = graph.subgraph(id_ for id_ in graph if graph.degree(id_))
     layers = _ordered_layers(connected)
     widths = [max(map(len, layer)) * _CHARACTER + 2 * _PADDING for layer in layers]
@@ -59,8 +78,10 @@ def draw(graph: networkx.DiGraph, link: Callable[[str], str], title: str) -> str
     return "\n".join([*parts, "</svg>"])
 
 
-def _ordered_layers(graph: networkx.DiGraph) -> list[list[str]]:
+def _ordered_layers(graph: "networkx.DiGraph") -> list[list[str]]:
     """Layers by the longest way from a foundation, ordered so that edges cross less."""
+    import networkx
+
     layers = [sorted(layer) for layer in networkx.topological_generations(graph)]
     for _ in range(4):
         for n in range(1, len(layers)):

@@ -18,6 +18,8 @@ def reached_files(code: str, root: Path, package: str = "llmref") -> set[Path]:
     'from llmref.rl import kl' -> {llmref/__init__.py, llmref/rl/__init__.py, llmref/rl/kl.py, ...}
     """
     reached: set[Path] = set()
+    if package not in code:
+        return reached  # most cells; parsing all of them would take a second
     waiting = list(_imported_names(code, within=""))
     while waiting:
         name = waiting.pop()

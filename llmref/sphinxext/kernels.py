@@ -5,6 +5,7 @@ Where processes cannot be forked safely (Windows, macOS), ordinary kernels serve
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,6 +72,9 @@ class KernelServer:
     def close(self) -> None:
         """End the server and all its kernels."""
         KernelServer.current = None
+        if not self._ready:
+            self._process.kill()  # still importing: it has no kernels
+            shutil.rmtree(self.folder, ignore_errors=True)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()  # at which the server kills the kernels and ends
@@ -166,7 +170,8 @@ def _looks_edited(app: Sphinx) -> bool:
     if not last.is_file():
         return True
     files = [*Path(app.srcdir).rglob("*.md"), *(PACKAGE_ROOT / "llmref").rglob("*.py")]
-    return any(path.stat().st_mtime > last.stat().st_mtime for path in files)
+    here = Path(__file__).parent  # runs no page again
+    return any(path.stat().st_mtime > last.stat().st_mtime for path in files if path.parent != here)
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

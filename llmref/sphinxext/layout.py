@@ -5,10 +5,10 @@ Everything folds with the `details` element, so a page is complete without JavaS
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import networkx
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -20,6 +20,8 @@ from sphinx.writers.html5 import HTML5Translator
 from llmref.sphinxext.graph import draw, study_path
 
 if TYPE_CHECKING:  # results imports this module
+    import networkx
+
     from llmref.sphinxext.results import ExecutedCheck, Result, ResultsDomain
 
 STATIC = Path(__file__).parent / "static"
@@ -111,6 +113,10 @@ class WriteReports(SphinxPostTransform):
     def _domain(self) -> "ResultsDomain":
         return self.env.domains["prf"]  # type: ignore[return-value]
 
+    @cached_property
+    def _rests_on(self) -> "networkx.DiGraph":
+        return self._domain().graph()
+
     def _here(self) -> "tuple[list[Result], list[ExecutedCheck]]":
         domain, docname = self._domain(), self.env.docname
         return (
@@ -159,7 +165,7 @@ class WriteReports(SphinxPostTransform):
 
     def _ledger(self, _: str) -> list[nodes.Node]:
         domain = self._domain()
-        graph = domain.graph()
+        graph = self._rests_on
         agreed: dict[str, set[str]] = {}
         for row in _agreement(self.env.srcdir):
             agreed.setdefault(row["topic"], set()).add(f"{row['library']} {row['version']}")
@@ -197,10 +203,7 @@ class WriteReports(SphinxPostTransform):
 
     def _path(self, id_: str) -> list[nodes.Node]:
         """What to read to prove a result from scratch, in order."""
-        try:
-            path = study_path(self._domain().graph(), id_)
-        except networkx.NetworkXUnfeasible:
-            return []  # proofs that rest on each other: the build has said so
+        path = study_path(self._rests_on, id_)
         if not path:
             return []
         text = nodes.Text("To prove this from scratch, read in this order: ")
@@ -216,8 +219,7 @@ class WriteReports(SphinxPostTransform):
             for id_, result in domain.results.items()
             if not group or result.docname.split("/")[0] == group
         }
-        whole = domain.graph()
-        graph = whole.subgraph(wanted)
+        graph = self._rests_on.subgraph(wanted)
 
         def link(id_: str) -> str:
             page = domain.results[id_].docname
@@ -230,10 +232,7 @@ class WriteReports(SphinxPostTransform):
             f"{_count(alone, 'result')} without an edge here"
         )
         paragraph = nodes.paragraph("", f"{counts}.", classes=["page-status"])
-        try:
-            svg = draw(graph, link, f"What rests on what: {group or 'all results'}")
-        except networkx.NetworkXUnfeasible:
-            return [paragraph]
+        svg = draw(graph, link, f"What rests on what: {group or 'all results'}")
         picture = nodes.container("", nodes.raw("", svg, format="html"), classes=["graph-scroll"])
         return [paragraph, picture]
 

@@ -10,9 +10,8 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import networkx
 from docutils import nodes
 from docutils.parsers.rst import directives
 from myst_nb.core.render import MimeData, NbElementRenderer
@@ -30,9 +29,12 @@ from sphinx.util.typing import ExtensionMetadata
 from llmref.record import ID_PATTERN, MIME_TYPE
 from llmref.sphinxext import layout
 from llmref.sphinxext.cite import citations, read_work
-from llmref.sphinxext.graph import build_graph
+from llmref.sphinxext.graph import build_graph, cycles
 from llmref.sphinxext.published import read_published
 from llmref.tex import shows
+
+if TYPE_CHECKING:
+    import networkx
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +228,7 @@ class ResultsDomain(Domain):
         """By docname."""
         return self.data["shows"]  # type: ignore[no-any-return]
 
-    def graph(self) -> networkx.DiGraph:
+    def graph(self) -> "networkx.DiGraph":
         """What rests on what."""
         return build_graph({id_: result.rests_on for id_, result in self.results.items()})
 
@@ -334,7 +336,7 @@ class ResultsDomain(Domain):
 
     def _check_acyclic(self) -> None:
         """No proof may rest on itself, however far around."""
-        for cycle in networkx.simple_cycles(self.graph()):
+        for cycle in cycles(self.graph()):
             result = self.results[min(cycle)]
             logger.warning(
                 "these proofs rest on each other: %s",

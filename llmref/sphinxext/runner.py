@@ -5,6 +5,7 @@ A cell that exceeds its time, or takes its kernel down, ends the page with an er
 """
 
 import asyncio
+import queue
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
@@ -76,11 +79,17 @@ async def _run_all(
     free = asyncio.Semaphore(workers)
 
     async def run(number: int, page: Page) -> None:
+        manager = new_manager(folder, number)
         async with free:
             started = time.perf_counter()
-            await _run(page, folder, number, timeout, environment)
+            try:
+                await _run(page, manager, timeout, environment)
+            except BaseException:
+                await manager.shutdown_kernel(now=True)
+                raise
             page.seconds = time.perf_counter() - started
         done(page)
+        await manager.shutdown_kernel(now=True)  # while the next page starts
 
     async with asyncio.TaskGroup() as group:
         for number, page in enumerate(pages):
@@ -88,32 +97,50 @@ async def _run_all(
 
 
 async def _run(
-    page: Page, folder: str, number: int, timeout: float, environment: dict[str, str]
+    page: Page, manager: AsyncKernelManager, timeout: float, environment: dict[str, str]
 ) -> None:
-    manager = new_manager(folder, number)
     await manager.start_kernel(cwd=str(page.folder), env=environment)
+    client = NotebookClient(
+        page.notebook,
+        km=manager,
+        timeout=timeout,
+        allow_errors=True,
+        record_timing=False,  # times differ in every build
+        resources={"metadata": {"path": str(page.folder)}},
+    )
+    client.reset_execution_trackers()
+    client.kc = manager.client()
+    client.kc.start_channels()
+    client.kc.allow_stdin = False
     try:
-        client = NotebookClient(
-            page.notebook,
-            km=manager,
-            timeout=timeout,
-            allow_errors=True,
-            record_timing=False,  # times differ in every build
-            resources={"metadata": {"path": str(page.folder)}},
-        )
-        client.reset_execution_trackers()
-        # Not async_setup_kernel: that takes over the build's signal handlers.
-        await client.async_start_new_kernel_client()
-        assert client.kc is not None
+        await asyncio.wait_for(_until_ready(client.kc), timeout=60)
         before = _cpu_seconds(manager)
         await _run_cells(client, page)
         page.cell_cpu_seconds = _cpu_seconds(manager) - before
-        client.kc.stop_channels()
     finally:
-        await manager.shutdown_kernel(now=True)
+        client.kc.stop_channels()
     code = [cell for cell in page.notebook.cells if cell.cell_type == "code"]
     page.outputs = [cell.outputs for cell in code]
     page.failed = any(map(has_unannounced_error, code))
+
+
+async def _until_ready(channels: AsyncKernelClient) -> None:
+    """Wait until the kernel answers, and what it publishes arrives.
+
+    The client's own wait_for_ready takes 0.2 s more, and the client's own start of a kernel takes
+    over the build's signal handlers.
+    """
+    while True:
+        request = channels.kernel_info()
+        await channels.get_shell_msg()
+        try:
+            while True:
+                message = await channels.get_iopub_msg(timeout=0.1)
+                ended = message["content"].get("execution_state") == "idle"
+                if ended and message["parent_header"].get("msg_id") == request:
+                    return
+        except queue.Empty:
+            continue  # published before the subscription: ask again
 
 
 async def _run_cells(client: NotebookClient, page: Page) -> None:

@@ -60,6 +60,19 @@ def test_the_number_on_a_page_follows_every_module_that_it_reaches(three: Site) 
     assert "11111" not in built.page("a")
 
 
+def test_a_cell_with_an_ipython_command_depends_on_the_whole_package(site: Site) -> None:
+    site.use_own_package()
+    site.write("package/llmref/rl.py", "value = 1\n")
+    site.write(
+        "index.md", page("Index", "%precision 3\nfrom llmref import rl\nrl.value"), executed=True
+    )
+    assert ">1<" in site.build().page("index").replace("\n", "")
+    site.write("package/llmref/rl.py", "value = 25\n")
+    built = site.build()
+    assert built.code == 0
+    assert "25" in built.page("index")
+
+
 def test_an_edit_that_is_taken_back_executes_nothing(three: Site) -> None:
     three.build()
     three.write("package/llmref/deep.py", "VALUE = 22222\n")

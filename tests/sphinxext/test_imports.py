@@ -63,7 +63,7 @@ def test_imports_in_a_circle_end(root: Path) -> None:
 
 def test_a_syntax_error_is_the_callers(root: Path) -> None:
     with pytest.raises(SyntaxError):
-        reached_files("%matplotlib inline", root)
+        reached_files("%matplotlib inline\nimport llmref", root)
 
 
 def test_a_name_that_is_no_module_has_no_file(root: Path) -> None:
