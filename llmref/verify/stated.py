@@ -27,6 +27,7 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     r"\det": sp.det,
 }
 _CONSTANTS = {"e": sp.E, r"\infty": sp.oo}
+_PRODUCTS = (r"\cdot", r"\times", r"\odot")
 _CLOSING = {"(": ")", "{": "}"}
 _OTHER_SIGN = {"+": "-", "-": "+"}
 
@@ -83,6 +84,11 @@ def _display(texts: list[str]) -> str:
     if len(texts) == 1:
         return texts[0]
     return r"\begin{gathered}" + r"\\".join(texts) + r"\end{gathered}"
+
+
+def _entrywise(left: Any, right: Any) -> Any:
+    both = isinstance(left, sp.MatrixBase) and isinstance(right, sp.MatrixBase)
+    return left.multiply_elementwise(right) if both else left * right
 
 
 class _Reader:
@@ -146,6 +152,8 @@ class _Reader:
                 value = value / self._factor()
                 if self._begins_factor():
                     self._refuse("a product after / has two readings")
+            elif self._take(r"\odot"):
+                value = _entrywise(value, self._factor())
             elif self._take(r"\cdot") or self._take(r"\times") or self._begins_factor():
                 value = value * self._factor()
             else:
@@ -153,7 +161,7 @@ class _Reader:
 
     def _begins_factor(self) -> bool:
         token = self._next()
-        return bool(token) and token not in ("+", "-", "=", ")", "}", "/", ",", r"\cdot", r"\times")
+        return bool(token) and token not in ("+", "-", "=", ")", "}", "/", ",", *_PRODUCTS)
 
     def _factor(self) -> Any:
         value = self._base()

@@ -128,3 +128,11 @@ def test_matrices_keep_their_order_and_have_transposes() -> None:
         wrong={"order kept": r"(AB)^\top = A^\top B^\top"},
     )
     assert list(check.rejected) == ["order kept"]
+
+
+def test_a_product_entry_by_entry_is_not_a_product_of_matrices() -> None:
+    m, n = sp.Matrix([[a, 1], [0, b]]), sp.Matrix([[1, x], [2, 1]])
+    where = {"A": m, "B": n, "a": a}
+    assert read(r"A\odot B", **where) == sp.Matrix([[a, x], [0, b]])
+    assert read(r"A\odot B\odot B", **where) == sp.Matrix([[a, x**2], [0, b]])
+    assert read(r"a\odot A", **where) == a * m
