@@ -1,0 +1,154 @@
+"""What does a gate change in a feed-forward layer, and how wide should the layer be?
+
+Leaves out: the activations themselves (see functional.activations) and mixtures of experts.
+Weights are stored as in nn.Linear, (out, in).
+"""
+
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from llmref.functional.activations import d_silu, gelu, relu, sigmoid, silu
+
+Activation = Literal["sigmoid", "identity", "relu", "gelu", "silu"]
+_ACTIVATIONS = ("sigmoid", "identity", "relu", "gelu", "silu")
+Order = Literal["gate_up", "up_gate"]
+
+
+def glu(gate: Tensor, up: Tensor, activation: Activation = "silu", *, beta: float = 1.0) -> Tensor:
+    """The activation of the gate, times the other branch, entry by entry.
+
+    glu(0, 5) = 0, and with the sigmoid 5/2.
+    Shapes: gate and up (..., F) -> (..., F)
+    Source: Dauphin et al. 2016, arXiv:1612.08083 (sigmoid); Shazeer 2020, arXiv:2002.05202.
+    Differs: the names are those of the activations: silu is SwiGLU, gelu GEGLU, relu ReGLU,
+    sigmoid GLU and identity the bilinear layer. beta belongs to silu alone.
+    Raises: ValueError if the shapes differ, for another activation, or a beta that is not used;
+    TypeError unless both are floating point.
+    """
+    _require_same(gate, up)
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be one of {_ACTIVATIONS}, got {activation!r}")
+    if beta != 1.0 and activation != "silu":
+        raise ValueError(f"beta is the slope of silu, got beta {beta} with {activation!r}")
+    return _activate(gate, activation, beta) * up  # eq. eq-swiglu
+
+
+def swiglu_backward(grad_h: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the two branches from that of their product; h itself is not needed.
+
+    Shapes: grad_h, gate and up (..., F) -> (..., F) twice, of gate and of up
+    Source: Shazeer 2020, arXiv:2002.05202 (the forward formula, differentiated).
+    Raises: ValueError if the shapes differ; TypeError unless all are floating point.
+    """
+    _require_same(gate, up)
+    _require_same(grad_h, up)
+    return grad_h * up * d_silu(gate), grad_h * silu(gate)  # eq. eq-swiglu-backward
+
+
+def swiglu_hidden_dim(
+    dim: int,
+    *,
+    ratio: Fraction = Fraction(8, 3),
+    multiplier: float | None = None,
+    multiple_of: int = 1,
+) -> int:
+    """Hidden width by the rule of Llama: ratio, cut; multiplier, cut; then up to a multiple.
+
+    swiglu_hidden_dim(4096, multiple_of=256) = 11008.
+    Shapes: integers -> an integer
+    Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2, for 2/3 of 4 d; the order of the
+    roundings is that of the published code.
+    Raises: ValueError if dim or multiple_of is below 1, or ratio or multiplier is not positive.
+    """
+    if dim < 1 or multiple_of < 1:
+        raise ValueError(f"dim and multiple_of must be at least 1, got {dim} and {multiple_of}")
+    if not ratio > 0 or (multiplier is not None and not multiplier > 0):
+        raise ValueError(f"ratio and multiplier must be positive, got {ratio} and {multiplier}")
+    hidden = int(ratio * dim)
+    if multiplier is not None:
+        hidden = int(multiplier * hidden)
+    return -(-hidden // multiple_of) * multiple_of  # eq. eq-swiglu-rounding
+
+
+def ffn_params(dim: int, hidden: int, *, gated: bool) -> int:
+    """Weights of a feed-forward layer without biases: three matrices with a gate, else two.
+
+    Shapes: integers -> an integer
+    Source: Shazeer 2020, arXiv:2002.05202, section 2.
+    Raises: ValueError if a width is below 1.
+    """
+    if dim < 1 or hidden < 1:
+        raise ValueError(f"dim and hidden must be at least 1, got {dim} and {hidden}")
+    return (3 if gated else 2) * dim * hidden  # eq. eq-swiglu-parameters
+
+
+class SwiGLU(nn.Module):
+    """A feed-forward layer with a gate; the names of its weights are those of transformers.
+
+    Without hidden_dim the width is that of `swiglu_hidden_dim` with multiple_of. Llama's original
+    names are w1 for gate_proj, w3 for up_proj and w2 for down_proj.
+    Shapes: (..., dim) -> (..., dim)
+    Source: Shazeer 2020, arXiv:2002.05202.
+    Raises: as swiglu_hidden_dim and glu; ValueError if hidden_dim is below 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int | None = None,
+        *,
+        multiple_of: int = 256,
+        activation: Activation = "silu",
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if hidden_dim is None:
+            hidden_dim = swiglu_hidden_dim(dim, multiple_of=multiple_of)
+        ffn_params(dim, hidden_dim, gated=True)  # raises unless both are at least 1
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be one of {_ACTIVATIONS}, got {activation!r}")
+        self.activation: Activation = activation
+        self.gate_proj = nn.Linear(dim, hidden_dim, bias=bias)
+        self.up_proj = nn.Linear(dim, hidden_dim, bias=bias)
+        self.down_proj = nn.Linear(hidden_dim, dim, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate, and write back."""
+        out: Tensor = self.down_proj(glu(self.gate_proj(x), self.up_proj(x), self.activation))
+        return out
+
+
+def fuse_gate_up(gate_w: Tensor, up_w: Tensor, *, order: Order) -> Tensor:
+    """One weight for both branches, to be cut in two after the product.
+
+    Libraries differ in the order: Phi-3 in transformers cuts gate, up; x-transformers up, gate.
+    Shapes: gate_w and up_w (F, dim) -> (2 F, dim)
+    Source: a convention of checkpoints.
+    Raises: ValueError if the shapes differ or for another order.
+    """
+    if gate_w.shape != up_w.shape or gate_w.ndim != 2:
+        raise ValueError(
+            f"gate_w and up_w must be (F, dim), got {(*gate_w.shape,)} and {(*up_w.shape,)}"
+        )
+    if order not in ("gate_up", "up_gate"):
+        raise ValueError(f"order must be 'gate_up' or 'up_gate', got {order!r}")
+    return torch.cat((gate_w, up_w) if order == "gate_up" else (up_w, gate_w))
+
+
+def _activate(gate: Tensor, activation: Activation, beta: float) -> Tensor:
+    if activation == "identity":
+        return gate
+    if activation == "silu":
+        return silu(gate, beta)
+    return {"sigmoid": sigmoid, "relu": relu, "gelu": gelu}[activation](gate)
+
+
+def _require_same(first: Tensor, second: Tensor) -> None:
+    if first.shape != second.shape:
+        raise ValueError(f"shapes differ: {(*first.shape,)} and {(*second.shape,)}")
+    for tensor in (first, second):
+        if not tensor.is_floating_point():
+            raise TypeError(f"glu needs floating-point tensors, got {tensor.dtype}")

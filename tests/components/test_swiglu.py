@@ -1,0 +1,164 @@
+"""Gated feed-forward layers: values, backward, widths and weight layouts."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from llmref.components.swiglu import (
+    SwiGLU,
+    ffn_params,
+    fuse_gate_up,
+    glu,
+    swiglu_backward,
+    swiglu_hidden_dim,
+)
+
+law = settings(deadline=None, max_examples=60)
+DEFINITIONS = {
+    "sigmoid": torch.sigmoid,
+    "identity": lambda x: x,
+    "relu": torch.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+}
+
+
+def close(actual, expected, atol=1e-12):
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_gate_of_log_three():
+    """sigmoid(log 3) = 3/4, so the product with 2 is 1.5 log 3; the sigmoid alone gives 1.5."""
+    gate, up = torch.tensor([[math.log(3)], [2.0]], dtype=torch.float64)
+    close(glu(gate, up), 1.5 * gate)
+    close(glu(gate, up, "sigmoid"), torch.tensor([1.5]).double())
+    close(glu(-gate, up, "relu"), torch.tensor([0.0]).double())
+
+
+@pytest.mark.parametrize("activation", DEFINITIONS)
+def test_every_activation_acts_on_the_gate(activation):
+    gate, up = random(2, 3, 5), random(2, 3, 5, seed=1)
+    expected = DEFINITIONS[activation](gate) * up
+    close(glu(gate, up, activation), expected)
+    assert activation == "identity" or not torch.allclose(glu(up, gate, activation), expected)
+
+
+@law
+@given(st.floats(-30, 30), st.floats(0.01, 50))
+def test_beta_rescales_the_gate(gate, beta):
+    z, one = torch.tensor([gate]).double(), torch.ones(1).double()
+    close(glu(z, one, beta=beta), functional.silu(beta * z) / beta, atol=1e-10)
+
+
+def test_an_infinite_negative_gate_is_closed():
+    gate, up = torch.tensor([-math.inf, -1e4]), torch.tensor([3.0, 3.0])
+    assert glu(gate, up).tolist() == [0.0, -0.0]
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 5)])
+def test_backward_equals_autograd(shape):
+    gate, up = (random(*shape, seed=s).requires_grad_() for s in (0, 1))
+    grad = random(*shape, seed=2)
+    expected = torch.autograd.grad((glu(gate, up) * grad).sum(), (gate, up))
+    for ours, theirs in zip(swiglu_backward(grad, gate, up), expected, strict=True):
+        close(ours.detach(), theirs)
+
+
+def test_gradcheck_of_the_layer():
+    layer, x = SwiGLU(3, 4).double(), random(2, 3).requires_grad_()
+    weights = tuple(layer.parameters())
+
+    def run(x, gate, up, down):
+        return functional.linear(glu(x @ gate.T, x @ up.T), down)
+
+    assert torch.autograd.gradcheck(run, (x, *weights))
+
+
+@pytest.mark.parametrize("activation", DEFINITIONS)
+def test_the_layer_equals_its_loop(activation):
+    layer, x = SwiGLU(3, 5, activation=activation).double(), random(2, 7, 3)
+    gate, up, down = (p.detach() for p in layer.parameters())
+    for row, y in zip(x.flatten(0, 1), layer(x).detach().flatten(0, 1), strict=True):
+        hidden = [DEFINITIONS[activation](gate[j] @ row) * (up[j] @ row) for j in range(5)]
+        close(y, sum(h * down[:, j] for j, h in enumerate(hidden)))
+
+
+@pytest.mark.parametrize(
+    ("dim", "options", "expected"),
+    [
+        (4096, {"multiple_of": 256}, 11008),
+        (5120, {"multiple_of": 256}, 13824),
+        (8192, {"multiple_of": 256}, 22016),
+        (4096, {"multiplier": 1.3, "multiple_of": 1024}, 14336),
+        (8192, {"multiplier": 1.3, "multiple_of": 4096}, 28672),
+        (2068, {"multiplier": 1.3, "multiple_of": 1024}, 7168),  # 8192 if cut only once
+        (3, {}, 8),
+        (4, {"ratio": Fraction(4)}, 16),
+    ],
+)
+def test_the_rule_of_llama(dim, options, expected):
+    assert swiglu_hidden_dim(dim, **options) == expected
+
+
+@law
+@given(st.integers(1, 5000), st.integers(1, 300))
+def test_the_width_is_the_least_multiple_that_is_enough(dim, multiple_of):
+    hidden = swiglu_hidden_dim(dim, multiple_of=multiple_of)
+    assert hidden % multiple_of == 0
+    assert 0 <= hidden - 8 * dim // 3 < multiple_of
+
+
+def test_parameters_are_those_of_the_layer():
+    layer = SwiGLU(6, 16)
+    assert ffn_params(6, 16, gated=True) == sum(p.numel() for p in layer.parameters())
+    assert ffn_params(6, 16, gated=True) == ffn_params(6, 24, gated=False)
+    assert SwiGLU(96).gate_proj.out_features == 256
+
+
+@pytest.mark.parametrize("order", ["gate_up", "up_gate"])
+def test_a_fused_weight_gives_the_same_layer(order):
+    x, gate, up = random(2, 3), random(5, 3, seed=1), random(5, 3, seed=2)
+    halves = (x @ fuse_gate_up(gate, up, order=order).T).chunk(2, dim=-1)
+    first, second = halves if order == "gate_up" else halves[::-1]
+    close(glu(first, second), glu(x @ gate.T, x @ up.T))
+
+
+def test_sixteen_bits_stay_sixteen_bits():
+    gate, up = random(64).bfloat16(), random(64, seed=1).bfloat16()
+    assert glu(gate, up).dtype == torch.bfloat16
+    assert torch.equal(glu(gate, up), functional.silu(gate) * up)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: glu(x, x[0]), ValueError, r"shapes differ: \(2, 3\) and \(3,\)"),
+        (lambda x: glu(x, x, "tanh"), ValueError, "activation must be one of .*, got 'tanh'"),
+        (lambda x: glu(x, x, "gelu", beta=2.0), ValueError, "beta is the slope of silu"),
+        (
+            lambda x: glu(x.long(), x.long()),
+            TypeError,
+            "needs floating-point tensors, got torch.int",
+        ),
+        (lambda x: swiglu_backward(x[0], x, x), ValueError, "shapes differ"),
+        (lambda x: swiglu_hidden_dim(0), ValueError, "dim and multiple_of must be at least 1"),
+        (lambda x: swiglu_hidden_dim(3, multiplier=0.0), ValueError, "multiplier must be positive"),
+        (lambda x: ffn_params(3, 0, gated=True), ValueError, "dim and hidden must be at least 1"),
+        (lambda x: SwiGLU(3, 0), ValueError, "dim and hidden must be at least 1"),
+        (lambda x: SwiGLU(3, 4, activation="tanh"), ValueError, "activation must be one of"),
+        (lambda x: fuse_gate_up(x, x[0], order="gate_up"), ValueError, r"must be \(F, dim\)"),
+        (lambda x: fuse_gate_up(x, x, order="gu"), ValueError, "order must be 'gate_up' or"),
+    ],
+)
+def test_wrong_input_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call(random(2, 3))
