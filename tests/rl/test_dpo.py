@@ -1,0 +1,527 @@
+"""Preference losses, the policy they belong to, and the rewards that policies imply."""
+
+import math
+import re
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from llmref.rl.dpo import (
+    dpo_loss,
+    implicit_reward,
+    optimal_policy,
+    sequence_logps,
+    simpo_loss,
+)
+from llmref.rl.kl import kl_categorical
+
+LAWS = settings(deadline=None, max_examples=40)
+LOSS_TYPES = ["sigmoid", "ipo", "hinge", "robust"]
+
+
+def f64(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def logps(*shape, seed=0):
+    """Log-probabilities of responses: below 0, some tens of nats."""
+    return -3 - 10 * randn(*shape, seed=seed).abs()
+
+
+def four(n=3, seed=0):
+    return logps(4, n, seed=seed).unbind()
+
+
+def pairs_with_margin(h, beta=1.0):
+    """Four log-probabilities with beta times the gap of the log-ratios equal to h."""
+    h = torch.as_tensor(h, dtype=torch.float64).flatten()
+    chosen, rejected = (-(x / beta).clamp(min=0) - 1 for x in (-h, h))
+    return chosen, rejected, -torch.ones_like(h), -torch.ones_like(h)
+
+
+def loss_at(h, **options):
+    """The loss of one pair at beta = 1."""
+    return dpo_loss(*pairs_with_margin(h), beta=1.0, reduction="none", **options)
+
+
+# ---------------------------------------------------------------- sequence_logps
+
+
+LOGITS, LABELS = randn(2, 5, 7, seed=1), torch.tensor([[3, 0, 6, 2, 1], [5, 5, 4, 0, 2]])
+MASK = torch.tensor([[False, True, True, True, False], [False, False, True, True, True]])
+
+
+def test_a_response_is_worth_the_sum_of_its_tokens():
+    """Logits (0, log 3): label 0 has 1/4, label 1 has 3/4. Labels 0, 1, 1: log(1/4 * 9/16)."""
+    logits = f64([[[0.0, math.log(3)]] * 3])
+    total = sequence_logps(logits, torch.tensor([[0, 1, 1]]), torch.ones(1, 3, dtype=torch.bool))
+    assert total.item() == pytest.approx(math.log(9 / 64), abs=1e-14)
+
+
+def test_sequence_logps_equal_the_loop_over_counted_tokens():
+    expected = torch.zeros(2, dtype=torch.float64)
+    for n in range(2):
+        for t in range(5):
+            if MASK[n, t]:
+                law = LOGITS[n, t].exp() / LOGITS[n, t].exp().sum()
+                expected[n] += law[LABELS[n, t]].log()
+    torch.testing.assert_close(sequence_logps(LOGITS, LABELS, MASK), expected, atol=1e-13, rtol=0)
+
+
+def test_labels_are_already_shifted():
+    """Position t of the logits scores label t: no shift happens inside."""
+    one = torch.tensor([[False, True, False, False, False]]).expand(2, 5)
+    expected = LOGITS.log_softmax(-1)[torch.arange(2), 1, LABELS[:, 1]]
+    torch.testing.assert_close(sequence_logps(LOGITS, LABELS, one), expected, atol=1e-14, rtol=0)
+
+
+def test_padding_and_prompt_change_nothing_whatever_they_hold():
+    clean = LOGITS.clone().requires_grad_()
+    logits, labels = LOGITS.clone(), torch.where(MASK, LABELS, -100)
+    logits[~MASK] = math.nan
+    logits[0, 0] = -math.inf
+    dirty = logits.requires_grad_()
+    values = [sequence_logps(clean, LABELS, MASK), sequence_logps(dirty, labels, MASK.double())]
+    assert torch.equal(*values)
+    grads = [
+        torch.autograd.grad(v.sum(), x)[0] for v, x in zip(values, (clean, dirty), strict=True)
+    ]
+    assert torch.equal(*grads)
+    assert (grads[1][~MASK] == 0).all()
+
+
+def test_a_response_of_end_alone_counts_its_end_token():
+    only_end = torch.tensor([[False, True, False, False, False]]).expand(2, 5)
+    assert (sequence_logps(LOGITS, LABELS, only_end) < 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_sums_of_narrow_logits_are_float32(dtype):
+    """300 tokens at about -3.5 nats: in bfloat16 the sum would be a multiple of 8."""
+    logits, labels = randn(1, 300, 31), torch.arange(300).remainder(31).unsqueeze(0)
+    mask = torch.ones(1, 300, dtype=torch.bool)
+    narrow = logits.to(dtype)
+    got = sequence_logps(narrow, labels, mask)
+    assert got.dtype == torch.float32
+    expected = sequence_logps(narrow.double(), labels, mask)
+    torch.testing.assert_close(got.double(), expected, atol=1e-3, rtol=0)
+
+
+def test_sequence_logps_gradient():
+    assert torch.autograd.gradcheck(
+        lambda x: sequence_logps(x, LABELS, MASK), LOGITS.clone().requires_grad_()
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"logits": LOGITS[0]}, ValueError, "logits must be (N, T, V), got (5, 7)"),
+        ({"logits": LABELS.unsqueeze(-1)}, TypeError, "logits must be floating point"),
+        ({"labels": LABELS[:, 1:]}, ValueError, "labels (2, 4) must be (2, 5)"),
+        ({"labels": LABELS.double()}, TypeError, "labels must be integers, got torch.float64"),
+        ({"mask": MASK[:, 1:]}, ValueError, "mask (2, 4) must have the tokens' (2, 5)"),
+        ({"mask": MASK * 0.5}, ValueError, "zeros and ones only, got 0.5"),
+        ({"mask": MASK & (LABELS > 4)}, ValueError, "rows [1] count no token"),
+        ({"mask": MASK & False}, ValueError, "no token is counted"),
+        ({"labels": LABELS + 1}, ValueError, "counted labels must be in 0..6, got 0..7"),
+        ({"labels": LABELS - 101}, ValueError, "counted labels must be in 0..6, got -101..0"),
+        (
+            {"logits": LOGITS.masked_fill(torch.arange(7) == 6, -math.inf)},
+            ValueError,
+            "a counted label has probability 0",
+        ),
+    ],
+)
+def test_sequence_logps_refuses(change, error, message):
+    given_ = {"logits": LOGITS, "labels": LABELS, "mask": MASK} | change
+    with pytest.raises(error, match=re.escape(message)):
+        sequence_logps(**given_)
+
+
+# ---------------------------------------------------------------- optimal_policy
+
+
+def test_optimal_policy_tilts_the_reference():
+    """Ref (1/2, 1/2), e^r = (3, 1): weights 3/2 and 1/2, Z = 2."""
+    law, log_z = optimal_policy(f64([0.5, 0.5]).log(), f64([math.log(3), 0.0]), beta=1.0)
+    torch.testing.assert_close(law.exp(), f64([0.75, 0.25]), atol=1e-15, rtol=0)
+    assert log_z.item() == pytest.approx(math.log(2), abs=1e-15)
+
+
+@LAWS
+@given(st.integers(0, 10_000), st.floats(0.05, 20.0))
+def test_no_other_law_does_better(seed, beta):
+    ref, other = randn(2, 3, 5, seed=seed).log_softmax(-1)
+    rewards = 2 * randn(3, 5, seed=seed + 1)
+    best, log_z = optimal_policy(ref, rewards, beta=beta)
+
+    def objective(law):
+        return (law.exp() * rewards).sum(-1) - beta * kl_categorical(law, ref)
+
+    torch.testing.assert_close(objective(best), beta * log_z, atol=1e-11, rtol=0)
+    gap = beta * kl_categorical(other, best)
+    torch.testing.assert_close(objective(best) - objective(other), gap, atol=1e-11, rtol=0)
+
+
+def test_what_the_reference_excludes_stays_excluded():
+    law, log_z = optimal_policy(f64([0.5, 0.5, 0.0]).log(), f64([0.0, 1.0, 50.0]), beta=1.0)
+    assert law[2] == -math.inf
+    assert log_z.item() == pytest.approx(math.log((1 + math.e) / 2), abs=1e-14)
+
+
+def test_log_z_has_the_optimal_policy_over_beta_as_its_gradient():
+    ref, rewards = randn(2, 5).log_softmax(-1)[0], randn(5, seed=3).requires_grad_()
+    law, log_z = optimal_policy(ref, rewards, beta=0.3)
+    (slope,) = torch.autograd.grad(log_z, rewards)
+    torch.testing.assert_close(slope, law.detach().exp() / 0.3, atol=1e-13, rtol=0)
+    assert torch.autograd.gradcheck(lambda r: optimal_policy(ref, r, beta=0.3), rewards)
+
+
+def test_large_rewards_do_not_overflow():
+    law, log_z = optimal_policy(f64([0.5, 0.5]).log(), f64([1e5, 0.0]), beta=0.01)
+    assert law[0] == 0
+    assert log_z.item() == pytest.approx(1e7 - math.log(2))
+
+
+def test_narrow_reference_gives_a_narrow_law():
+    ref = f64([0.25, 0.25, 0.5]).log().bfloat16()
+    law, _ = optimal_policy(ref, f64([1.0, 0.0, 0.0]).bfloat16(), beta=1.0)
+    assert law.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"beta": 0.0}, ValueError, "beta must be positive and finite, got 0.0"),
+        ({"beta": math.nan}, ValueError, "beta must be positive and finite, got nan"),
+        ({"rewards": torch.zeros(2)}, ValueError, "shapes differ: (3,) and (2,)"),
+        ({"rewards": torch.arange(3)}, TypeError, "rewards must be floating point"),
+        ({"rewards": f64([0, math.nan, 0])}, ValueError, "rewards must be finite"),
+        ({"rewards": f64([0, -math.inf, 0])}, ValueError, "rewards must be finite"),
+        ({"ref_logps": f64([0.1, 0.2, 0.3]).log()}, ValueError, "sum to 1 in probability, got 0.6"),
+        ({"ref_logps": f64([0.2, 0.3, 0.5])}, ValueError, "sum to 1 in probability"),
+        (
+            {"ref_logps": f64([0.2, 0.3, 0.5]).log().requires_grad_()},
+            ValueError,
+            "ref_logps must not require grad",
+        ),
+    ],
+)
+def test_optimal_policy_refuses(change, error, message):
+    given_ = {"ref_logps": f64([0.2, 0.3, 0.5]).log(), "rewards": f64([1, 0, 2]), "beta": 1.0}
+    with pytest.raises(error, match=re.escape(message)):
+        optimal_policy(**given_ | change)
+
+
+# ---------------------------------------------------------------- implicit_reward
+
+
+def test_implicit_reward_of_the_optimal_policy_is_the_reward_minus_beta_log_z():
+    ref, rewards = randn(3, 5).log_softmax(-1), randn(3, 5, seed=1)
+    law, log_z = optimal_policy(ref, rewards, beta=0.7)
+    got = implicit_reward(law, ref, beta=0.7)
+    torch.testing.assert_close(got, rewards - 0.7 * log_z.unsqueeze(-1), atol=1e-13, rtol=0)
+
+
+def test_implicit_reward_is_attached_to_the_policy():
+    policy = logps(4).requires_grad_()
+    (slope,) = torch.autograd.grad(
+        implicit_reward(policy, logps(4, seed=1), beta=0.2).sum(), policy
+    )
+    assert torch.equal(slope, torch.full((4,), 0.2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("policy", "ref", "beta", "error", "message"),
+    [
+        ([-1.0], [-1.0], -1.0, ValueError, "beta must be positive"),
+        ([-1.0], [-1.0, -2.0], 1.0, ValueError, "ref_logps (2,) must have the shape of policy_log"),
+        (
+            [0.5],
+            [-1.0],
+            1.0,
+            ValueError,
+            "policy_logps holds log-probabilities, at most 0, got 0.5",
+        ),
+        ([-1.0], [-math.inf], 1.0, ValueError, "ref_logps must be finite"),
+    ],
+)
+def test_implicit_reward_refuses(policy, ref, beta, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        implicit_reward(f64(policy), f64(ref), beta=beta)
+
+
+# ---------------------------------------------------------------- dpo_loss
+
+
+def test_loss_of_one_pair_by_hand():
+    """Log-ratios 2 and -1, beta 1/2: h = 1.5, loss log(1 + e^-1.5)."""
+    loss = dpo_loss(f64([-3.0]), f64([-6.0]), f64([-5.0]), f64([-5.0]), beta=0.5)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-1.5)), abs=1e-15)
+
+
+def test_the_four_losses_at_a_margin_by_hand():
+    """H = 0.5 at beta = 0.5, so the gap is 1: ipo (1 - 1)^2 = 0, hinge 1/2."""
+    pair = pairs_with_margin(0.5, beta=0.5)
+    ell = {s: math.log1p(math.exp(-s * 0.5)) for s in (1, -1)}
+    expected = {
+        ("sigmoid", 0.0): ell[1],
+        ("sigmoid", 0.1): 0.9 * ell[1] + 0.1 * ell[-1],
+        ("robust", 0.1): (0.9 * ell[1] - 0.1 * ell[-1]) / 0.8,
+        ("ipo", 0.0): 0.0,
+        ("hinge", 0.0): 0.5,
+    }
+    for (loss_type, smoothing), value in expected.items():
+        loss = dpo_loss(*pair, beta=0.5, loss_type=loss_type, label_smoothing=smoothing)
+        assert loss.item() == pytest.approx(value, abs=1e-15), (loss_type, smoothing)
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.1, 5.0])
+def test_loss_is_log_two_where_policy_and_reference_agree(beta):
+    chosen, rejected = logps(2, 3)
+    loss = dpo_loss(chosen, rejected, chosen, rejected, beta=beta)
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-15)
+
+
+def test_hopeless_pairs_have_a_finite_loss_and_a_full_gradient():
+    """H = -2000: sigmoid(h) underflows even in float64, its logarithm does not."""
+    chosen, rejected, *refs = pairs_with_margin(-2000.0)
+    chosen.requires_grad_()
+    loss = dpo_loss(chosen, rejected, *refs, beta=1.0)
+    assert loss.item() == 2000.0
+    assert torch.autograd.grad(loss, chosen)[0].item() == -1.0
+    assert loss_at(2000.0).item() == 0.0
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_loss_falls_with_the_chosen_and_rises_with_the_rejected(loss_type):
+    pw, pl, rw, rl = four()
+    pw.requires_grad_(), pl.requires_grad_()
+    loss = dpo_loss(pw, pl, rw, rl, beta=0.01, loss_type=loss_type, reduction="sum")
+    dw, dl = torch.autograd.grad(loss, (pw, pl))
+    assert (dw < 0).all()
+    assert torch.equal(dw, -dl)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_gradient_is_beta_times_the_misranking_probability(smoothing):
+    pw, pl, rw, rl = four()
+    pw.requires_grad_()
+    loss = dpo_loss(pw, pl, rw, rl, beta=0.3, label_smoothing=smoothing, reduction="sum")
+    h = 0.3 * ((pw - rw) - (pl - rl)).detach()
+    expected = 0.3 * (torch.sigmoid(h) - (1 - smoothing))
+    torch.testing.assert_close(torch.autograd.grad(loss, pw)[0], expected, atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+def test_gradcheck_in_the_policy(loss_type):
+    pw, pl, rw, rl = four()
+    assert torch.autograd.gradcheck(
+        lambda a, b: dpo_loss(a, b, rw, rl, loss_type=loss_type, beta=0.05, reduction="none"),
+        (pw.requires_grad_(), pl.requires_grad_()),
+    )
+
+
+@LAWS
+@given(st.integers(0, 10_000), st.floats(0.01, 2.0), st.sampled_from(LOSS_TYPES))
+def test_loss_sees_only_the_difference_of_the_log_ratios(seed, beta, loss_type):
+    pw, pl, rw, rl = four(seed=seed)
+    options = {"beta": beta, "loss_type": loss_type, "reduction": "none"}
+    loss = dpo_loss(pw, pl, rw, rl, **options)
+    both_fall = dpo_loss(pw - 5, pl - 5, rw, rl, **options)
+    torch.testing.assert_close(both_fall, loss, atol=1e-9, rtol=1e-12)
+
+
+@LAWS
+@given(st.floats(-30, 30), st.floats(0, 0.49))
+def test_smoothing_is_a_mean_over_flipped_labels_and_robust_undoes_it(h, eps):
+    agrees, flipped = loss_at(h), loss_at(-h)
+    torch.testing.assert_close(
+        loss_at(h, label_smoothing=eps), (1 - eps) * agrees + eps * flipped, atol=1e-12, rtol=0
+    )
+    robust = [loss_at(x, loss_type="robust", label_smoothing=eps) for x in (h, -h)]
+    mean = (1 - eps) * robust[0] + eps * robust[1]
+    torch.testing.assert_close(mean, agrees, atol=1e-10, rtol=0)
+
+
+def test_ipo_does_not_multiply_the_gap_by_beta():
+    """Gap 3, tau 1/4: (3 - 2)^2 = 1."""
+    loss = dpo_loss(f64([-1.0]), f64([-4.0]), f64([-1.0]), f64([-1.0]), beta=0.25, loss_type="ipo")
+    assert loss.item() == pytest.approx(1.0, abs=1e-15)
+
+
+def test_exchanging_chosen_and_rejected_changes_the_loss():
+    pw, pl, rw, rl = four()
+    swapped = dpo_loss(pl, pw, rl, rw, reduction="none")
+    assert ((dpo_loss(pw, pl, rw, rl, reduction="none") - swapped).abs() > 1e-3).all()
+
+
+def test_reductions():
+    each = dpo_loss(*four(), reduction="none")
+    assert each.shape == (3,)
+    torch.testing.assert_close(dpo_loss(*four(), reduction="sum"), each.sum())
+    torch.testing.assert_close(dpo_loss(*four()), each.mean())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_narrow_inputs_are_computed_in_float32(dtype):
+    narrow = [x.to(dtype) for x in four()]
+    loss = dpo_loss(*narrow)
+    assert loss.dtype == dtype
+    wide = dpo_loss(*(x.double() for x in narrow))
+    torch.testing.assert_close(loss.double(), wide, atol=0, rtol=2 * torch.finfo(dtype).eps)
+
+
+NAMES = [
+    "policy_chosen_logps",
+    "policy_rejected_logps",
+    "ref_chosen_logps",
+    "ref_rejected_logps",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_of_the_four_is_checked_and_named(name):
+    good = dict(zip(NAMES, four(), strict=True))
+    for value, message in (
+        (0.5, f"{name} holds log-probabilities, at most 0, got 0.5"),
+        (-math.inf, f"{name} must be finite"),
+        (math.nan, f"{name} must be finite"),
+    ):
+        bad = good[name].clone()
+        bad[1] = value
+        with pytest.raises(ValueError, match=re.escape(message)):
+            dpo_loss(**good | {name: bad})
+    with pytest.raises(TypeError, match=f"{name} must be floating point"):
+        dpo_loss(**good | {name: good[name].long()})
+    if name.startswith("ref"):
+        with pytest.raises(ValueError, match=f"{name} must not require grad"):
+            dpo_loss(**good | {name: good[name].clone().requires_grad_()})
+        with pytest.raises(ValueError, match=re.escape(f"{name} (2,) must have the shape")):
+            dpo_loss(**good | {name: good[name][:2]})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta": 0.0}, "beta must be positive and finite, got 0.0"),
+        ({"beta": math.inf}, "beta must be positive and finite, got inf"),
+        ({"loss_type": "kto"}, "loss_type must be one of ['sigmoid', 'ipo', 'hinge', 'robust']"),
+        ({"reduction": "avg"}, "reduction must be one of ['mean', 'sum', 'none'], got 'avg'"),
+        ({"label_smoothing": 0.5}, "label_smoothing must lie in [0, 0.5), got 0.5"),
+        ({"label_smoothing": -0.1}, "label_smoothing must lie in [0, 0.5), got -0.1"),
+        ({"label_smoothing": 0.1, "loss_type": "ipo"}, "no meaning for loss_type='ipo'"),
+        ({"label_smoothing": 0.1, "loss_type": "hinge"}, "no meaning for loss_type='hinge'"),
+    ],
+)
+def test_dpo_loss_refuses_options(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dpo_loss(*four(), **options)
+
+
+def test_token_tensors_and_empty_batches_are_refused():
+    tokens = logps(4, 3, 5).unbind()
+    with pytest.raises(ValueError, match=re.escape("(N,) each, summed over tokens, got (3, 5)")):
+        dpo_loss(*tokens)
+    with pytest.raises(ValueError, match=re.escape("got (3,) and (2,)")):
+        dpo_loss(four()[0], four()[1][:2], four()[2], four()[3][:2])
+    with pytest.raises(ValueError, match="there is no pair"):
+        dpo_loss(*four(n=0))
+
+
+# ---------------------------------------------------------------- simpo_loss
+
+
+def test_simpo_by_hand():
+    """Means -2 and -3, beta 2, gamma 1: margin 2 * 1 - 1 = 1."""
+    loss = simpo_loss(f64([-4.0]), f64([-9.0]), torch.tensor([2]), torch.tensor([3]))
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-1)), abs=1e-15)
+
+
+def test_simpo_averages_over_pairs_and_passes_gradcheck():
+    pw, pl = four()[:2]
+    lengths = torch.tensor([2, 7, 5]), torch.tensor([4, 1, 3])
+    each = [
+        simpo_loss(pw[i : i + 1], pl[i : i + 1], *(n[i : i + 1] for n in lengths), gamma=0.3)
+        for i in range(3)
+    ]
+    loss = simpo_loss(pw, pl, *lengths, gamma=0.3)
+    torch.testing.assert_close(loss, torch.stack(each).mean(), atol=1e-15, rtol=0)
+    assert torch.autograd.gradcheck(
+        lambda a, b: simpo_loss(a, b, *lengths), (pw.requires_grad_(), pl.requires_grad_())
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta": 0}, "beta must be positive"),
+        ({"gamma": -1.0}, "gamma must be finite and at least 0, got -1.0"),
+        ({"chosen_lengths": torch.tensor([2, 0, 1])}, "chosen_lengths must be positive, got 0"),
+        ({"rejected_lengths": torch.tensor([2, 1])}, "rejected_lengths (2,) must be (3,)"),
+        ({"policy_chosen_logps": f64([-1, 2, -1])}, "policy_chosen_logps holds log-prob"),
+        ({"policy_rejected_logps": f64([-1, -2])}, "got (3,) and (2,)"),
+    ],
+)
+def test_simpo_refuses(change, message):
+    good = {
+        "policy_chosen_logps": four()[0],
+        "policy_rejected_logps": four()[1],
+        "chosen_lengths": torch.tensor([2, 3, 4]),
+        "rejected_lengths": torch.tensor([2, 3, 4]),
+    }
+    with pytest.raises(ValueError, match=re.escape(message)):
+        simpo_loss(**good | change)
+
+
+# ---------------------------------------------------------------- what training does
+
+
+def descend(logits, reference, pairs, *, beta, steps, rate=1.0, **options):
+    """Plain gradient descent on free logits of one prompt."""
+    chosen, rejected = (torch.tensor(side) for side in zip(*pairs, strict=True))
+    for _ in range(steps):
+        leaf = logits.detach().requires_grad_()
+        law = leaf.log_softmax(-1)
+        loss = dpo_loss(
+            law[chosen],
+            law[rejected],
+            reference[chosen],
+            reference[rejected],
+            beta=beta,
+            reduction="sum",
+            **options,
+        )
+        logits = leaf.detach() - rate * torch.autograd.grad(loss, leaf)[0]
+    return logits.log_softmax(-1), loss.item()
+
+
+@LAWS
+@given(st.integers(0, 10_000), st.floats(0.1, 3.0), st.floats(0.01, 50.0))
+def test_one_pair_with_free_logits_raises_its_chosen_at_every_step_size(seed, beta, rate):
+    reference = randn(5, seed=seed).log_softmax(-1)
+    after, _ = descend(reference, reference, [(1, 3)], beta=beta, steps=1, rate=rate)
+    assert after[1] > reference[1]
+    assert after[3] < reference[3]
+
+
+def test_with_several_pairs_a_response_that_is_never_rejected_can_fall():
+    reference = f64([0.1, 0.05, 0.8, 0.03, 0.02]).log()
+    pairs = [(0, 1), (2, 3), (2, 4)]
+    after, loss = descend(reference, reference, pairs, beta=1.0, steps=200)
+    assert loss < 0.1
+    assert after[0].exp() < 0.06
+
+
+def test_averaging_log_probs_by_length_is_another_loss():
+    lengths = torch.tensor([2.0, 7.0, 5.0]), torch.tensor([4.0, 1.0, 3.0])
+    pw, pl, rw, rl = four()
+    mean = dpo_loss(pw / lengths[0], pl / lengths[1], rw / lengths[0], rl / lengths[1])
+    assert abs(mean - dpo_loss(pw, pl, rw, rl)) > 0.01
