@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from llmref.attention.masks_algebra import boolean_mask
 from llmref.functional.softmax import check_distribution
 
 
@@ -27,7 +28,8 @@ def attention_scores(query: Tensor, key: Tensor, scale: float | None = None) -> 
         scale = query.shape[-1] ** -0.5
     if not math.isfinite(scale):
         raise ValueError(f"scale must be finite, got {scale}")
-    return (scale * (_widen(query) @ _widen(key).mT)).to(query.dtype)  # eq. eq-attention-scores
+    # eq. eq-attention-scores. The scale goes to T D numbers in place of T S.
+    return ((scale * _widen(query)) @ _widen(key).mT).to(query.dtype)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -48,13 +50,15 @@ def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
         wide = wide.masked_fill(~_as_bool(mask, scores.shape), -math.inf)
     if scores.shape[-1] == 0:
         return scores.clone()
-    peak = wide.detach().amax(-1, keepdim=True)  # (..., T, 1)
-    if not (peak < math.inf).all():
-        raise ValueError("an allowed score is +inf or NaN: the weights of its row do not exist")
-    # An empty row is exp(-inf - 0) = 0 in every entry; dividing by 1 keeps value and gradient 0.
-    weights = (wide - peak.masked_fill(peak == -math.inf, 0)).exp()
-    total = weights.sum(-1, keepdim=True)
-    return (weights / total.masked_fill(total == 0, 1)).to(scores.dtype)
+    weights = wide.softmax(-1)  # eq. eq-attention-weights, in one pass over memory
+    if weights[..., 0].isnan().any():  # one NaN is a row of them: empty, or without weights
+        peak = wide.detach().amax(-1, keepdim=True)  # (..., T, 1)
+        if not (peak < math.inf).all():
+            raise ValueError("an allowed score is +inf or NaN: the weights of its row do not exist")
+        empty = peak == -math.inf
+        # Filled before the softmax too: otherwise the gradient of an empty row would be NaN.
+        weights = wide.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)
+    return weights.to(scores.dtype)
 
 
 def attention_weights(
@@ -208,8 +212,4 @@ def _check_broadcastable(mask: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _as_bool(mask: Tensor, shape: torch.Size) -> Tensor:
-    _check_broadcastable(mask, shape)
-    outside = mask[(mask != 0) & (mask != 1)]
-    if outside.numel():
-        raise ValueError(f"a selecting mask holds True or False (or 1 and 0), got {outside[0]:g}")
-    return mask.bool()
+    return boolean_mask(_check_broadcastable(mask, shape))
