@@ -9,7 +9,7 @@ PORT ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page test test-all bench bench-build oracle agreement lint schemas format serve clean distclean
+.PHONY: help html strict page test test-all test-site bench bench-build oracle agreement lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -32,7 +32,7 @@ html: $(VENV)/.docs ## Build the site into _build/html; a failing check leaves t
 # What `make html` does while it holds the lock: two builds in one checkout take turns.
 .PHONY: build-site
 build-site:
-	@test -f $(WORK)/complete || rm -rf $(WORK)
+	@test -f $(WORK)/complete -a ! conf.py -nt $(WORK)/complete || rm -rf $(WORK)
 	@mkdir -p $(WORK) && rm -f $(WORK)/complete
 	@$(SPHINX) --doctree-dir $(WORK)/doctrees docs $(WORK)/html \
 		|| { echo "make html: the site was not built; _build/html is as it was." >&2; exit 1; }
@@ -57,6 +57,9 @@ test: $(VENV)/.docs $(VENV)/.test ## Run the tests
 
 test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences of edits (half an hour)
 	@LLMREF_SEQUENCES=200 $(BIN)/python -m pytest -q
+
+test-site: html $(VENV)/.test ## Build the site and follow every link in it, and run three downloaded notebooks
+	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/site
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
 	@$(BIN)/python -m pytest -q -o python_files='bench_*.py' tests/bench

@@ -181,7 +181,7 @@ def remove_outputs_of(
 ) -> list[str]:
     """Remove the files of pages that are no more; Sphinx would leave them to be found."""
     for docname in removed if app.builder.format == "html" else ():
-        for ending in (".html", ".md"):
+        for ending in (".html", ".md", ".ipynb"):
             (Path(app.outdir) / f"{docname}{ending}").unlink(missing_ok=True)
     return []
 

@@ -1,8 +1,10 @@
-"""Writes the site once more for programs: results.json, Markdown beside each page, llms.txt.
+"""Writes the site once more for programs: results.json, llms.txt, sitemap.xml, and beside each page
+its Markdown and, where it was executed, its notebook.
 
 The form of results.json is docs/results.schema.json; `schema` in it is the number of that form.
 """
 
+import html
 import json
 import re
 from pathlib import Path
@@ -88,13 +90,40 @@ def as_markdown(notebook: NotebookNode) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def to_download(notebook: NotebookNode, origin: str, project: str) -> None:
+    """Turn an executed page into a notebook that says where it is from and what it needs."""
+    about = f"From {origin}. It needs `pip install {project} matplotlib`."
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(about, id="about"))
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+
+
+def write_sitemap(app: Sphinx, exception: Exception | None) -> None:
+    """Write sitemap.xml, if it is known where the site is at home."""
+    base = _base(app.config)
+    if exception is not None or app.builder.format != "html" or not base:
+        return
+    pages = sorted(app.env.found_docs - set(app.config.llmref_unlisted))
+    lines = [f"  <url><loc>{html.escape(base + page)}.html</loc></url>" for page in pages]
+    head = '<?xml version="1.0" encoding="utf-8"?>\n'
+    head += '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'
+    text = "\n".join([head, *lines, "</urlset>", ""])
+    (Path(app.outdir) / "sitemap.xml").write_text(text, encoding="utf-8")
+
+
+def root_links(app: Sphinx, pagename: str, _: str, context: dict[str, Any], __: Any) -> None:
+    """Let the page for dead links lead home from whatever address it is shown at."""
+    if pagename in app.config.llmref_unlisted and (base := _base(app.config)):
+        context["metatags"] = f'<base href="{html.escape(base)}">' + context.get("metatags", "")
+
+
 def write_markdown(app: Sphinx, exception: Exception | None) -> None:
     """Write PAGE.md beside each PAGE.html, and llms.txt, which lists them."""
     if exception is not None or app.builder.format != "html":
         return
     base = _base(app.config)
     lines = [f"# {app.config.project}", ""]
-    for docname in sorted(app.env.found_docs):
+    for docname in sorted(app.env.found_docs - set(app.config.llmref_unlisted)):
         text = Path(app.env.doc2path(docname)).read_text(encoding="utf-8")
         match = _FRONT_MATTER.match(text)
         metadata = yaml.safe_load(match[1]) if match else {}
@@ -105,8 +134,11 @@ def write_markdown(app: Sphinx, exception: Exception | None) -> None:
         if metadata.get("file_format") != "mystnb":
             path.write_text(text[match.end() if match else 0 :].lstrip(), encoding="utf-8")
         elif not path.is_file() or path.stat().st_mtime < executed.stat().st_mtime:
-            markdown = as_markdown(nbformat.read(executed, as_version=4))
-            path.write_text(markdown, encoding="utf-8")
+            notebook = nbformat.read(executed, as_version=4)
+            path.write_text(as_markdown(notebook), encoding="utf-8")
+            title = app.env.titles[docname].astext()
+            to_download(notebook, f"[{title}]({base}{docname}.html)", app.config.project)
+            nbformat.write(notebook, path.with_suffix(".ipynb"))
         about = metadata.get("myst", {}).get("html_meta", {}).get("description", "")
         title = app.env.titles[docname].astext()
         lines.append(f"- [{title}]({base}{docname}.md)" + (f": {about}" if about else ""))
@@ -125,4 +157,8 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events."""
     app.connect("build-finished", write_results)
     app.connect("build-finished", write_markdown)
+    app.connect("build-finished", write_sitemap)
+    app.connect("html-page-context", root_links)
+    # Pages that are found by no list: the one that a server shows for a dead link.
+    app.add_config_value("llmref_unlisted", (), "html", types=(tuple, list))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -133,7 +133,12 @@ class WriteReports(SphinxPostTransform):
         text = _counts(results, checks)
         if agreed:
             text += "; agrees with " + _and([f"{name} {agreed[name]}" for name in sorted(agreed)])
-        return [nodes.paragraph("", f"{text}.", classes=["page-status"])]
+        name = self.env.docname.rpartition("/")[2]
+        paragraph = nodes.paragraph("", f"{text}. ", classes=["page-status"])
+        paragraph += nodes.reference("", "Notebook", refuri=f"{name}.ipynb", internal=False)
+        paragraph += nodes.Text(", ")
+        paragraph += nodes.reference("", "Markdown", refuri=f"{name}.md", internal=False)
+        return [paragraph]
 
     def _totals(self, _: str = "") -> list[nodes.Node]:
         domain = self._domain()
@@ -270,6 +275,28 @@ class FoldSections(SphinxPostTransform):
             parent += Fold("", FoldSummary("", marker["summary"]), *inside)
 
 
+class LinkRepeatedNotes(SphinxPostTransform):
+    """Leads further references to a note to its first one; the theme has moved the note there."""
+
+    default_priority = 2  # right after the theme's own transform
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        """Replace the references whose footnote is gone."""
+        places: dict[str, str] = {}
+        for note in self.document.findall(lambda node: type(node).__name__ == "SideNoteNode"):
+            assert isinstance(note, nodes.Element)
+            label = note["names"][0].rpartition("-")[2]
+            if not note["ids"]:
+                note["ids"] = [f"note-{label}"]
+            places[label] = note["ids"][0]
+        for reference in list(self.document.findall(nodes.footnote_reference)):
+            label = reference.astext()
+            if label in places:
+                link = nodes.reference("", label, refid=places[label], internal=True)
+                reference.replace_self(nodes.superscript("", "", link))
+
+
 def _agreement(srcdir: str | Path) -> list[dict[str, Any]]:
     path = Path(srcdir) / "agreement.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
@@ -404,6 +431,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("fold", FoldDirective)
     app.add_post_transform(WriteReports)
     app.add_post_transform(FoldSections)
+    app.add_post_transform(LinkRepeatedNotes)
     app.connect("builder-inited", lambda app: app.config.html_static_path.append(str(STATIC)))
     app.add_css_file("llmref.css")
     app.add_js_file("llmref.js", loading_method="defer")

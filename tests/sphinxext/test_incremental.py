@@ -77,7 +77,7 @@ class Model:
         cited = "".join(f"See {{prf:ref}}`{other}-0`.\n\n" for other in sorted(self.pages))
         return (
             "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n---\n\n"
-            f"# {name} {page['title']}\n\nProse {page['prose']}.\n\n{results}{cited}"
+            f"# Page {name} {page['title']}\n\nProse {page['prose']}.\n\n{results}{cited}"
             f"```{{code-cell}} python\n{imports}print('value', {value}, {page['code']})\n```\n"
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
+import nbformat
 import pytest
 from sphinx.util.inventory import InventoryFile
 
@@ -430,6 +431,35 @@ def test_each_page_is_there_as_markdown_and_in_llms_txt(good: Built) -> None:
     assert (good.html / "index.md").read_text(encoding="utf-8").startswith("# Small\n")
     listed = (good.html / "llms.txt").read_text(encoding="utf-8")
     assert "- [A topic](topic.md)\n" in listed
+
+
+def test_an_executed_page_can_be_taken_along_as_a_notebook(good: Built) -> None:
+    page = good.page("topic")
+    assert 'href="topic.ipynb">Notebook</a>' in page
+    assert 'href="topic.md">Markdown</a>' in page
+    notebook = nbformat.read(good.html / "topic.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].source == (
+        "From [A topic](topic.html). It needs `pip install small matplotlib`."
+    )
+    assert any(cell.get("outputs") for cell in notebook.cells)
+    assert not (good.html / "index.ipynb").exists()
+
+
+def test_a_page_for_dead_links_leads_home_and_is_in_no_list(site: Site) -> None:
+    site.configure('html_baseurl = "https://example.org/here/"')
+    site.configure('llmref_unlisted = ["404"]')
+    site.write("index.md", "# Home\n\n```{toctree}\nother\n```\n")
+    site.write("other.md", "# Other\n")
+    site.write("404.md", "---\norphan: true\n---\n# Not found\n\n[Home](index.md)\n")
+    built = site.build()
+    assert (built.code, built.warnings) == (0, "")
+    assert '<base href="https://example.org/here/">' in built.page("404")
+    assert "<base" not in built.page("other")
+    assert not (built.html / "404.md").exists()
+    assert "404" not in (built.html / "llms.txt").read_text(encoding="utf-8")
+    listed = re.findall(r"<loc>(.*)</loc>", (built.html / "sitemap.xml").read_text())
+    assert listed == [f"https://example.org/here/{page}.html" for page in ("index", "other")]
 
 
 def test_another_site_cites_three_results_through_intersphinx(good: Built, site: Site) -> None:
