@@ -190,7 +190,10 @@ class _Reader:
         if token == r"\sqrt":
             return sp.sqrt(self._group())
         if token in _FUNCTIONS:
-            return self._applied(_FUNCTIONS[token])
+            value = self._applied(_FUNCTIONS[token])
+            if self._next() == "^":
+                self._refuse("a power after a function's argument has two readings")
+            return value
         if token in _CONSTANTS:
             return _CONSTANTS[token]
         self.place -= 1

@@ -49,6 +49,7 @@ def test_each_construction_has_its_value(text: str, value: sp.Expr) -> None:
     [
         (r"a/bb", "a product after / has two readings"),
         (r"\log a b", "needs parentheses"),
+        (r"\log(a)^2", "a power after a function's argument has two readings"),
         (r"c+a", "'c' has no value in `where` after '', before 'c [+] a"),
         (r"(a+b", r"'\)' is missing"),
         (r"a+", "'=' has no value"),
