@@ -183,6 +183,16 @@ def remove_outputs_of(
     for docname in removed if app.builder.format == "html" else ():
         for ending in (".html", ".md", ".ipynb"):
             (Path(app.outdir) / f"{docname}{ending}").unlink(missing_ok=True)
+        (Path(app.outdir) / "_sources" / f"{docname}.md.txt").unlink(missing_ok=True)
+    return []
+
+
+def forget_words(app: Sphinx) -> list[tuple[str, dict[str, Any], str]]:
+    """Drop the words of removed pages from the search index; Sphinx keeps them with no page."""
+    indexer = getattr(app.builder, "indexer", None)
+    for mapping in (indexer._mapping, indexer._title_mapping) if indexer else ():
+        for word in [word for word, pages in mapping.items() if not pages]:
+            del mapping[word]
     return []
 
 
@@ -285,6 +295,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("config-inited", configure, priority=100)  # before myst-nb reads it
     app.connect("env-get-outdated", outdated_pages)
     app.connect("env-get-outdated", remove_outputs_of)
+    app.connect("html-collect-pages", forget_words)
     app.connect("build-finished", remove_unused_images)
     app.connect("env-before-read-docs", execute_pages)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

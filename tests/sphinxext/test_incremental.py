@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sphinx.testing.util import SphinxTestApp
 
@@ -115,6 +115,7 @@ def build(site: Site, name: str) -> dict[str, bytes]:
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(edits=EDITS)
+@example(edits=[("remove", "alpha", "alpha", False)])
 def test_an_incremental_build_equals_a_clean_one(
     edits: list[tuple[str, str, str, bool]],
 ) -> None:
