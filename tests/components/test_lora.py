@@ -1,0 +1,531 @@
+"""Low-rank adapters: scale, update, gradients, the wrapped layer, merging, and peft's names."""
+
+import copy
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from llmref.components.lora import (
+    LoRALinear,
+    load_peft_state_dict,
+    lora_backward,
+    lora_delta,
+    lora_param_count,
+    lora_scaling,
+    peft_adapter_config,
+    peft_state_dict,
+)
+
+law = settings(deadline=None, max_examples=40)
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+
+
+def close(actual, expected, atol=1e-12):
+    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def adapter(k=7, n=5, r=2, alpha=3.0, *, dtype=torch.float64, bias=True, **options):
+    """A layer whose two factors are random, with alpha / r = 1.5."""
+    torch.manual_seed(0)
+    layer = LoRALinear(nn.Linear(k, n, bias=bias, dtype=dtype), r, alpha, **options)
+    layer.lora_B.data = random(n, r, seed=9).to(dtype)
+    return layer
+
+
+# --- scale, update, gradients, size
+
+
+def test_scale_sixteen_at_rank_four():
+    """16 / 4 = 4; 16 / sqrt(4) = 8."""
+    assert lora_scaling(16, 4) == 4.0
+    assert lora_scaling(16, 4, rank_stabilized=True) == 8.0
+
+
+def test_update_of_one_row():
+    """2 (3, 4)^T (1, 2) has rows (6, 12) and (8, 16)."""
+    A, B = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [4.0]])
+    assert lora_delta(A, B, 2.0).tolist() == [[6.0, 12.0], [8.0, 16.0]]
+
+
+def test_update_is_its_sum_over_the_rank():
+    A, B = random(2, 7), random(5, 2, seed=1)
+    loop = torch.zeros(5, 7, dtype=torch.float64)
+    for i in range(5):
+        for j in range(7):
+            loop[i, j] = 1.5 * sum(B[i, q] * A[q, j] for q in range(2))
+    close(lora_delta(A, B, 1.5), loop)
+
+
+def test_sixteen_bit_update_is_rounded_once():
+    A, B = random(7, 4).bfloat16(), random(5, 7, seed=1).bfloat16()
+    assert torch.equal(lora_delta(A, B, 1.5), (1.5 * (B.float() @ A.float())).bfloat16())
+
+
+@pytest.mark.parametrize("lead", [(3,), (2, 3), ()])
+def test_gradients_equal_autograd_and_sum_over_leading_axes(lead):
+    layer = adapter(bias=False)
+    x, grad = random(*lead, 7), random(*lead, 5, seed=3)
+    expected = torch.autograd.grad((layer(x) * grad).sum(), (layer.lora_A, layer.lora_B))
+    actual = lora_backward(grad, x, layer.lora_A, layer.lora_B, layer.scaling)
+    for ours, theirs in zip(actual, expected, strict=True):
+        close(ours.detach(), theirs)
+
+
+def test_gradients_are_those_of_the_full_weight_times_a_factor():
+    A, B, x, grad = random(2, 7), random(5, 2), random(3, 7), random(3, 5, seed=4)
+    full = grad.T @ x
+    grad_A, grad_B = lora_backward(grad, x, A, B, 1.5)
+    close(grad_A, 1.5 * B.T @ full)
+    close(grad_B, 1.5 * full @ A.T)
+
+
+def test_gradcheck_of_the_adapter():
+    x, A, B = (random(*s).requires_grad_() for s in ((3, 5), (2, 5), (4, 2)))
+    assert torch.autograd.gradcheck(lambda x, A, B: 1.5 * (x @ A.T) @ B.T, (x, A, B))
+    grad = random(3, 4)
+    for ours, theirs in zip(
+        lora_backward(grad, x, A, B, 1.5),
+        torch.autograd.grad((functional.linear(x, lora_delta(A, B, 1.5)) * grad).sum(), (A, B)),
+        strict=True,
+    ):
+        close(ours.detach(), theirs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_keep_the_dtype(dtype):
+    args = [t.to(dtype) for t in (random(3, 5), random(3, 7), random(2, 7), random(5, 2))]
+    assert {g.dtype for g in lora_backward(*args, 1.5)} == {dtype}
+
+
+def test_parameters_are_those_of_the_module():
+    """2 (7 + 5) = 24; and nothing else is trained."""
+    layer = adapter()
+    trained = [p.numel() for p in layer.parameters() if p.requires_grad]
+    assert lora_param_count(7, 5, 2) == sum(trained) == 24
+    assert lora_param_count(4096, 4096, 8) == 65536
+
+
+# --- the layer
+
+
+def test_the_given_layer_is_wrapped_not_replaced():
+    linear = nn.Linear(7, 5)
+    weight, bias = linear.weight, linear.bias
+    layer = LoRALinear(linear, r=2)
+    assert layer.base is linear
+    assert layer.base.weight is weight
+    assert layer.base.bias is bias
+    assert not weight.requires_grad
+    assert not bias.requires_grad
+    assert sorted(layer.state_dict()) == ["base.bias", "base.weight", "lora_A", "lora_B"]
+    assert layer.lora_A.shape == (2, 7)
+    assert layer.lora_B.shape == (5, 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_new_adapter_changes_nothing(dtype):
+    linear = nn.Linear(7, 5, dtype=dtype)
+    x = random(2, 3, 7).to(dtype)
+    before = linear(x)
+    layer = LoRALinear(linear, r=2, alpha=1e3, dropout=0.5)
+    assert layer.lora_A.dtype == layer(x).dtype == dtype
+    assert torch.equal(layer(x), before)
+    assert layer.lora_A.abs().max() > 0
+
+
+def test_an_overflow_in_the_code_is_not_the_identity():
+    layer = LoRALinear(nn.Linear(2, 2, dtype=torch.bfloat16), r=1)
+    layer.lora_A.data.fill_(3e38)
+    assert layer(torch.full((1, 2), 3e38, dtype=torch.bfloat16)).isnan().all()
+
+
+def test_a_is_drawn_alike_at_every_rank():
+    """Uniform on +-1/sqrt(400), so the variance is 1/1200; at rank 1 and at rank 100."""
+    torch.manual_seed(0)
+    for r in (4, 100):
+        A = LoRALinear(nn.Linear(400, 300), r=r).lora_A
+        assert A.abs().max() <= 1 / 20
+        assert A.var().item() == pytest.approx(1 / 1200, rel=0.1)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_layer_equals_its_loop(bias):
+    layer, x = adapter(bias=bias), random(2, 3, 7)
+    for row, y in zip(x.flatten(0, 1), layer(x).flatten(0, 1), strict=True):
+        code = [1.5 * sum(layer.lora_A[q, j] * row[j] for j in range(7)) for q in range(2)]
+        expected = [
+            sum(layer.base.weight[i, j] * row[j] for j in range(7))
+            + sum(layer.lora_B[i, q] * code[q] for q in range(2))
+            + (layer.base.bias[i] if bias else 0)
+            for i in range(5)
+        ]
+        close(y, torch.stack(expected))
+
+
+def test_dropout_leaves_the_base_path_alone():
+    layer, x = adapter(dropout=0.5), random(400, 7)
+    assert not torch.equal(layer(x), layer(x))
+    assert torch.equal(layer.eval()(x), layer(x))
+    layer.lora_B.data.zero_()
+    assert torch.equal(layer.train()(x), layer.base(x))
+
+
+def test_it_runs_under_autocast():
+    layer = adapter(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(random(3, 7).float()).dtype == torch.bfloat16
+
+
+def test_training_moves_the_adapter_and_not_the_base():
+    layer, x = LoRALinear(nn.Linear(7, 5).double(), r=2), random(3, 7)
+    before = copy.deepcopy(layer.state_dict())
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, weight_decay=0.1)
+    layer(x).square().sum().backward()
+    assert layer.lora_A.grad.count_nonzero() == 0
+    assert layer.lora_B.grad.count_nonzero() == 10
+    optimizer.step()
+    assert torch.equal(layer.base.weight, before["base.weight"])
+    assert torch.equal(layer.base.bias, before["base.bias"])
+
+
+def test_the_first_step_of_adam_has_the_signs_of_the_gradient():
+    """On its own input it is -lr s sign(g) times the 1-norm of A x."""
+    layer, x, g = LoRALinear(nn.Linear(7, 5).double(), r=3), random(7), random(5)
+    before, code = layer(x).detach(), (layer.lora_A @ x).detach()
+    optimizer = torch.optim.Adam([layer.lora_A, layer.lora_B], lr=0.01, eps=1e-100)
+    (layer(x) @ g).backward()
+    optimizer.step()
+    close(layer(x).detach() - before, -0.01 * layer.scaling * g.sign() * code.abs().sum())
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
+def test_two_zero_factors_never_learn(optimizer):
+    layer, x = LoRALinear(nn.Linear(7, 5), r=2), random(3, 7).float()
+    nn.init.zeros_(layer.lora_A)
+    steps = optimizer([layer.lora_A, layer.lora_B], lr=0.1, weight_decay=0.1)
+    for _ in range(10):
+        steps.zero_grad()
+        layer(x).square().sum().backward()
+        steps.step()
+    assert layer.lora_A.count_nonzero() == layer.lora_B.count_nonzero() == 0
+
+
+# --- merging
+
+
+@law
+@given(st.integers(1, 4), st.floats(0.1, 64), st.booleans())
+def test_merging_changes_nothing_at_inference(r, alpha, rank_stabilized):
+    layer = adapter(r=r, alpha=alpha, rank_stabilized=rank_stabilized)
+    x = random(2, 3, 7)
+    expected, weight = layer(x).detach(), layer.base.weight.clone()
+    scale = alpha / (math.sqrt(r) if rank_stabilized else r)
+    close(layer.merged_weight(), (weight + scale * layer.lora_B @ layer.lora_A).detach(), 1e-11)
+    linear = layer.to_linear()
+    layer.merge()
+    close(layer(x), expected, 1e-10)
+    close(linear(x).detach(), expected, 1e-10)
+    layer.unmerge()
+    assert torch.equal(layer.base.weight, weight)
+    assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("keep_base", [True, False])
+def test_merge_and_unmerge_are_idempotent(keep_base):
+    layer = adapter()
+    weight = layer.base.weight
+    before = weight.clone()
+    layer.unmerge()
+    assert torch.equal(weight, before)
+    for _ in range(3):
+        layer.merge(keep_base)
+    assert layer.merged
+    assert layer.base.weight is weight
+    close(weight, (before + 1.5 * layer.lora_B @ layer.lora_A).detach())
+    close(layer.merged_weight(), weight)
+    for _ in range(3):
+        layer.unmerge()
+    assert not layer.merged
+    close(weight, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_kept_copy_makes_unmerge_exact(dtype):
+    layer = adapter(64, 48, dtype=dtype)
+    before = layer.base.weight.clone()
+    for _ in range(5):
+        layer.merge()
+        assert not torch.equal(layer.base.weight, before)
+        layer.unmerge()
+    assert torch.equal(layer.base.weight, before)
+    layer.merge(keep_base=False)
+    layer.unmerge()
+    assert not torch.equal(layer.base.weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_merge_and_unmerge_err_by_no_more_than_they_say(dtype):
+    layer = adapter(64, 48, dtype=dtype)
+    layer.lora_B.data.mul_(0.01)
+    wide = torch.promote_types(dtype, torch.float32)
+    D = lora_delta(layer.lora_A.detach().to(wide), layer.lora_B.detach().to(wide), layer.scaling)
+    W, D = layer.base.weight.double(), D.double()
+    u = torch.finfo(dtype).eps / 2
+    slack = 2**-24 if dtype == torch.bfloat16 else 1e-15
+    layer.merge(keep_base=False)
+    M = layer.base.weight.double()
+    assert ((M - (W + D)).abs() <= (u + 1.01 * slack) * (W + D).abs()).all()
+    layer.unmerge()
+    U = layer.base.weight.double()
+    assert ((U - W).abs() <= (u + 1.01 * slack) * ((W + D).abs() + (M - D).abs())).all()
+
+
+def test_sixteen_bit_weights_are_merged_in_float32():
+    """Rounding the update first gives other weights than rounding the sum alone."""
+    layer = adapter(64, 48, dtype=torch.bfloat16)
+    W, A, B = (p.detach().float() for p in (layer.base.weight, layer.lora_A, layer.lora_B))
+    expected = (W + 1.5 * (B @ A)).bfloat16()
+    assert torch.equal(layer.merged_weight(), expected)
+    twice = layer.base.weight + lora_delta(layer.lora_A, layer.lora_B, 1.5)
+    assert not torch.equal(twice, expected)
+
+
+def test_unmerge_subtracts_what_was_added():
+    for keep_base in (True, False):
+        layer = adapter()
+        before = layer.base.weight.clone()
+        layer.merge(keep_base)
+        layer.lora_A.data.mul_(2)  # a step of an optimizer, say
+        layer.unmerge()
+        close(layer.base.weight, before)
+
+
+def test_a_merged_layer_moves_and_is_copied_with_its_base():
+    layer = adapter()
+    before = layer.base.weight.clone()
+    layer.merge()
+    twin = copy.deepcopy(layer)
+    twin.unmerge()
+    layer.float().unmerge()
+    assert torch.equal(twin.base.weight, before)
+    assert torch.equal(layer.base.weight, before.float())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_merged_linear_is_independent_and_trainable(bias):
+    layer = adapter(bias=bias).eval()
+    state = torch.random.get_rng_state()
+    linear = layer.to_linear()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(p.requires_grad for p in linear.parameters())
+    assert not linear.training
+    assert (linear.bias is not None) == bias
+    assert (linear.in_features, linear.out_features) == (7, 5)
+    linear.weight.data.zero_()
+    assert layer.base.weight.count_nonzero() == 35
+    layer.merge()
+    again = layer.to_linear()
+    again.weight.data.zero_()
+    assert layer.base.weight.count_nonzero() == 35
+
+
+def test_a_shared_weight_is_merged_for_both():
+    linear, other = nn.Linear(7, 5).double(), nn.Linear(7, 5).double()
+    other.weight = linear.weight
+    layer = LoRALinear(linear, r=2)
+    layer.lora_B.data.fill_(1.0)
+    before = other.weight.clone()
+    layer.merge()
+    assert not torch.equal(other.weight, before)
+
+
+# --- the names of peft
+
+
+class Model(nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.ModuleDict({"q": nn.Linear(7, 5)}) for _ in range(2)])
+        self.q = nn.Linear(5, 3)
+        for block in self.layers:
+            block["q"] = LoRALinear(block["q"], r=2, alpha=3.0, **options)
+
+
+def test_the_keys_are_those_of_peft():
+    state = peft_state_dict(Model())
+    assert list(state) == [
+        f"base_model.model.layers.{i}.q.lora_{x}.weight" for i in (0, 1) for x in "AB"
+    ]
+    assert state["base_model.model.layers.0.q.lora_A.weight"].shape == (2, 7)
+
+
+def test_saved_adapters_load_again():
+    source, target = Model(), Model()
+    for block in source.layers:
+        block["q"].lora_B.data.normal_()
+    state = peft_state_dict(source)
+    load_peft_state_dict(target, state)
+    for a, b in zip(source.layers, target.layers, strict=True):
+        assert torch.equal(a["q"].lora_A, b["q"].lora_A)
+        assert torch.equal(a["q"].lora_B, b["q"].lora_B)
+    state["base_model.model.layers.0.q.lora_A.weight"].zero_()
+    assert source.layers[0]["q"].lora_A.count_nonzero() == 14
+
+
+def test_a_failed_load_changes_nothing():
+    model = Model()
+    state = peft_state_dict(model)
+    before = {k: v.clone() for k, v in state.items()}
+    state = {k: torch.ones_like(v) for k, v in state.items()}
+    state["base_model.model.layers.1.q.lora_B.weight"] = torch.ones(5, 3)
+    with pytest.raises(ValueError, match=r"lora_B.weight must be \(5, 2\), got \(5, 3\)"):
+        load_peft_state_dict(model, state)
+    assert all(torch.equal(v, before[k]) for k, v in peft_state_dict(model).items())
+
+
+def test_the_configuration_names_the_wrapped_layers_only():
+    import re
+
+    config = peft_adapter_config(Model(dropout=0.25, rank_stabilized=True))
+    assert json.loads(json.dumps(config)) == config
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (2, 3.0, 0.25)
+    assert config["use_rslora"] is True
+    assert re.fullmatch(config["target_modules"], "layers.1.q")
+    assert not re.fullmatch(config["target_modules"], "q")
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: lora_scaling(1, 0), ValueError, "r must be at least 1, got 0"),
+        (lambda: lora_scaling(1, 2.0), TypeError, "r must be an integer, got 2.0"),
+        (lambda: lora_scaling(1, True), TypeError, "r must be an integer, got True"),
+        (lambda: lora_scaling(0, 2), ValueError, "alpha must be finite and positive, got 0"),
+        (lambda: lora_scaling(math.nan, 2), ValueError, "alpha must be finite .*, got nan"),
+        (lambda: lora_param_count(0, 5, 2), ValueError, "sizes must be at least 1, got in 0"),
+        (lambda: lora_param_count(5, 5, 0), ValueError, "r must be at least 1"),
+        (
+            lambda: lora_delta(torch.ones(2, 7), torch.ones(2, 5), 1.0),
+            ValueError,
+            r"A must be \(r, in\) and B \(out, r\), got A \(2, 7\) and B \(2, 5\)",
+        ),
+        (
+            lambda: lora_delta(torch.ones(2, 7), torch.ones(5, 2).double(), 1.0),
+            TypeError,
+            "needs floating-point factors of one dtype, got torch.float32 and torch.float64",
+        ),
+        (
+            lambda: lora_delta(torch.ones(2, 7).long(), torch.ones(5, 2).long(), 1.0),
+            TypeError,
+            "needs floating-point factors",
+        ),
+    ],
+)
+def test_errors_of_the_functions(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_errors_of_backward():
+    A, B = random(2, 7), random(5, 2)
+    with pytest.raises(ValueError, match=r"last axis of x \(3, 5\) must be the last of A \(2, 7\)"):
+        lora_backward(random(3, 5), random(3, 5), A, B, 1.0)
+    with pytest.raises(ValueError, match=r"grad_out must be \(3, 5\), got \(4, 5\)"):
+        lora_backward(random(4, 5), random(3, 7), A, B, 1.0)
+    with pytest.raises(TypeError, match="needs one dtype, got torch.float32 and A torch.float64"):
+        lora_backward(random(3, 5).float(), random(3, 7), A, B, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda x: LoRALinear(x, r=6), ValueError, "r must be at most 5, a side of W, got 6"),
+        (lambda x: LoRALinear(x, r=0), ValueError, "r must be at least 1, got 0"),
+        (lambda x: LoRALinear(x, 2, dropout=1.0), ValueError, r"lie in \[0, 1\), got 1.0"),
+        (lambda x: LoRALinear(x, 2, dropout=-0.1), ValueError, r"lie in \[0, 1\), got -0.1"),
+        (lambda x: LoRALinear(nn.Conv1d(7, 5, 1), 2), TypeError, "must be an nn.Linear.*Conv1d"),
+        (
+            lambda x: LoRALinear(LoRALinear(x, 2), 2),
+            TypeError,
+            "must be an nn.Linear, .*got LoRALinear",
+        ),
+    ],
+)
+def test_errors_of_the_layer(build, error, message):
+    with pytest.raises(error, match=message):
+        build(nn.Linear(7, 5))
+
+
+def test_a_base_of_integers_is_refused():
+    linear = nn.Linear(7, 5)
+    linear.weight = nn.Parameter(torch.ones(5, 7, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(TypeError, match="needs a floating-point weight, got torch.int8"):
+        LoRALinear(linear, 2)
+
+
+def test_errors_of_forward():
+    layer = adapter()
+    with pytest.raises(TypeError, match="needs a floating-point x, got torch.int64"):
+        layer(torch.ones(3, 7).long())
+    with pytest.raises(ValueError, match=r"last axis of x \(3, 5\) must be in = 7"):
+        layer(random(3, 5))
+
+
+def test_a_broken_adapter_is_not_merged():
+    layer = adapter()
+    before = layer.base.weight.clone()
+    layer.lora_B.data[0, 0] = math.nan
+    for call in (layer.merge, layer.merged_weight, layer.to_linear):
+        with pytest.raises(ValueError, match="merged weight must be finite, got 7 entries"):
+            call()
+    assert not layer.merged
+    assert torch.equal(layer.base.weight, before)
+
+
+def test_a_lost_base_cannot_be_asked_for():
+    layer = adapter()
+    layer.merge(keep_base=False)
+    with pytest.raises(ValueError, match="merged with keep_base=False: its base is lost"):
+        layer.merge()
+
+
+def test_a_merged_layer_is_not_saved_or_loaded():
+    layer = adapter()
+    state = layer.state_dict()
+    layer.merge()
+    with pytest.raises(ValueError, match=r"a merged layer is not saved or loaded.*unmerge\(\)"):
+        nn.Sequential(layer).state_dict()
+    with pytest.raises(ValueError, match="would be added twice"):
+        layer.load_state_dict(state)
+    layer.unmerge()
+    layer.load_state_dict(layer.state_dict())
+
+
+def test_errors_of_the_names_of_peft():
+    with pytest.raises(ValueError, match="needs a model with LoRALinear inside, .*got Linear"):
+        peft_state_dict(nn.Linear(7, 5))
+    with pytest.raises(ValueError, match="under a name, got LoRALinear"):
+        peft_state_dict(adapter())
+    model = Model()
+    with pytest.raises(ValueError, match=r"missing \['base.*'\], extra \['other'\]"):
+        load_peft_state_dict(model, {"other": torch.ones(1)})
+    state = peft_state_dict(model)
+    model.layers[0]["q"].merge()
+    with pytest.raises(ValueError, match=r"unmerge before loading, merged are \['layers.0.q'\]"):
+        load_peft_state_dict(model, state)
+    model.q = LoRALinear(model.q, r=3)
+    with pytest.raises(ValueError, match="adapters must share .*rsLoRA"):
+        peft_adapter_config(model)
