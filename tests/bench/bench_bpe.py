@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from llmref.components.bpe import BPETokenizer
 
 SIZE, VOCABULARY = 1_000_000, 1256
