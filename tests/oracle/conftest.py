@@ -4,7 +4,9 @@ Every oracle test compares through the `agreement` fixture. `make oracle` checks
 table has exactly the rows that were tested; `make agreement` writes it.
 """
 
+import importlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import sys
@@ -126,9 +128,36 @@ class _StandInFinder(MetaPathFinder, Loader):
 
 @pytest.fixture(scope="session")
 def stand_in() -> Callable[..., None]:
-    """Serve empty modules for what an oracle imports and never uses (ray, deepspeed)."""
+    """Serve empty modules for what an oracle imports and never uses, unless they are installed."""
 
     def install(*roots: str) -> None:
-        sys.meta_path.insert(0, _StandInFinder(set(roots)))
+        missing = {root for root in roots if not importlib.util.find_spec(root)}
+        sys.meta_path.insert(0, _StandInFinder(missing))
 
     return install
+
+
+@pytest.fixture(scope="session")
+def verl(stand_in: Callable[..., None]) -> types.ModuleType:
+    """The losses of verl, which imports ray and does not need it for them."""
+    stand_in("ray")
+    from verl.trainer.ppo import core_algos
+
+    return core_algos
+
+
+@pytest.fixture(scope="session")
+def openrlhf_models(stand_in: Callable[..., None]) -> Callable[[str], types.ModuleType]:
+    """Modules of openrlhf/models under a bare package: its own imports need a GPU stack."""
+    stand_in("deepspeed", "ring_flash_attn", "ray")
+    found = importlib.util.find_spec("openrlhf")
+    package = types.ModuleType("openrlhf_bare")
+    package.__path__ = [str(Path(found.submodule_search_locations[0]) / "models")]
+    sys.modules["openrlhf_bare"] = package
+    return lambda name: importlib.import_module(f"openrlhf_bare.{name}")
+
+
+@pytest.fixture(scope="session")
+def torchtune_imports(stand_in: Callable[..., None]) -> None:
+    """Torchtune imports its tokenizers and their libraries; its formulas use none of them."""
+    stand_in("sentencepiece", "tiktoken", "blobfile", "kagglehub", "torchvision")

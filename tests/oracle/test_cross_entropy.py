@@ -1,8 +1,6 @@
 """Cross-entropy against torch, transformers, torchtune and scipy."""
 
-import importlib.util
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -214,14 +212,7 @@ def test_z_loss_equals_the_router_loss_of_transformers(agreement):
     agreement("z-loss", "transformers", ours, theirs, atol=1e-12, convention=convention)
 
 
-@pytest.fixture
-def _torchtune_imports(stand_in: Callable[..., None]) -> None:
-    # torchtune imports its tokenizers and their libraries; losses use none of them.
-    libraries = ("sentencepiece", "tiktoken", "blobfile", "kagglehub")
-    stand_in(*(name for name in libraries if not importlib.util.find_spec(name)))
-
-
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_chunks_of_logits_equal_torchtune(agreement):
     from torchtune.modules.loss import CEWithChunkedOutputLoss
 

@@ -1,10 +1,6 @@
 """Preference losses against TRL, torchtune and OpenRLHF."""
 
 import collections
-import importlib
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -199,14 +195,7 @@ def test_simpo_equals_trls(agreement):
 # ---------------------------------------------------------------- torchtune
 
 
-@pytest.fixture
-def _torchtune_imports(stand_in):
-    # torchtune imports its tokenizers and their libraries; losses use none of them.
-    libraries = ("sentencepiece", "tiktoken", "blobfile", "kagglehub")
-    stand_in(*(name for name in libraries if not importlib.util.find_spec(name)))
-
-
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_losses_equal_torchtunes(agreement, smoothing):
     from torchtune.rlhf.loss import DPOLoss
@@ -222,7 +211,7 @@ def test_losses_equal_torchtunes(agreement, smoothing):
     )
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_hinge_equals_torchtunes(agreement):
     from torchtune.rlhf.loss import RSOLoss
 
@@ -237,7 +226,7 @@ def test_hinge_equals_torchtunes(agreement):
     )
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_logged_rewards_equal_torchtunes(agreement):
     from torchtune.rlhf.loss import DPOLoss
 
@@ -252,7 +241,7 @@ def test_logged_rewards_equal_torchtunes(agreement):
     )
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_sequence_logps_equal_torchtunes(agreement):
     """It shifts inside: its labels are one position ahead of its logits."""
     from torchtune.rlhf import get_batch_log_probs
@@ -280,14 +269,8 @@ def test_sequence_logps_equal_torchtunes(agreement):
 
 
 @pytest.fixture(scope="module")
-def openrlhf(stand_in) -> ModuleType:
-    """The one file: the package's own imports need a GPU stack that the formula does not."""
-    stand_in("deepspeed", "ring_flash_attn")
-    root = importlib.util.find_spec("openrlhf").submodule_search_locations[0]
-    package = ModuleType("openrlhf_models")
-    package.__path__ = [str(Path(root) / "models")]
-    sys.modules["openrlhf_models"] = package
-    return importlib.import_module("openrlhf_models.loss")
+def openrlhf(openrlhf_models) -> ModuleType:
+    return openrlhf_models("loss")
 
 
 @pytest.mark.parametrize(
@@ -318,7 +301,7 @@ def test_openrlhfs_ipo_ignores_label_smoothing(openrlhf):
     assert torch.equal(*losses)
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_default_betas(openrlhf):
     from torchtune.rlhf.loss import DPOLoss
 

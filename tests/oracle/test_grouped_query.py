@@ -1,7 +1,5 @@
 """Grouped-query attention against torch, transformers and torchtune."""
 
-import importlib.util
-
 import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -25,14 +23,6 @@ def draw(*shape, seed=0):
 
 def inputs(groups):
     return draw(B, H, T, D, seed=1), draw(B, groups, S, D, seed=2), draw(B, groups, S, D, seed=3)
-
-
-@pytest.fixture
-def _torchtune_imports(stand_in):
-    # torchtune imports its tokenizers and their libraries; attention uses none of them.
-    stand_in(
-        *(m for m in ("sentencepiece", "kagglehub", "blobfile") if not importlib.util.find_spec(m))
-    )
 
 
 @pytest.mark.parametrize("groups", GROUPS)
@@ -99,7 +89,7 @@ def test_module_equals_llama_attention(agreement, groups):
     )
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_module_equals_torchtune(agreement):
     from torch import nn
     from torchtune.modules import MultiHeadAttention

@@ -1,11 +1,8 @@
 """GRPO's advantages and losses against TRL, verl and OpenRLHF."""
 
 import ast
-import collections
-import contextlib
 import importlib.util
 import inspect
-import sys
 import textwrap
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +11,8 @@ import pytest
 import torch
 
 from llmref.rl.grpo import dapo_loss, dr_grpo_loss, group_advantages, grpo_loss
+
+from .trl_stub import trl_grpo_loss
 
 TOPIC = "rl/grpo"
 LENGTHS = torch.tensor([7, 4, 1])
@@ -34,52 +33,8 @@ def grad(function, at: torch.Tensor = LOGP) -> torch.Tensor:
 # ---------------------------------------------------------------- TRL
 
 
-class Accelerator:
-    device = torch.device("cpu")
-    num_processes = 1
-    sync_gradients = True
-    gather = gather_for_metrics = staticmethod(lambda x: x)
-    reduce = staticmethod(lambda x, reduction="sum": x)
-    autocast = staticmethod(contextlib.nullcontext)
-
-
-def trl_loss(logp, loss_type, *, high=0.2, beta=0.0, correct=True, mask=MASK, steps=1):
-    """The trainer's own loss, called with a stand-in for the trainer."""
-    from trl import GRPOTrainer
-
-    trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True),
-        accelerator=Accelerator(),
-        aux_loss_enabled=False,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        importance_sampling_level="token",
-        beta=beta,
-        loss_type=loss_type,
-        epsilon_low=0.2,
-        epsilon_high=high,
-        use_vllm=False,
-        args=SimpleNamespace(
-            use_bias_correction_kl=correct, delta=None, steps_per_generation=steps
-        ),
-        current_gradient_accumulation_steps=1,
-        max_completion_length=7,
-        _entropy_bonus_enabled=False,
-        _metrics=collections.defaultdict(lambda: collections.defaultdict(list)),
-        _get_per_token_logps_and_entropies=lambda *_, **__: (logp, torch.zeros_like(logp), None),
-    )
-    prompt = torch.zeros(3, 1, dtype=torch.long)
-    inputs = {
-        "prompt_ids": prompt,
-        "prompt_mask": prompt + 1,
-        "completion_ids": torch.zeros(3, 7, dtype=torch.long),
-        "completion_mask": mask.long(),
-        "advantages": ADVANTAGES,
-        "num_items_in_batch": mask.sum(),
-        "old_per_token_logps": OLD,
-        "ref_per_token_logps": REF,
-    }
-    return GRPOTrainer._compute_loss(trainer, None, inputs)
+def trl_loss(logp, loss_type, *, mask=MASK, **options):
+    return trl_grpo_loss(logp, OLD, ADVANTAGES, mask, ref=REF, loss_type=loss_type, **options)
 
 
 @pytest.mark.parametrize(
@@ -226,14 +181,6 @@ def test_trls_defaults():
 # ---------------------------------------------------------------- verl
 
 
-@pytest.fixture(scope="module")
-def verl(stand_in) -> ModuleType:
-    stand_in("ray")
-    from verl.trainer.ppo import core_algos
-
-    return core_algos
-
-
 def verl_config():
     from verl.workers.config import ActorConfig
 
@@ -334,19 +281,13 @@ def test_equal_rewards_miss_zero_elsewhere_in_float32(verl):
 
 
 @pytest.fixture(scope="module")
-def openrlhf(stand_in) -> ModuleType:
-    """Files under a bare package: its own imports need a GPU stack that the losses do not."""
-    stand_in("deepspeed", "ring_flash_attn", "ray")
-    root = Path(importlib.util.find_spec("openrlhf").submodule_search_locations[0]) / "models"
-    package = ModuleType("openrlhf_bare_grpo")
-    package.__path__ = [str(root)]
-    sys.modules["openrlhf_bare_grpo"] = package
-    return importlib.import_module("openrlhf_bare_grpo.loss")
+def openrlhf(openrlhf_models) -> ModuleType:
+    return openrlhf_models("loss")
 
 
 @pytest.mark.parametrize("token_level", [True, False])
-def test_loss_with_kl_equals_openrlhfs(agreement, openrlhf, token_level):
-    utils = importlib.import_module("openrlhf_bare_grpo.utils")
+def test_loss_with_kl_equals_openrlhfs(agreement, openrlhf, openrlhf_models, token_level):
+    utils = openrlhf_models("utils")
     module = openrlhf.PolicyLoss(0.2, 0.2, token_level_loss=token_level)
     by_token = ADVANTAGES.unsqueeze(1).expand(3, 7)
 

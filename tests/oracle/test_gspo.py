@@ -1,11 +1,6 @@
 """GSPO's ratio and losses against TRL, verl and OpenRLHF."""
 
-import collections
-import contextlib
-import importlib.util
-import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,6 +8,8 @@ import torch
 from llmref.rl.gspo import gspo_loss, gspo_token_loss, sequence_ratio
 from llmref.rl.kl import kl_estimate
 from llmref.rl.ppo import aggregate
+
+from .trl_stub import trl_grpo_loss
 
 TOPIC = "rl/gspo"
 LENGTHS = torch.tensor([7, 4, 1, 5])
@@ -38,49 +35,9 @@ def test_the_batch_has_clipped_and_unclipped_sequences():
         assert (~stopped).any()
 
 
-class Accelerator:
-    device = torch.device("cpu")
-    num_processes = 1
-    sync_gradients = True
-    gather = gather_for_metrics = staticmethod(lambda x: x)
-    reduce = staticmethod(lambda x, reduction="sum": x)
-    autocast = staticmethod(contextlib.nullcontext)
-
-
-def trl_loss(logp, low, high, loss_type="grpo", beta=0.0):
-    from trl import GRPOTrainer
-
-    trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True),
-        accelerator=Accelerator(),
-        aux_loss_enabled=False,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        importance_sampling_level="sequence",
-        beta=beta,
-        loss_type=loss_type,
-        epsilon_low=low,
-        epsilon_high=high,
-        use_vllm=False,
-        args=SimpleNamespace(use_bias_correction_kl=True, delta=None, steps_per_generation=1),
-        current_gradient_accumulation_steps=1,
-        max_completion_length=7,
-        _entropy_bonus_enabled=False,
-        _metrics=collections.defaultdict(lambda: collections.defaultdict(list)),
-        _get_per_token_logps_and_entropies=lambda *_, **__: (logp, torch.zeros_like(logp), None),
-    )
-    prompt = torch.zeros(4, 1, dtype=torch.long)
-    inputs = {
-        "prompt_ids": prompt,
-        "prompt_mask": prompt + 1,
-        "completion_ids": torch.zeros(4, 7, dtype=torch.long),
-        "completion_mask": MASK.long(),
-        "advantages": ADVANTAGES,
-        "num_items_in_batch": MASK.sum(),
-        "old_per_token_logps": OLD,
-        "ref_per_token_logps": OLD - 0.3,
-    }
-    return GRPOTrainer._compute_loss(trainer, None, inputs)
+def trl_loss(logp, low, high, **options):
+    options = {"level": "sequence", "ref": OLD - 0.3, **options}
+    return trl_grpo_loss(logp, OLD, ADVANTAGES, MASK, low=low, high=high, **options)
 
 
 @pytest.mark.parametrize(("low", "high"), CLIPS)
@@ -108,7 +65,7 @@ def test_trls_other_normalisers_weight_a_sequence_by_its_length(loss_type):
     ratio = sequence_ratio(LOGP, OLD, MASK)
     surrogate = torch.minimum(ratio * ADVANTAGES, ratio.clamp(0.8, 1.28) * ADVANTAGES)
     expected = -(surrogate * LENGTHS).sum() / LENGTHS.sum()
-    theirs = trl_loss(LOGP, 0.2, 0.28, loss_type)
+    theirs = trl_loss(LOGP, 0.2, 0.28, loss_type=loss_type)
     torch.testing.assert_close(theirs, expected, atol=1e-12, rtol=0)
     ours = gspo_loss(LOGP, OLD, ADVANTAGES, MASK, clip_low=0.2, clip_high=0.28)
     assert (theirs - ours).abs() > 1e-2
@@ -130,14 +87,6 @@ def test_trls_default_level_is_the_token():
     fields = GRPOConfig.__dataclass_fields__
     assert fields["importance_sampling_level"].default == "token"
     assert fields["epsilon"].default == 0.2
-
-
-@pytest.fixture(scope="module")
-def verl(stand_in) -> ModuleType:
-    stand_in("ray")
-    from verl.trainer.ppo import core_algos
-
-    return core_algos
 
 
 def verl_loss(verl, logp, low, high, advantages=None, mode="seq-mean-token-mean"):
@@ -204,14 +153,8 @@ def test_verls_clamp_stops_the_gradient_of_a_large_ratio(verl):
 
 
 @pytest.fixture(scope="module")
-def openrlhf(stand_in) -> ModuleType:
-    """Two files under a bare package: its own imports need a GPU stack that the losses do not."""
-    stand_in("deepspeed", "ring_flash_attn")
-    root = Path(importlib.util.find_spec("openrlhf").submodule_search_locations[0]) / "models"
-    package = ModuleType("openrlhf_bare_gspo")
-    package.__path__ = [str(root)]
-    sys.modules["openrlhf_bare_gspo"] = package
-    return importlib.import_module("openrlhf_bare_gspo.loss")
+def openrlhf(openrlhf_models) -> ModuleType:
+    return openrlhf_models("loss")
 
 
 @pytest.mark.parametrize(("low", "high"), CLIPS)

@@ -1,16 +1,14 @@
 """KL divergences and estimators against torch, verl, OpenRLHF and TRL."""
 
-import collections
-import contextlib
-import importlib.util
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
 from torch.nn import functional
 
 from llmref.rl.kl import kl_categorical, kl_estimate, kl_gaussian, kl_loss, kl_reward
+
+from .trl_stub import trl_grpo_loss
 
 TOPIC = "rl/kl"
 LENGTHS = torch.tensor([7, 4, 1])
@@ -33,24 +31,8 @@ def grad(function, logp: torch.Tensor = LOGP) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def verl(stand_in) -> ModuleType:
-    stand_in("ray")
-    from verl.trainer.ppo import core_algos
-
-    return core_algos
-
-
-@pytest.fixture(scope="module")
-def openrlhf(stand_in) -> ModuleType:
-    """The one file: the package's own imports need a GPU stack that the formula does not."""
-    stand_in("deepspeed", "ring_flash_attn")
-    root = importlib.util.find_spec("openrlhf").submodule_search_locations[0]
-    spec = importlib.util.spec_from_file_location(
-        "openrlhf_models_utils", Path(root) / "models" / "utils.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def openrlhf(openrlhf_models) -> ModuleType:
+    return openrlhf_models("utils")
 
 
 # ---------------------------------------------------------------- torch
@@ -254,51 +236,11 @@ def test_openrlhfs_unbiased_gradient_is_k2_under_a_detached_token_ratio(agreemen
 # ---------------------------------------------------------------- TRL
 
 
-class Accelerator:
-    device = torch.device("cpu")
-    num_processes = 1
-    sync_gradients = True
-    gather = gather_for_metrics = staticmethod(lambda x: x)
-    reduce = staticmethod(lambda x, reduction="sum": x)
-    autocast = staticmethod(contextlib.nullcontext)
-
-
 def trl_kl(logp: torch.Tensor, old: torch.Tensor, loss_type: str, *, ratio: bool) -> torch.Tensor:
     """TRL's GRPO loss with zero advantages and beta = 1: the KL term is all that is left."""
-    from trl import GRPOTrainer
-
-    rows, length = logp.shape
-    trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True),
-        accelerator=Accelerator(),
-        aux_loss_enabled=False,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        importance_sampling_level="token",
-        beta=1.0,
-        loss_type=loss_type,
-        epsilon_low=0.2,
-        epsilon_high=0.2,
-        use_vllm=False,
-        args=SimpleNamespace(use_bias_correction_kl=ratio, delta=None, steps_per_generation=1),
-        current_gradient_accumulation_steps=1,
-        max_completion_length=length,
-        _entropy_bonus_enabled=False,
-        _metrics=collections.defaultdict(lambda: collections.defaultdict(list)),
-        _get_per_token_logps_and_entropies=lambda *_, **__: (logp, torch.zeros_like(logp), None),
-    )
-    prompt = torch.zeros(rows, 1, dtype=torch.long)
-    inputs = {
-        "prompt_ids": prompt,
-        "prompt_mask": prompt + 1,
-        "completion_ids": torch.zeros(rows, length, dtype=torch.long),
-        "completion_mask": MASK.long(),
-        "advantages": torch.zeros(rows, dtype=logp.dtype),
-        "num_items_in_batch": MASK.sum(),
-        "old_per_token_logps": old,
-        "ref_per_token_logps": REF,
-    }
-    return GRPOTrainer._compute_loss(trainer, None, inputs)
+    nothing = torch.zeros(len(logp), dtype=logp.dtype)
+    options = {"loss_type": loss_type, "beta": 1.0, "correct": ratio}
+    return trl_grpo_loss(logp, old, nothing, MASK, ref=REF, **options)
 
 
 @pytest.mark.parametrize(

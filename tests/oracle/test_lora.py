@@ -216,8 +216,7 @@ def test_files_of_peft_load_into_ours(agreement, tmp_path):
     agreement("output after loading its file", "peft", ours(x), theirs(x), atol=1e-12)
 
 
-def test_the_layer_of_torchtune(agreement, stand_in):
-    stand_in("sentencepiece", "torchvision")
+def test_the_layer_of_torchtune(agreement, torchtune_imports):
     from torchtune.modules.peft import LoRALinear as Theirs
 
     ours = ours_of(2, 5.0).q

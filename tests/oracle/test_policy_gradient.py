@@ -34,14 +34,6 @@ def on(mask: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def verl(stand_in) -> ModuleType:
-    stand_in("ray")
-    from verl.trainer.ppo import core_algos
-
-    return core_algos
-
-
-@pytest.fixture(scope="module")
 def openrlhf() -> SimpleNamespace:
     """Two methods of its experience maker, whose module needs a cluster to be imported."""
     root = importlib.util.find_spec("openrlhf").submodule_search_locations[0]
@@ -58,11 +50,7 @@ def openrlhf() -> SimpleNamespace:
 
 
 @pytest.fixture(scope="module")
-def torchtune(stand_in) -> ModuleType:
-    # torchtune imports its tokenizers and their libraries; these formulas use none of them.
-    stand_in(
-        *(m for m in ("sentencepiece", "kagglehub", "blobfile") if not importlib.util.find_spec(m))
-    )
+def torchtune(torchtune_imports) -> ModuleType:
     from torchtune.rlhf import rewards
 
     return rewards

@@ -1,13 +1,8 @@
 """PPO's losses against verl, OpenRLHF, torchtune and TRL."""
 
-import collections
-import contextlib
 import dataclasses
-import importlib.util
 import inspect
-import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
@@ -20,6 +15,8 @@ from llmref.rl.ppo import (
     entropy_bonus,
     ppo_policy_loss,
 )
+
+from .trl_stub import trl_grpo_loss
 
 TOPIC = "rl/ppo"
 LENGTHS = torch.tensor([7, 4, 1])
@@ -52,30 +49,12 @@ def test_the_random_batch_meets_every_case():
 
 
 @pytest.fixture(scope="module")
-def verl(stand_in) -> ModuleType:
-    stand_in("ray")
-    from verl.trainer.ppo import core_algos
-
-    return core_algos
+def openrlhf(openrlhf_models) -> ModuleType:
+    return openrlhf_models("loss")
 
 
 @pytest.fixture(scope="module")
-def openrlhf(stand_in) -> ModuleType:
-    """Two files under a bare package: its own imports need a GPU stack that the losses do not."""
-    stand_in("deepspeed", "ring_flash_attn")
-    root = Path(importlib.util.find_spec("openrlhf").submodule_search_locations[0]) / "models"
-    package = ModuleType("openrlhf_bare")
-    package.__path__ = [str(root)]
-    sys.modules["openrlhf_bare"] = package
-    return importlib.import_module("openrlhf_bare.loss")
-
-
-@pytest.fixture(scope="module")
-def torchtune(stand_in) -> ModuleType:
-    # torchtune imports its tokenizers and their libraries; these formulas use none of them.
-    stand_in(
-        *(m for m in ("sentencepiece", "kagglehub", "blobfile") if not importlib.util.find_spec(m))
-    )
+def torchtune(torchtune_imports) -> ModuleType:
     from torchtune.rlhf import loss
 
     return loss
@@ -371,50 +350,9 @@ def test_clip_fraction_equals_torchtunes(agreement, torchtune):
 # ---------------------------------------------------------------- TRL
 
 
-class Accelerator:
-    device = torch.device("cpu")
-    num_processes = 1
-    sync_gradients = True
-    gather = gather_for_metrics = staticmethod(lambda x: x)
-    reduce = staticmethod(lambda x, reduction="sum": x)
-    autocast = staticmethod(contextlib.nullcontext)
-
-
-def trl_loss(logp, old=OLD, mask=MASK, loss_type="bnpo", low=0.2, high=0.2, delta=None):
+def trl_loss(logp, old=OLD, mask=MASK, loss_type="bnpo", **options):
     """TRL's GRPO loss without a KL term; one advantage a row."""
-    from trl import GRPOTrainer
-
-    rows, length = logp.shape
-    trainer = SimpleNamespace(
-        model=SimpleNamespace(training=True),
-        accelerator=Accelerator(),
-        aux_loss_enabled=False,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        importance_sampling_level="token",
-        beta=0.0,
-        loss_type=loss_type,
-        epsilon_low=low,
-        epsilon_high=high,
-        use_vllm=False,
-        args=SimpleNamespace(use_bias_correction_kl=False, delta=delta, steps_per_generation=1),
-        current_gradient_accumulation_steps=1,
-        max_completion_length=length,
-        _entropy_bonus_enabled=False,
-        _metrics=collections.defaultdict(lambda: collections.defaultdict(list)),
-        _get_per_token_logps_and_entropies=lambda *_, **__: (logp, torch.zeros_like(logp), None),
-    )
-    prompt = torch.zeros(rows, 1, dtype=torch.long)
-    inputs = {
-        "prompt_ids": prompt,
-        "prompt_mask": prompt + 1,
-        "completion_ids": torch.zeros(rows, length, dtype=torch.long),
-        "completion_mask": mask.long(),
-        "advantages": ADVANTAGES[:, 0],
-        "num_items_in_batch": mask.sum(),
-        "old_per_token_logps": old,
-    }
-    return GRPOTrainer._compute_loss(trainer, None, inputs)
+    return trl_grpo_loss(logp, old, ADVANTAGES[:, 0], mask, loss_type=loss_type, **options)
 
 
 @pytest.mark.parametrize(

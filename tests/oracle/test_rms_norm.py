@@ -125,8 +125,7 @@ def test_the_norm_of_llama_always_computes_in_float32(agreement):
     )
 
 
-def test_the_norm_of_torchtune(agreement, stand_in):
-    stand_in("sentencepiece", "torchvision")
+def test_the_norm_of_torchtune(agreement, torchtune_imports):
     from torchtune.modules import RMSNorm as Theirs
 
     theirs = Theirs(64, eps=1e-6)

@@ -5,7 +5,6 @@ The libraries form their frequencies or angles in float32. At positions below 64
 given the same tables, agrees to float64 rounding.
 """
 
-import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any
@@ -22,14 +21,6 @@ ANGLES = 3e-5  # 64 * 2^-23 radians, times values of at most 4
 FREQUENCIES = 1e-6  # of frequencies at most 1, in float32
 F64 = torch.float64
 POSITIONS = torch.arange(T) + 50
-
-
-@pytest.fixture
-def _torchtune_imports(stand_in: Callable[..., None]) -> None:
-    # torchtune imports its tokenizers and their libraries; positions use none of them.
-    stand_in(
-        *(m for m in ("sentencepiece", "kagglehub", "blobfile") if not importlib.util.find_spec(m))
-    )
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
@@ -127,7 +118,7 @@ def test_interleaved_layout_is_gptjs(agreement):
     )
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_interleaved_layout_is_torchtunes(agreement):
     from torchtune.modules import RotaryPositionalEmbeddings
 
@@ -184,7 +175,7 @@ def test_the_two_layouts_are_not_interchangeable():
 # Weights
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 @pytest.mark.parametrize("to", ["interleaved", "half"])
 def test_weight_conversion_is_torchtunes(agreement, to):
     from torchtune.models.convert_weights import hf_to_tune, tune_to_hf
@@ -318,7 +309,7 @@ def test_llama3_frequencies(agreement):
     assert factor == 1.0
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_llama3_frequencies_are_torchtunes(agreement):
     from torchtune.models.llama3_1 import Llama3ScaledRoPE
 

@@ -1,6 +1,5 @@
 """Filters and draws against transformers, x-transformers, torch, torchtune, TRL."""
 
-import importlib.util
 import itertools
 import math
 
@@ -211,9 +210,7 @@ def test_log_probabilities_of_trl_know_the_temperature_alone(agreement):
     assert (filtered - theirs).abs().max() > 1e-2
 
 
-def test_an_exponential_race_equals_torchtune_token_by_token(agreement, stand_in):
-    names = ("sentencepiece", "kagglehub", "blobfile")
-    stand_in(*(name for name in names if not importlib.util.find_spec(name)))
+def test_an_exponential_race_equals_torchtune_token_by_token(agreement, torchtune_imports):
     from torchtune.generation import sample as torchtune_sample
 
     z = random(400, V)

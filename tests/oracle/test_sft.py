@@ -1,7 +1,5 @@
 """The fine-tuning loss against transformers, TRL (trainer and collator), torchtune and verl."""
 
-import importlib.util
-
 import pytest
 import torch
 
@@ -34,13 +32,6 @@ def batch(B=3, T=6):
 
 def labels_of(tokens, mask):
     return tokens.masked_fill(~mask, IGNORED)
-
-
-@pytest.fixture
-def _torchtune_imports(stand_in):
-    # torchtune imports its tokenizers and their libraries; losses and packing use none of them.
-    names = ("sentencepiece", "kagglehub", "blobfile")
-    stand_in(*(name for name in names if not importlib.util.find_spec(name)))
 
 
 @pytest.fixture
@@ -273,7 +264,7 @@ def test_packed_attention_is_what_transformers_derives_from_the_positions(agreem
     agreement("packed_attention_mask", "transformers", ours, theirs, atol=0, convention=how)
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_packed_attention_equals_torchtune(agreement):
     from torchtune.modules.attention_utils import create_block_causal_mask
 
@@ -283,7 +274,7 @@ def test_packed_attention_equals_torchtune(agreement):
     agreement("packed_attention_mask", "torchtune", ours[:, 0], theirs, atol=0, convention=how)
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_torchtune_trains_the_first_token_of_a_packed_document():
     """Its label is kept, so the last token of the document before predicts it."""
     from torchtune.datasets import PackedDataset
@@ -293,7 +284,7 @@ def test_torchtune_trains_the_first_token_of_a_packed_document():
     assert pack["labels"].tolist() == [3, 1, 4, 5, 9, IGNORED]
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_loss_equals_the_chunked_loss_of_torchtune(agreement):
     from torchtune.modules.loss import CEWithChunkedOutputLoss
 
@@ -306,7 +297,7 @@ def test_loss_equals_the_chunked_loss_of_torchtune(agreement):
     agreement("sft_loss", "torchtune", ours, theirs, atol=1e-6, convention=how)
 
 
-@pytest.mark.usefixtures("_torchtune_imports")
+@pytest.mark.usefixtures("torchtune_imports")
 def test_sequence_logprob_equals_torchtune_and_verl(agreement, stand_in):
     stand_in("ray")
     from torchtune.rlhf import get_batch_log_probs

@@ -84,8 +84,7 @@ def test_x_transformers_cuts_up_then_gate(agreement):
     )
 
 
-def test_the_layer_of_torchtune(agreement, stand_in):
-    stand_in("sentencepiece", "torchvision")
+def test_the_layer_of_torchtune(agreement, torchtune_imports):
     from torchtune.modules import FeedForward
 
     ours = SwiGLU(8, 24).double()
