@@ -7,6 +7,7 @@ G = H is multi-head attention, G = 1 is multi-query attention. Leaves out: posit
 import torch
 from torch import Tensor, nn
 
+from llmref.attention.masks_algebra import expand_mask
 from llmref.attention.multi_head import merge_heads, split_heads
 from llmref.attention.multi_head_cost import require_head_dim
 from llmref.attention.scaled_dot_product import (
@@ -211,12 +212,7 @@ def _one_mask(
     if attn_mask is None and not is_causal:
         return None
     mask = torch.ones((), dtype=torch.bool, device=device) if attn_mask is None else attn_mask
-    try:
-        mask = mask.expand(shape)
-    except RuntimeError:
-        raise ValueError(
-            f"the mask {tuple(mask.shape)} does not broadcast to the scores {shape}"
-        ) from None
+    mask = expand_mask(mask, shape)
     if not is_causal:
         return mask
     T, S = shape[-2:]

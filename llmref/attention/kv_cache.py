@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from llmref.attention.grouped_query import grouped_query_attention, kv_head_index
 from llmref.attention.kv_cache_storage import KVCache, SlidingWindowKVCache
+from llmref.attention.masks_algebra import boolean_mask, expand_mask
 from llmref.attention.multi_head import merge_heads, split_heads
 from llmref.attention.multi_head_cost import require_head_dim
 from llmref.components.rope import RotaryEmbedding
@@ -83,7 +84,9 @@ class CachedAttention(nn.Module):
         query, key = self.rope(query, key, positions)
         if attn_mask is not None:
             total = past + x.shape[1]
-            attn_mask = _expand_mask(attn_mask, (*query.shape[:3], total))
+            attn_mask = expand_mask(attn_mask, (*query.shape[:3], total))
+            if not attn_mask.is_floating_point():
+                attn_mask = boolean_mask(attn_mask)  # checked before the cache is written
         key, value, key_positions = self._extend(cache, key, value)
         # Slots of a ring are not in order of time, so the rule is about positions.
         distance = positions[:, None] - key_positions  # (T, S), eq. eq-cache-mask
@@ -194,15 +197,3 @@ def attention_pairs(prompt_len: int, new_tokens: int, *, cached: bool) -> int:
     # Sums of t (t + 1) / 2 telescope: t (t + 1) (t + 2) / 6.
     before = (prompt_len - 1) * prompt_len * (prompt_len + 1) // 6
     return last * (last + 1) * (last + 2) // 6 - before  # eq. eq-no-cache-pairs
-
-
-def _expand_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    try:
-        mask = mask.expand(shape)
-    except RuntimeError:
-        raise ValueError(
-            f"the mask {tuple(mask.shape)} does not broadcast to {shape}, past keys included"
-        ) from None
-    if not mask.is_floating_point() and ((mask != 0) & (mask != 1)).any():
-        raise ValueError("a selecting mask holds True or False (or 1 and 0)")
-    return mask

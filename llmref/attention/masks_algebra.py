@@ -26,6 +26,21 @@ def boolean_mask(mask: Tensor) -> Tensor:
     return mask.bool()
 
 
+def expand_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The mask in the shape of the scores: a view, nothing is copied.
+
+    Shapes: mask broadcastable to shape -> shape
+    Source: a convention of this package.
+    Raises: ValueError that names both shapes if it does not broadcast.
+    """
+    try:
+        return mask.expand(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"the mask {tuple(mask.shape)} does not broadcast to the scores {tuple(shape)}"
+        ) from None
+
+
 def check_mask(
     mask: Tensor, query_len: int, key_len: int, *, allow_empty_rows: bool = False
 ) -> Tensor:

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from llmref.attention.masks_algebra import boolean_mask
+from llmref.attention.masks_algebra import boolean_mask, expand_mask
 from llmref.attention.scaled_dot_product import attention_scores
 
 
@@ -48,7 +48,8 @@ class Tiles:
             raise ValueError(
                 f"is_causal needs at least as many keys as queries, got {self.S} and {self.T}"
             )
-        self.mask = None if attn_mask is None else self._expanded(attn_mask)
+        scores = (*query.shape[:-1], self.S)
+        self.mask = None if attn_mask is None else expand_mask(attn_mask, scores)
         self.is_causal, self.block_q, self.block_k = is_causal, block_q, block_k
         self.scale = query.shape[-1] ** -0.5 if scale is None else scale
 
@@ -76,12 +77,3 @@ class Tiles:
             j = torch.arange(columns.start, columns.stop, device=q.device)
             scores = scores.masked_fill(j > i + self.S - self.T, -math.inf)
         return scores
-
-    def _expanded(self, mask: Tensor) -> Tensor:
-        shape = (*self.query.shape[:-1], self.S)
-        try:
-            return mask.expand(shape)  # a view: nothing is copied
-        except RuntimeError:
-            raise ValueError(
-                f"the mask {tuple(mask.shape)} does not broadcast to the scores {shape}"
-            ) from None

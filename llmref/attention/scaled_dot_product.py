@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from llmref.attention.masks_algebra import boolean_mask
+from llmref.attention.masks_algebra import boolean_mask, expand_mask
 from llmref.functional.softmax import check_distribution
 
 
@@ -81,7 +81,7 @@ def attention_weights(
     scores = attention_scores(_widen(query), _widen(key), scale)
     allowed = None
     if attn_mask is not None and attn_mask.is_floating_point():
-        scores = scores + _check_broadcastable(attn_mask, scores.shape)
+        scores = scores + expand_mask(attn_mask, scores.shape)
     elif attn_mask is not None:
         allowed = _as_bool(attn_mask, scores.shape)
     if is_causal:
@@ -201,15 +201,6 @@ def _check_inputs(**tensors: Tensor) -> None:
         raise ValueError(f"there must be one value for each key, got {shapes}")
 
 
-def _check_broadcastable(mask: Tensor, shape: torch.Size) -> Tensor:
-    try:
-        mask.expand(shape)
-    except RuntimeError:
-        raise ValueError(
-            f"the mask {tuple(mask.shape)} does not broadcast to the scores {tuple(shape)}"
-        ) from None
-    return mask
-
-
 def _as_bool(mask: Tensor, shape: torch.Size) -> Tensor:
-    return boolean_mask(_check_broadcastable(mask, shape))
+    expand_mask(mask, shape)  # whether it fits; the mask itself stays small
+    return boolean_mask(mask)

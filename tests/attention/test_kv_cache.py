@@ -362,7 +362,12 @@ def test_a_layer_that_raises_leaves_the_cache_as_it_was():
     ring = SlidingWindowKVCache(B, G, 3, D, max_chunk=4, dtype=F64)
     cases = [
         (KVCache(B, G, 5, D, dtype=F64), None, ValueError, "3 more do not fit"),
-        (KVCache(B, G, 9, D, dtype=F64), torch.ones(3, 3).bool(), ValueError, "past keys included"),
+        (
+            KVCache(B, G, 9, D, dtype=F64),
+            torch.ones(3, 3).bool(),
+            ValueError,
+            "does not broadcast to the scores",
+        ),
         (KVCache(B, G, 9, D, dtype=F64), torch.full((3, 6), 2), ValueError, "True or False"),
         (ring, None, ValueError, "a window of 3, the layer needs None"),
     ]
