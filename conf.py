@@ -48,6 +48,7 @@ html_baseurl = os.environ.get("LLMREF_BASE_URL", "https://llmref.github.io/llmre
 html_copy_source = False  # the repository button leads to the source
 html_show_sourcelink = False
 llmref_unlisted = ("404",)
+llmref_home = os.environ.get("LLMREF_BASE_URL", "")
 html_use_index = False  # it would be empty: results are listed in the ledger
 html_theme_options = {
     "repository_url": _repository,

@@ -113,8 +113,8 @@ def write_sitemap(app: Sphinx, exception: Exception | None) -> None:
 
 def root_links(app: Sphinx, pagename: str, _: str, context: dict[str, Any], __: Any) -> None:
     """Let the page for dead links lead home from whatever address it is shown at."""
-    if pagename in app.config.llmref_unlisted and (base := _base(app.config)):
-        context["metatags"] = f'<base href="{html.escape(base)}">' + context.get("metatags", "")
+    if pagename in app.config.llmref_unlisted and (home := app.config.llmref_home):
+        context["metatags"] = f'<base href="{html.escape(home)}">' + context.get("metatags", "")
 
 
 def write_markdown(app: Sphinx, exception: Exception | None) -> None:
@@ -161,4 +161,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("html-page-context", root_links)
     # Pages that are found by no list: the one that a server shows for a dead link.
     app.add_config_value("llmref_unlisted", (), "html", types=(tuple, list))
+    # Where this very build will be served, if that is known; a local build is served anywhere.
+    app.add_config_value("llmref_home", "", "html", types=(str,))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -448,13 +448,14 @@ def test_an_executed_page_can_be_taken_along_as_a_notebook(good: Built) -> None:
 
 def test_a_page_for_dead_links_leads_home_and_is_in_no_list(site: Site) -> None:
     site.configure('html_baseurl = "https://example.org/here/"')
+    site.configure('llmref_home = "https://example.org/there/"')
     site.configure('llmref_unlisted = ["404"]')
     site.write("index.md", "# Home\n\n```{toctree}\nother\n```\n")
     site.write("other.md", "# Other\n")
     site.write("404.md", "---\norphan: true\n---\n# Not found\n\n[Home](index.md)\n")
     built = site.build()
     assert (built.code, built.warnings) == (0, "")
-    assert '<base href="https://example.org/here/">' in built.page("404")
+    assert '<base href="https://example.org/there/">' in built.page("404")
     assert "<base" not in built.page("other")
     assert not (built.html / "404.md").exists()
     assert "404" not in (built.html / "llms.txt").read_text(encoding="utf-8")
