@@ -16,7 +16,7 @@ copyright = "The llmref authors, text CC BY 4.0, code MIT"  # noqa: A001 (Sphinx
 version = release = _project["version"]
 
 extensions = [
-    "llmref.sphinxext.kernels",  # first: its server starts while the others are loaded
+    "llmref.sphinxext.startup",  # first: kernels start while the others are loaded
     "myst_nb",
     "sphinx_copybutton",
     "sphinx_design",

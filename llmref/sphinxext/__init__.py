@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # exclusive.py starts without loading Sphinx
 
 def setup(app: "Sphinx") -> "ExtensionMetadata":
     """Set up every component."""
-    # Imported here, so that the server in kernels.py can start before all this is loaded.
+    # Imported here, so that the server of kernels can start before all this is loaded.
     from llmref.sphinxext import execution, export, layout, math, results, source
 
     for component in (execution, export, layout, math, results, source):

@@ -26,6 +26,7 @@ from llmref.sphinxext.cache import OutputCache, Outputs, page_key
 from llmref.sphinxext.imports import reached_files
 from llmref.sphinxext.kernels import PRELOADED, KernelServer, python_path
 from llmref.sphinxext.runner import Page, run_pages
+from llmref.sphinxext.startup import load_for_later
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ class Executed:
     outputs: Outputs
 
 
+# The key of a page that was edited, or run while a module was: it has to be read again.
+_EDITED = "edited"
+
 # By docname; readers are forked with them.
 _executed: dict[str, Executed] = {}
 
@@ -74,8 +78,7 @@ class ExecutedPageParser(Parser):
             logger.warning(
                 "edited while the site was being built; build it again", location=env.docname
             )
-            # No outputs, and a key that no page has, so that the next build reads it again.
-            _executed[env.docname] = executed = Executed("edited", code, [[] for _ in code])
+            _executed[env.docname] = executed = Executed(_EDITED, code, [[] for _ in code])
         env.metadata[env.docname]["llmref_key"] = executed.key
         # So that a later build need not parse a page that was not edited.
         env.metadata[env.docname]["llmref_code"] = code
@@ -147,13 +150,16 @@ def code_of(notebook: NotebookNode) -> list[dict[str, Any]]:
 
 def key_of(code: list[dict[str, Any]], root: Path) -> str:
     """Return the key of a page's outputs, from `code_of` it; `root` holds the package."""
-    files = {root / _FIGURE_STYLE} if (root / _FIGURE_STYLE).is_file() else set()
-    for cell in code:
-        try:
-            files |= reached_files(cell["source"], root)
-        except SyntaxError:  # an IPython command, say, beside an import
-            files |= set((root / "llmref").rglob("*.py"))
-    return page_key(code, files, root, _KERNEL_CONFIG)
+    try:
+        files = reached_files((cell["source"] for cell in code), root)
+    except SyntaxError:  # an IPython command, say, beside an import
+        files = set((root / "llmref").rglob("*.py"))
+    return _key(code, files, root)
+
+
+def _key(code: list[dict[str, Any]], files: set[Path], root: Path) -> str:
+    style = root / _FIGURE_STYLE
+    return page_key(code, files | {style} if style.is_file() else files, root, _KERNEL_CONFIG)
 
 
 def configure(app: Sphinx, config: Config) -> None:
@@ -168,11 +174,14 @@ def outdated_pages(
     """Return the unedited pages whose key has changed with a module or a package."""
     root = Path(app.config.llmref_root)
     unedited = env.found_docs - added - changed
+    keys = {name: key for name in unedited if (key := env.metadata[name].get("llmref_key"))}
+    # The key of a page without code that imports everything: while it stays, so do all others.
+    common = _key([], set((root / "llmref").rglob("*.py")), root)
+    before, env.llmref_common_key = getattr(env, "llmref_common_key", ""), common  # type: ignore[attr-defined]
+    if common == before:
+        return sorted(name for name, key in keys.items() if key == _EDITED)
     return sorted(
-        docname
-        for docname in unedited
-        if (key := env.metadata[docname].get("llmref_key"))
-        and key != key_of(env.metadata[docname]["llmref_code"], root)
+        name for name, key in keys.items() if key != key_of(env.metadata[name]["llmref_code"], root)
     )
 
 
@@ -235,9 +244,14 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
     def done(page: Page) -> None:
         ended.append(page)
         code = code_of(page.notebook)
-        _executed[page.docname] = Executed(page.key, code, page.outputs)
         # A module that was edited meanwhile may have been read before or after.
-        if not page.failed and page.key == key_of(code, root):
+        unedited = page.key == key_of(code, root)
+        if not unedited:
+            logger.warning(
+                "a module was edited while this page ran; build it again", location=page.docname
+            )
+        _executed[page.docname] = Executed(page.key if unedited else _EDITED, code, page.outputs)
+        if unedited and not page.failed:
             cache.store(page.key, page.outputs)
         logger.info(
             "running pages... [%3d%%] %s%s, %.1f s",
@@ -248,6 +262,7 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         )
 
     logger.info("running pages... %d of %d", len(pages), len(docnames))
+    load_for_later()
     run_pages(
         pages,
         timeout=app.config.llmref_cell_timeout,

@@ -4,7 +4,7 @@ Leaves out: a module that is named only in a string (importlib.import_module) is
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,22 +12,23 @@ from pathlib import Path
 PACKAGE_ROOT = Path(__file__).parents[2]
 
 
-def reached_files(code: str, root: Path, package: str = "llmref") -> set[Path]:
+def reached_files(code: Iterable[str], root: Path, package: str = "llmref") -> set[Path]:
     """Return the files of `package` (below `root`) that `code` imports, directly or through others.
 
-    'from llmref.rl import kl' -> {llmref/__init__.py, llmref/rl/__init__.py, llmref/rl/kl.py, ...}
+    ['from llmref.rl import kl'] -> {llmref/__init__.py, llmref/rl/__init__.py, .../kl.py, ...}
     """
     reached: set[Path] = set()
-    if package not in code:
-        return reached  # most cells; parsing all of them would take a second
-    waiting = list(_imported_names(code, within=""))
+    followed: set[str] = set()
+    # Most cells import nothing; parsing all of them would take a second.
+    waiting = [
+        name for cell in code if package in cell for name in _imported_names(cell, within="")
+    ]
     while waiting:
-        name = waiting.pop()
-        if name.split(".")[0] != package:
-            continue
-        for module in _with_parents(name):
-            path = module_file(module, root)
-            if path is not None and path not in reached:
+        for module in _with_parents(waiting.pop()):
+            if module in followed or module.split(".")[0] != package:
+                continue
+            followed.add(module)
+            if (path := module_file(module, root)) is not None:
                 reached.add(path)
                 # Relative imports count from the package: the module itself for an __init__.
                 within = module if path.name == "__init__.py" else module.rpartition(".")[0]

@@ -18,10 +18,6 @@ from jupyter_client.launcher import launch_kernel
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
-from sphinx.application import Sphinx
-from sphinx.util.typing import ExtensionMetadata
-
-from llmref.sphinxext.imports import PACKAGE_ROOT
 
 _SERVER = Path(__file__).with_name("kernel_server.py")
 PROVISIONER = "llmref-warm"
@@ -162,26 +158,6 @@ def kernel_environment(python_path: str, **more: str) -> dict[str, str]:
 def can_fork() -> bool:
     """Whether kernels may be forked from a process that has loaded torch."""
     return sys.platform == "linux"
-
-
-def _looks_edited(app: Sphinx) -> bool:
-    """Whether a page or a module is younger than the last build: a guess that costs nothing."""
-    last = Path(app.doctreedir) / "environment.pickle"
-    if not last.is_file():
-        return True
-    files = [*Path(app.srcdir).rglob("*.md"), *(PACKAGE_ROOT / "llmref").rglob("*.py")]
-    here = Path(__file__).parent  # runs no page again
-    return any(path.stat().st_mtime > last.stat().st_mtime for path in files if path.parent != here)
-
-
-def setup(app: Sphinx) -> ExtensionMetadata:
-    """Start the server while Sphinx loads its extensions, if pages will probably have to run.
-
-    Optional, and to be listed first; without it the server starts when it is needed.
-    """
-    if can_fork() and _looks_edited(app):
-        KernelServer.current = KernelServer(python_path(PACKAGE_ROOT), PRELOADED)
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def new_manager(folder: str, number: int) -> AsyncKernelManager:

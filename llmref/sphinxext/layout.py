@@ -86,10 +86,7 @@ def check_node(record: dict[str, Any]) -> CheckNode:
     if record["note"]:
         body += nodes.paragraph("", record["note"])
     if 0 < len(record["equation"]) <= _LONGEST_EQUATION:
-        equation = record["equation"]
-        body += nodes.math_block(
-            equation, equation, number=None, label=None, nowrap=False, **{"no-wrap": False}
-        )
+        body += _displayed(record["equation"])
     body += nodes.paragraph("", "The same test rejects:")
     items = (
         nodes.list_item("", nodes.paragraph("", "", nodes.emphasis("", name), nodes.Text(f": {s}")))
@@ -97,6 +94,10 @@ def check_node(record: dict[str, Any]) -> CheckNode:
     )
     body += nodes.bullet_list("", *items)
     return CheckNode("", summary, body, record=record)
+
+
+def _displayed(tex: str) -> nodes.math_block:
+    return nodes.math_block(tex, tex, number=None, label=None, nowrap=False, **{"no-wrap": False})
 
 
 class WriteReports(SphinxPostTransform):
@@ -156,6 +157,25 @@ class WriteReports(SphinxPostTransform):
             "a sign changed there stops the build."
         )
         return nodes.paragraph("", text)
+
+    def _showcase(self, id_: str) -> list[nodes.Node]:
+        """One result of another page, with the cell of its first check, and that check opened."""
+        domain = self._domain()
+        result = domain.results[id_]
+        record = next(c.record for c in domain.checks if c.record["result"] == id_)
+        heading = ResultHeading("", f"{result.name}. ", _ref(id_, result.title), permalink="")
+        heading["classes"] += ["result-title"]
+        box = ResultBox("", heading, kind=result.kind)
+        box += [_displayed(equation) for equation in record["statement"]]
+        code = next(
+            cell["source"]
+            for cell in self.env.metadata[result.docname]["llmref_code"]
+            if f'"{id_}"' in cell["source"]
+        )
+        cell = nodes.literal_block(code, code, language="ipython3")
+        check = check_node(record)
+        check["open"] = True
+        return [box, cell, check]
 
     def _mistakes(self, _: str) -> list[nodes.Node]:
         checks = self._here()[1]
@@ -374,6 +394,9 @@ def _visit_heading(self: HTML5Translator, node: ResultHeading) -> None:
 
 def _depart_heading(self: HTML5Translator, node: ResultHeading) -> None:
     id_ = node["permalink"]
+    if not id_:  # shown on another page than its own
+        self.body.append("</p>\n")
+        return
     self.body.append(
         f' <a class="result-id" href="#{id_}" title="Permanent link to this result">{id_}</a></p>\n'
     )
@@ -393,7 +416,8 @@ def _depart_proof(self: HTML5Translator, node: Proof) -> None:
 
 
 def _visit_check(self: HTML5Translator, node: CheckNode) -> None:
-    self.body.append(self.starttag(node, "details", CLASS=f"check check-{node['record']['kind']}"))
+    tag = self.starttag(node, "details", CLASS=f"check check-{node['record']['kind']}")
+    self.body.append(tag.replace("<details", "<details open", 1) if node.get("open") else tag)
 
 
 def _visit_fold(self: HTML5Translator, node: Fold) -> None:

@@ -171,9 +171,10 @@ class ProofDirective(SphinxDirective):
 
 
 class ReportDirective(SphinxDirective):
-    """A place where the build writes: status, totals, mistakes, agreement, ledger or graph.
+    """A place where the build writes: status, totals, mistakes, agreement, ledger, and so on.
 
-    `graph` takes a group as its argument, 'rl', or none for all results.
+    `graph` takes a group as its argument, 'rl', or none for all results; `showcase` takes the id
+    of a result whose first check reads its statement.
     """
 
     optional_arguments = 1
@@ -401,28 +402,31 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
     """
     domain = env.domains["prf"]
     assert isinstance(domain, ResultsDomain)
-    everywhere = [
+    everywhere = _digest(
         sorted((docname, title.astext()) for docname, title in env.titles.items()),
         sorted(env.toctree_includes.items()),
         sorted(env.domains.math_domain.equations.items()),
         sorted(env.domains.standard_domain.labels.items()),
         sorted((result.id, result.rests_on) for result in domain.results.values()),
-    ]
+    )
     agreement = Path(env.srcdir) / "agreement.json"
-    of_reports = [
+    of_reports = _digest(
         sorted(map(repr, domain.results.values())),
         sorted(map(repr, domain.checks)),
         agreement.read_text(encoding="utf-8") if agreement.is_file() else "",
-    ]
+    )
     for docname in sorted(env.found_docs):
         shown = domain.shows.get(docname, Shown())
-        cited = [repr(domain.results.get(id_)) for id_ in shown.cited]
-        parts = [everywhere, cited, of_reports if shown.reports else []]
-        state = hashlib.sha256(repr(parts).encode()).hexdigest()
+        cited = [domain.results.get(id_) for id_ in shown.cited]
+        state = _digest(everywhere, cited, of_reports if shown.reports else "")
         if shown.state != state:
             shown.state = state
             domain.shows[docname] = shown
             yield docname
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def set_result_ids(app: Sphinx) -> None:
@@ -438,7 +442,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_domain(ResultsDomain)
     app.add_config_value("llmref_citation", "", "env", types=(str,))
     app.add_config_value("llmref_result_ids", "", "env", types=(str,))
-    for report in ("status", "totals", "mistakes", "ledger", "agreement", "graph"):
+    for report in ("status", "totals", "mistakes", "ledger", "agreement", "graph", "showcase"):
         app.add_directive(report, ReportDirective)
     app.connect("builder-inited", set_result_ids)
     app.connect("env-updated", lambda app, env: list(pages_to_rewrite(app, env)))

@@ -114,6 +114,29 @@ def test_a_page_that_is_edited_while_it_runs_is_refused_and_then_read_again(site
     assert "value 2" in again.page("page")
 
 
+def test_a_module_that_is_edited_while_a_page_runs_is_noticed_even_if_it_is_taken_back(
+    site: Site,
+) -> None:
+    site.use_own_package()
+    site.write("package/llmref/rl.py", "value = 1\n")
+    edit = """
+        import pathlib
+        module, again = pathlib.Path("package/llmref/rl.py"), pathlib.Path("again")
+        module.write_text(f"value = {2 - again.exists()}\\n")
+        again.touch()
+        from llmref.rl import value
+        print("value", value)
+    """
+    site.write("index.md", page("Index", textwrap.dedent(edit)), executed=True)
+    built = site.build()
+    assert built.code != 0
+    assert "a module was edited while this page ran; build it again" in built.warnings
+    site.write("package/llmref/rl.py", "value = 1\n")
+    again = site.build()
+    assert (again.code, again.warnings) == (0, "")
+    assert "value 1" in again.page("index")
+
+
 def test_several_processes_on_an_empty_cache(three: Site) -> None:
     """The stock pipeline fails here: its readers create one database at the same time."""
     built = three.build("-j", "2")

@@ -52,18 +52,18 @@ KL = {"__init__.py", "rl/__init__.py", "rl/kl.py", "rl/_reduce.py", "base.py"}
     ],
 )
 def test_a_cell_reaches_what_its_imports_reach(root: Path, code: str, expected: set[str]) -> None:
-    files = reached_files(code, root)
+    files = reached_files([code], root)
     assert {path.relative_to(root / "llmref").as_posix() for path in files} == expected
 
 
 def test_imports_in_a_circle_end(root: Path) -> None:
     (root / "llmref/base.py").write_text("import llmref.rl.kl", encoding="utf-8")
-    assert root / "llmref/base.py" in reached_files("import llmref.rl.kl", root)
+    assert root / "llmref/base.py" in reached_files(["import llmref.rl.kl"], root)
 
 
 def test_a_syntax_error_is_the_callers(root: Path) -> None:
     with pytest.raises(SyntaxError):
-        reached_files("%matplotlib inline\nimport llmref", root)
+        reached_files(["%matplotlib inline\nimport llmref"], root)
 
 
 def test_a_name_that_is_no_module_has_no_file(root: Path) -> None:
