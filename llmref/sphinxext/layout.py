@@ -13,6 +13,7 @@ from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.html5 import HTML5Translator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:  # results imports this module
     import networkx
 
     from llmref.sphinxext.results import ExecutedCheck, Result, ResultsDomain
+
+logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 # Beyond this, a typeset equation is no longer read; the check still shows what it compared.
@@ -159,23 +162,30 @@ class WriteReports(SphinxPostTransform):
         return nodes.paragraph("", text)
 
     def _showcase(self, id_: str) -> list[nodes.Node]:
-        """One result of another page, with the cell of its first check, and that check opened."""
+        """A result of another page, the cell that reads its statement, and that check opened."""
         domain = self._domain()
+        records = [c.record for c in domain.checks if c.record["result"] == id_]
+        record = next((record for record in records if record["statement"]), None)
+        if record is None:
+            logger.warning(
+                "no check reads the statement of %s, so it cannot be shown here",
+                id_,
+                location=self.env.docname,
+            )
+            return []
         result = domain.results[id_]
-        record = next(c.record for c in domain.checks if c.record["result"] == id_)
         heading = ResultHeading("", f"{result.name}. ", _ref(id_, result.title), permalink="")
-        heading["classes"] += ["result-title"]
+        heading["classes"].append("result-title")
         box = ResultBox("", heading, kind=result.kind)
         box += [_displayed(equation) for equation in record["statement"]]
         code = next(
             cell["source"]
             for cell in self.env.metadata[result.docname]["llmref_code"]
-            if f'"{id_}"' in cell["source"]
+            if "verify.statement" in cell["source"] and f'"{id_}"' in cell["source"]
         )
-        cell = nodes.literal_block(code, code, language="ipython3")
         check = check_node(record)
         check["open"] = True
-        return [box, cell, check]
+        return [box, nodes.literal_block(code, code, language="ipython3"), check]
 
     def _mistakes(self, _: str) -> list[nodes.Node]:
         checks = self._here()[1]

@@ -95,6 +95,9 @@ OTHER = """
     from llmref import verify
     verify.exact("other-lemma", [1], [1], wrong={"two": [2]})
     ```
+
+    ```{showcase} topic-shift
+    ```
 """
 INDEX = """
     # Small
@@ -193,6 +196,24 @@ def test_a_result_says_what_to_read_to_prove_it_from_scratch(good: Built) -> Non
 
 def test_the_ledger_says_how_many_statements_a_check_has_read(good: Built) -> None:
     assert "1 statement displays an equation, and for 1 result a check reads" in good.page("index")
+
+
+def test_another_page_can_show_a_result_with_its_check(good: Built) -> None:
+    shown = (
+        good.page("other").split('<div class="result result-theorem">')[1].split("</details>")[0]
+    )
+    assert '<a class="reference internal" href="topic.html#topic-shift"' in shown
+    assert '<span class="n">statement</span>' in shown  # of its cell
+    assert '<details open class="check check-identity">' in shown
+    assert "sign 1 turned" in shown
+    assert 'id="topic-shift"' not in good.page("other")
+
+
+def test_a_result_whose_statement_no_check_reads_is_not_shown_elsewhere(site: Site) -> None:
+    site.write("index.md", "# Index\n\n```{showcase} no-such\n```\n")
+    built = site.build()
+    assert built.code != 0
+    assert "no check reads the statement of no-such" in built.warnings
 
 
 def test_the_graph_is_drawn_with_links_and_text(good: Built) -> None:
