@@ -56,6 +56,8 @@ class Executed:
     outputs: Outputs
 
 
+# Reading so few pages takes no longer in one process than in several.
+_FEW = 2
 # The key of a page that was edited, or run while a module was: it has to be read again.
 _EDITED = "edited"
 
@@ -214,6 +216,21 @@ def remove_unused_images(app: Sphinx, exception: Exception | None) -> None:
                 path.unlink()
 
 
+def read_few_pages_here(app: Sphinx) -> None:
+    """Let Sphinx fork readers only for many pages: each one hands its whole environment back."""
+    processes = app.parallel
+
+    def before(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
+        app.parallel = 1 if len(docnames) <= _FEW else processes
+
+    def after(app: Sphinx, env: BuildEnvironment) -> list[str]:
+        app.parallel = processes
+        return []
+
+    app.connect("env-before-read-docs", before)
+    app.connect("env-updated", after)
+
+
 def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
     """Execute whatever is to be read and has no outputs yet."""
     cache = OutputCache(Path(app.config.llmref_cache or Path(app.doctreedir) / "llmref_cache"))
@@ -312,5 +329,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("env-get-outdated", remove_outputs_of)
     app.connect("html-collect-pages", forget_words)
     app.connect("build-finished", remove_unused_images)
+    read_few_pages_here(app)
     app.connect("env-before-read-docs", execute_pages)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
