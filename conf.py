@@ -24,6 +24,7 @@ extensions = [
     "llmref.sphinxext",
 ]
 exclude_patterns = ["_*"]
+templates_path = ["docs/_templates"]
 nitpicky = True
 
 # Pages
@@ -47,6 +48,7 @@ html_math_renderer = "katex"  # llmref.sphinxext.math: nothing is typeset in the
 html_baseurl = os.environ.get("LLMREF_BASE_URL", "https://llmref.github.io/llmref/")
 html_copy_source = False  # the repository button leads to the source
 html_show_sourcelink = False
+llmref_description = _project["description"]  # of a preview, where a page has none of its own
 llmref_unlisted = ("404",)
 llmref_home = os.environ.get("LLMREF_BASE_URL", "")
 html_use_index = False  # it would be empty: results are listed in the ledger

@@ -17,11 +17,14 @@ function openTarget() {
   }
 }
 
-function makeWideBoxesReachable() {
-  for (const box of document.querySelectorAll(".math-scroll, .table-scroll, .graph-scroll, .cell_output figure")) {
-    if (box.scrollWidth > box.clientWidth) {
+function makeWideBoxesReachable(within) {
+  const boxes = [...within.querySelectorAll(".math-scroll, .table-scroll, .graph-scroll, .cell_output figure")];
+  // First all that is asked of the layout, then all that changes the page: else each box lays it out.
+  const wide = boxes.map((box) => box.scrollWidth > box.clientWidth);
+  boxes.forEach((box, index) => {
+    if (wide[index]) {
       box.tabIndex = 0;
-      if (box.tagName === "FIGURE") continue; // its caption names it
+      if (box.tagName === "FIGURE") return; // its caption names it
       box.setAttribute("role", "group");
       box.setAttribute("aria-label", "wide content, scrolls sideways");
     } else {
@@ -29,7 +32,7 @@ function makeWideBoxesReachable() {
       box.removeAttribute("role");
       box.removeAttribute("aria-label");
     }
-  }
+  });
 }
 
 // The ledger: show the rows of one group, one kind of result, one kind of check.
@@ -65,7 +68,7 @@ function addLedgerFilter(place) {
 }
 
 addEventListener("hashchange", openTarget);
-addEventListener("resize", makeWideBoxesReachable);
+addEventListener("resize", () => makeWideBoxesReachable(document));
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("article details:not([open])")) {
     details.open = true;
@@ -75,7 +78,7 @@ addEventListener("beforeprint", () => {
 addEventListener("afterprint", () => {
   for (const details of opened.splice(0)) details.open = false;
 });
-document.addEventListener("toggle", makeWideBoxesReachable, true);
+document.addEventListener("toggle", (event) => makeWideBoxesReachable(event.target), true);
 document.querySelectorAll(".ledger-filter").forEach(addLedgerFilter);
 openTarget();
-makeWideBoxesReachable();
+makeWideBoxesReachable(document);

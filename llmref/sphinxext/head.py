@@ -1,0 +1,139 @@
+"""The head of a page: what it loads, which is what its reader needs, and what a preview shows."""
+
+import html
+import re
+from pathlib import PurePosixPath
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.typing import ExtensionMetadata
+
+# These are loaded by the pages that hold the text beside them.
+_FOR = {
+    "clipboard.min.js": '<div class="highlight',
+    "copybutton.js": '<div class="highlight',
+    "copybutton.css": '<div class="highlight',
+    "design-tabs.js": 'class="sd-tab-',
+    "katex.min.css": 'class="katex',
+    "mystnb.css": 'class="cell',
+    "sphinx-design.min.css": "sd-",
+}
+_HASH = re.compile(r"\.[0-9a-f]{32,}(?=\.)")
+# Read by the scripts that stand in the page itself.
+_FIRST = "documentation_options.js"
+# In the block of the theme's head that links style sheets: its script for icons, which icons.css
+# draws, and the hurried loading of scripts that run when the page has been read.
+_THEME_SCRIPTS = re.compile(
+    r"\s*(?:<!--[^>]*-->\s*)?(?:<script [^>]*\bsrc=[^>]*></script>|<link rel=\"preload\"[^>]*>)"
+)
+# The fonts of a formula, by what KaTeX's HTML has for them.
+_FONTS = {
+    "Main-Regular": r'class="katex',
+    "Math-Italic": r"\bmathnormal\b",
+    "Main-Bold": r"\bmathbf\b",
+    "AMS-Regular": r"\b(?:amsrm|mathbb)\b",
+    "Caligraphic-Regular": r"\bmathcal\b",
+    "Size1-Regular": r"\b(?:delimsizing size1|delim-size1|small-op)\b",
+    "Size2-Regular": r"\b(?:delimsizing size2|large-op)\b",
+}
+# Only what stands on the first screen is worth hurry.
+_FIRST_SCREEN = 12
+
+
+def without_scripts(head: str) -> str:
+    """Return the theme's head without the scripts that it loads among the style sheets."""
+    return _THEME_SCRIPTS.sub("", head)
+
+
+def lighten(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document
+) -> None:
+    """Leave out what the page has no use for, and let nothing but style sheets hold it up."""
+    body = context.get("body", "")
+    for kind in ("css_files", "script_files"):
+        context[kind] = [asset for asset in context[kind] if _is_needed(asset, body)]
+    if pagename != "search":  # its own scripts do not wait
+        context["script_files"] = [_deferred(script) for script in context["script_files"]]
+    context["metatags"] = _preloads(body, context["pathto"]) + context.get("metatags", "")
+
+
+def _name(asset: Any) -> str:
+    return _HASH.sub("", PurePosixPath(str(asset.filename or "").partition("?")[0]).name)
+
+
+def _is_needed(asset: Any, body: str) -> bool:
+    return _FOR.get(_name(asset), "") in body
+
+
+def _deferred(script: Any) -> Any:
+    if not script.filename or _name(script) == _FIRST:
+        return script
+    return type(script)(
+        script.filename, priority=script.priority, **{**script.attributes, "defer": "defer"}
+    )
+
+
+def _preloads(body: str, pathto: Any) -> str:
+    """Links that fetch the fonts of the first formulas at once, so that nothing moves later."""
+    # What is folded needs no font yet.
+    formulas = body.partition("<details")[0].split('<span class="katex">')
+    if len(formulas) == 1:
+        return ""
+    start = 'class="katex"'.join(formulas[: _FIRST_SCREEN + 1])
+    return "".join(
+        f'\n<link rel="preload" as="font" type="font/woff2" crossorigin '
+        f'href="{pathto(f"_static/katex/fonts/KaTeX_{font}.woff2", 1)}"/>'
+        for font, marks in _FONTS.items()
+        if re.search(marks, start)
+    )
+
+
+def add_preview(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document
+) -> None:
+    """Say in Open Graph's words what a link to the page shows elsewhere."""
+    if not app.config.html_baseurl:
+        return
+    base = app.config.html_baseurl.rstrip("/") + "/"
+    title = app.env.titles[pagename].astext() if doctree else context.get("title", "Search")
+    tags = {
+        "og:type": "article" if doctree and pagename != app.config.root_doc else "website",
+        "og:site_name": app.config.project,
+        "og:title": title,
+        "og:description": _description(doctree) or app.config.llmref_description,
+        "og:url": f"{base}{pagename}.html",
+        "og:image": f"{base}_static/social.png",
+        "og:image:width": "1200",
+        "og:image:height": "630",
+        "og:image:alt": app.config.llmref_description,
+    }
+    lines = [
+        f'<meta property="{name}" content="{html.escape(value)}"/>'
+        for name, value in tags.items()
+        if value
+    ]
+    lines.append('<meta name="twitter:card" content="summary_large_image"/>')
+    context["metatags"] = "\n".join([context.get("metatags", ""), *lines])
+
+
+def _description(doctree: nodes.document | None) -> str:
+    for meta in doctree.findall(nodes.meta) if doctree else ():
+        if meta.get("name") == "description":
+            return str(meta["content"])
+    return ""
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Register the events; late, when every other extension has named its files."""
+    app.connect("html-page-context", lighten, priority=900)
+    app.connect("html-page-context", add_preview)
+    app.connect("builder-inited", _add_filter)
+    app.add_config_value("llmref_description", "", "html", types=(str,))
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _add_filter(app: Sphinx) -> None:
+    # docs/_templates/layout.html applies it.
+    if app.builder.format == "html":
+        app.builder.templates.environment.filters["without_scripts"] = without_scripts
