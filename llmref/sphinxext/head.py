@@ -37,8 +37,9 @@ _FONTS = {
     "Size1-Regular": r"\b(?:delimsizing size1|delim-size1|small-op)\b",
     "Size2-Regular": r"\b(?:delimsizing size2|large-op)\b",
 }
-# Only what stands on the first screen is worth hurry.
-_FIRST_SCREEN = 12
+# What stands on the first screen: some formulas, and all of a table, whose rows share its columns.
+_FIRST_FORMULAS = 12
+_FORMULA = '<span class="katex">'
 
 
 def without_scripts(head: str) -> str:
@@ -76,11 +77,10 @@ def _deferred(script: Any) -> Any:
 
 def _preloads(body: str, pathto: Any) -> str:
     """Links that fetch the fonts of the first formulas at once, so that nothing moves later."""
-    # What is folded needs no font yet.
-    formulas = body.partition("<details")[0].split('<span class="katex">')
-    if len(formulas) == 1:
-        return ""
-    start = 'class="katex"'.join(formulas[: _FIRST_SCREEN + 1])
+    unfolded = body.partition("<details")[0]  # what is folded needs no font yet
+    table, end, _ = unfolded.partition("</table>")
+    count = max(_FIRST_FORMULAS, table.count(_FORMULA) if end else 0)
+    start = _FORMULA.join(unfolded.split(_FORMULA)[: count + 1])
     return "".join(
         f'\n<link rel="preload" as="font" type="font/woff2" crossorigin '
         f'href="{pathto(f"_static/katex/fonts/KaTeX_{font}.woff2", 1)}"/>'

@@ -4,12 +4,14 @@ Leaves out: equation numbers, which Sphinx gives. TeX that KaTeX refuses is a wa
 and line, so a strict build stops.
 """
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -31,9 +33,14 @@ _ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL)
 
 
 class Katex:
-    """A node process that typesets; one for each Python process, since Sphinx may fork."""
+    """A node process that typesets; one for each Python process, since Sphinx may fork.
 
-    def __init__(self) -> None:
+    What it has typeset is kept in `folder` between builds, one file for each formula, so that
+    builds and processes may share it. Refused TeX is not kept: every build warns of it.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
         self._done: dict[tuple[str, bool], dict[str, str]] = {}
@@ -42,16 +49,24 @@ class Katex:
         """Return {'html': ...} or {'error': ...}."""
         key = (tex, display)
         if key not in self._done:
-            process = self._running()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps({"tex": tex, "display": display}) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-            if not answer:
-                raise ExtensionError(f"the KaTeX process ended with code {process.wait()}")
-            self._done[key] = json.loads(answer)
+            path = self.folder and self.folder / f"{_formula_key(tex, display)}.html"
+            kept = _read(path) if path else ""
+            answer = {"html": kept} if kept else self._ask(tex, display)
+            if path and not kept and "html" in answer:
+                _write(path, answer["html"])
+            self._done[key] = answer
         return self._done[key]
+
+    def _ask(self, tex: str, display: bool) -> dict[str, str]:
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps({"tex": tex, "display": display}) + "\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+        if not answer:
+            raise ExtensionError(f"the KaTeX process ended with code {process.wait()}")
+        return json.loads(answer)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """End the process; the next formula starts another."""
@@ -73,6 +88,33 @@ class Katex:
             )
             self._owner = os.getpid()
         return self._process
+
+
+@cache
+def _engine() -> str:
+    """All that typesets, as a digest: KaTeX, and the script with its options."""
+    katex = NODE_MODULES / "katex"
+    files = (katex / "package.json", katex / "dist" / "katex.js", _RENDER)
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _formula_key(tex: str, display: bool) -> str:
+    return hashlib.sha256(json.dumps([_engine(), tex, display]).encode()).hexdigest()
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+        os.utime(path)  # still in use: OutputCache prunes this folder
+    except FileNotFoundError:
+        return ""
+    return text
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 _katex = Katex()
@@ -154,6 +196,13 @@ def find_stray_dollars(app: Sphinx, document: nodes.document) -> None:
             )
 
 
+def open_cache(app: Sphinx) -> None:
+    """Keep formulas where the outputs of pages are kept."""
+    if kept := getattr(app.config, "llmref_cache", ""):
+        _katex.folder = Path(kept)
+        _katex.folder.mkdir(parents=True, exist_ok=True)
+
+
 def copy_assets(app: Sphinx) -> None:
     """Copy KaTeX's style sheet and fonts into the build; woff2 is all that browsers need."""
     if app.builder.format != "html":
@@ -175,6 +224,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the renderer under the name 'katex'."""
     app.add_html_math_renderer("katex", (visit_inline, None), (visit_display, None))
     app.connect("builder-inited", copy_assets)
+    app.connect("builder-inited", open_cache)
     app.connect("doctree-read", find_stray_dollars)
     app.connect("build-finished", lambda app, exception: _katex.close())
     app.add_css_file("katex/katex.min.css")
