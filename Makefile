@@ -9,7 +9,7 @@ PORT ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page test test-all test-site bench bench-build oracle agreement lint schemas format serve clean distclean
+.PHONY: help html strict page test test-all test-site bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -69,6 +69,9 @@ bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
 
 bench-build: $(VENV)/.docs ## Measure the build against stock myst-nb and write docs/_build_times.md
 	@$(BIN)/python -m tests.bench.build_times
+
+bench-site: html $(VENV)/.browser ## Measure what a visit to the site costs and write docs/_site_weight.md
+	@$(BIN)/python -m tests.bench.site_weight
 
 oracle: $(VENV)/.oracle ## Compare with third-party libraries (about 2 GB of packages)
 	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . tests/oracle

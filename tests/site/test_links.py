@@ -2,6 +2,7 @@
 
 import json
 import re
+import struct
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -126,6 +127,27 @@ def test_each_page_has_one_title_and_a_description_of_its_own(
         assert not set("$\\") & set(found[0]), path
         descriptions[path] = found[0]
     assert len(set(descriptions.values())) == len(descriptions)
+
+
+def test_each_page_says_what_a_preview_shows(html: Path, pages: dict[str, Page]) -> None:
+    base = "https://llmref.github.io/llmref/"
+    for name in pages:
+        text = (html / name).read_text(encoding="utf-8").split("</head>")[0]
+        found = dict(re.findall(r'<meta property="(og:[a-z_:]+)" content="([^"]*)"', text))
+        assert {"og:title", "og:description", "og:image:alt"} <= set(found), name
+        assert all(found.values()), name
+        assert not [value for value in found.values() if set("$\\") & set(value)], (name, found)
+        assert found["og:url"].removeprefix(base) == name
+        assert found["og:image"].startswith(base)
+        picture = html / found["og:image"].removeprefix(base)
+        size = struct.unpack(">II", picture.read_bytes()[16:24])
+        assert size == (int(found["og:image:width"]), int(found["og:image:height"]))
+        assert found["og:site_name"] == "llmref"
+        assert found["og:type"] in ("article", "website")
+        assert '<meta name="twitter:card" content="summary_large_image"/>' in text
+        assert f'<link rel="canonical" href="{base}{name}"' in text
+        assert '<link rel="icon" ' in text
+        assert text.count('name="viewport"') <= 2
 
 
 def test_the_sitemap_lists_the_pages(html: Path, pages: dict[str, Page]) -> None:

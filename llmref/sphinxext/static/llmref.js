@@ -35,6 +35,27 @@ function makeWideBoxesReachable(within) {
   });
 }
 
+// Paper is white, shows what is folded, and cannot scroll: a formula that is wider becomes smaller.
+const paper = 48; // its width, in letters
+let theme = "light";
+
+function preparePrint() {
+  theme = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
+  for (const details of document.querySelectorAll("article details:not([open], .cite, .path)")) {
+    details.open = true;
+    opened.push(details);
+  }
+  const boxes = [...document.querySelectorAll(".math-scroll")];
+  const widths = boxes.map((box) => box.scrollWidth / parseFloat(getComputedStyle(box).fontSize));
+  boxes.forEach((box, index) => box.style.setProperty("--llmref-fit", Math.min(1, paper / widths[index])));
+}
+
+function undoPrint() {
+  document.documentElement.dataset.theme = theme;
+  for (const details of opened.splice(0)) details.open = false;
+}
+
 // The ledger: show the rows of one group, one kind of result, one kind of check.
 function addLedgerFilter(place) {
   const rows = [...document.querySelectorAll("tr[class*='group-']")];
@@ -69,15 +90,8 @@ function addLedgerFilter(place) {
 
 addEventListener("hashchange", openTarget);
 addEventListener("resize", () => makeWideBoxesReachable(document));
-addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("article details:not([open])")) {
-    details.open = true;
-    opened.push(details);
-  }
-});
-addEventListener("afterprint", () => {
-  for (const details of opened.splice(0)) details.open = false;
-});
+addEventListener("beforeprint", preparePrint);
+addEventListener("afterprint", undoPrint);
 document.addEventListener("toggle", (event) => makeWideBoxesReachable(event.target), true);
 document.querySelectorAll(".ledger-filter").forEach(addLedgerFilter);
 openTarget();
