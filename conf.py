@@ -65,3 +65,16 @@ html_theme_options = {
 }
 html_context = {"default_mode": "auto"}
 copybutton_exclude = ".linenos, .gp, .go"
+
+# EPUB: `make epub`
+epub_title = "llmref: the mathematics of large language models"
+epub_description = _project["description"]
+epub_identifier = _repository
+epub_uid = "llmref"
+epub_cover = ("_static/cover.png", "epub-cover.html")
+epub_show_urls = "no"  # links can be followed
+epub_tocscope = "includehidden"  # as the site, whose contents stand in the sidebar
+epub_tocdepth = 2
+epub_tocdup = False
+llmref_epub_cover = "docs/_cover.png"
+llmref_epub_left_out = ("404", "contributing", "graph")

@@ -2,7 +2,7 @@
 
 execution: how pages run, and what they depend on. results: results, checks and ledger.
 export: the site for programs. source: the source of a function. math: formulas at build time.
-head, icons: what a page loads.
+head, icons: what a page loads. epub, book: the whole site as one file.
 """
 
 from typing import TYPE_CHECKING
@@ -15,9 +15,19 @@ if TYPE_CHECKING:  # exclusive.py starts without loading Sphinx
 def setup(app: "Sphinx") -> "ExtensionMetadata":
     """Set up every component."""
     # Imported here, so that the server of kernels can start before all this is loaded.
-    from llmref.sphinxext import execution, export, head, icons, layout, math, results, source
+    from llmref.sphinxext import (
+        epub,
+        execution,
+        export,
+        head,
+        icons,
+        layout,
+        math,
+        results,
+        source,
+    )
 
-    for component in (execution, export, head, icons, layout, math, results, source):
+    for component in (epub, execution, export, head, icons, layout, math, results, source):
         component.setup(app)
     # Another env_version means that the environment holds other things: all pages are read again.
     return {

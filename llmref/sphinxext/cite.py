@@ -17,7 +17,12 @@ class Work:
     title: str
     authors: tuple[str, ...]
     version: str
-    year: str
+    released: str
+
+    @property
+    def year(self) -> str:
+        """Of the release."""
+        return self.released[:4]
 
 
 @lru_cache(maxsize=8)
@@ -32,7 +37,7 @@ def read_work(path: Path) -> Work:
         title=data["title"],
         authors=tuple(authors),
         version=str(data["version"]),
-        year=str(data["date-released"])[:4],
+        released=str(data["date-released"]),
     )
 
 

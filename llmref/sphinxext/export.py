@@ -66,7 +66,7 @@ def as_data(domain: ResultsDomain, published: dict[str, Published]) -> dict[str,
 
 def write_results(app: Sphinx, exception: Exception | None) -> None:
     """Write results.json into the built site."""
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.name != "html":
         return
     domain = app.env.domains["prf"]
     assert isinstance(domain, ResultsDomain)
@@ -101,7 +101,7 @@ def to_download(notebook: NotebookNode, origin: str, project: str) -> None:
 def write_sitemap(app: Sphinx, exception: Exception | None) -> None:
     """Write sitemap.xml, if it is known where the site is at home."""
     base = _base(app.config)
-    if exception is not None or app.builder.format != "html" or not base:
+    if exception is not None or app.builder.name != "html" or not base:
         return
     pages = sorted(app.env.found_docs - set(app.config.llmref_unlisted))
     lines = [f"  <url><loc>{html.escape(base + page)}.html</loc></url>" for page in pages]
@@ -119,7 +119,7 @@ def root_links(app: Sphinx, pagename: str, _: str, context: dict[str, Any], __: 
 
 def write_markdown(app: Sphinx, exception: Exception | None) -> None:
     """Write PAGE.md beside each PAGE.html, and llms.txt, which lists them."""
-    if exception is not None or app.builder.format != "html":
+    if exception is not None or app.builder.name != "html":
         return
     base = _base(app.config)
     lines = [f"# {app.config.project}", ""]

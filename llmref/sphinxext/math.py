@@ -43,25 +43,25 @@ class Katex:
         self.folder = folder
         self._process: subprocess.Popen[str] | None = None
         self._owner = 0
-        self._done: dict[tuple[str, bool], dict[str, str]] = {}
+        self._done: dict[str, dict[str, str]] = {}
 
-    def render(self, tex: str, *, display: bool) -> dict[str, str]:
-        """Return {'html': ...} or {'error': ...}."""
-        key = (tex, display)
-        if key not in self._done:
-            path = self.folder and self.folder / f"{_formula_key(tex, display)}.html"
+    def render(self, tex: str, *, display: bool, output: str = "htmlAndMathml") -> dict[str, str]:
+        """Return {'html': ...} or {'error': ...}; `output` is KaTeX's option of that name."""
+        request = json.dumps({"tex": tex, "display": display, "output": output})
+        if request not in self._done:
+            path = self.folder and self.folder / f"{_formula_key(request)}.html"
             kept = _read(path) if path else ""
-            answer = {"html": kept} if kept else self._ask(tex, display)
+            answer = {"html": kept} if kept else self._ask(request)
             if path and not kept and "html" in answer:
                 _write(path, answer["html"])
-            self._done[key] = answer
-        return self._done[key]
+            self._done[request] = answer
+        return self._done[request]
 
-    def _ask(self, tex: str, display: bool) -> dict[str, str]:
+    def _ask(self, request: str) -> dict[str, str]:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps({"tex": tex, "display": display}) + "\n")
+        process.stdin.write(request + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
@@ -98,8 +98,8 @@ def _engine() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def _formula_key(tex: str, display: bool) -> str:
-    return hashlib.sha256(json.dumps([_engine(), tex, display]).encode()).hexdigest()
+def _formula_key(request: str) -> str:
+    return hashlib.sha256((_engine() + request).encode()).hexdigest()
 
 
 def _read(path: Path) -> str:
@@ -147,7 +147,10 @@ def _typeset(translator: HTML5Translator, node: nodes.Element, tex: str, *, disp
             logger.warning("no equation has the label %r", match[1], location=node)
         return rf"\text{{({found[1] if found else '?'})}}"
 
-    answer = _katex.render(re.sub(r"\\eqref\{([^}]*)\}", number, tex), display=display)
+    # An EPUB has neither KaTeX's style sheet nor a reader that would know what to do with it.
+    output = "mathml" if translator.builder.name == "epub" else "htmlAndMathml"
+    tex = re.sub(r"\\eqref\{([^}]*)\}", number, tex)
+    answer = _katex.render(tex, display=display, output=output)
     if "error" in answer:
         logger.warning("KaTeX: %s", answer["error"], location=node, type="llmref", subtype="math")
         return translator.encode(tex)
@@ -205,7 +208,7 @@ def open_cache(app: Sphinx) -> None:
 
 def copy_assets(app: Sphinx) -> None:
     """Copy KaTeX's style sheet and fonts into the build; woff2 is all that browsers need."""
-    if app.builder.format != "html":
+    if app.builder.format != "html" or app.builder.name == "epub":
         return
     source = NODE_MODULES / "katex"
     if not source.is_dir():

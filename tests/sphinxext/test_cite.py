@@ -10,7 +10,7 @@ from llmref.sphinxext.cite import Work, citations, read_work
 from .conftest import Site
 
 ROOT = Path(__file__).parents[2]
-WORK = Work("The book", ("A. Author", "The team"), "1.2.0", "2026")
+WORK = Work("The book", ("A. Author", "The team"), "1.2.0", "2026-05-04")
 URL = "https://example.org/rl/kl.html#kl-k3"
 
 
@@ -51,7 +51,7 @@ def test_the_work_is_read_from_the_projects_own_citation_file() -> None:
 def test_names_of_persons_are_joined(tmp_path: Path) -> None:
     cff = "title: T\nauthors:\n - given-names: Ada\n   family-names: Byron\n"
     (tmp_path / "c.cff").write_text(cff + "version: 2\ndate-released: 2027-01-01\n")
-    assert read_work(tmp_path / "c.cff") == Work("T", ("Ada Byron",), "2", "2027")
+    assert read_work(tmp_path / "c.cff") == Work("T", ("Ada Byron",), "2", "2027-01-01")
 
 
 def test_a_result_offers_its_citations_without_a_script(site: Site) -> None:

@@ -1,4 +1,4 @@
-// Reads one JSON request a line, {tex, display}; answers one JSON line, {html} or {error}.
+// Reads one JSON request a line, {tex, display, output}; answers one JSON line, {html} or {error}.
 "use strict";
 const katex = require("katex");
 const readline = require("node:readline");
@@ -6,10 +6,10 @@ const readline = require("node:readline");
 // Everything that LaTeX would not accept is an error, except letters such as 'ö' inside \text.
 const strict = (code) => (code === "unicodeTextInMathMode" ? "ignore" : "error");
 
-function answer({ tex, display }) {
+function answer({ tex, display, output }) {
   try {
     const html = katex.renderToString(tex, {
-      displayMode: display, output: "htmlAndMathml", throwOnError: true, strict,
+      displayMode: display, output, throwOnError: true, strict,
     });
     return { html };
   } catch (error) {
