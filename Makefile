@@ -9,7 +9,7 @@ PORT ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page test test-all test-site bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
+.PHONY: help html strict page epub pdf hosted linkcheck test test-all test-site bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -55,13 +55,38 @@ page: $(VENV)/.docs ## Build one page while you write it: make page P=rl/kl
 		-D include_patterns=$(P).md -D root_doc=$(P) -D llmref_result_ids= docs _build/page/$(P)
 	@echo "The page is in _build/page/$(P)/$(P).html"
 
+epub: $(VENV)/.docs ## Write the whole book as _build/llmref.epub
+	@mkdir -p _build
+	@$(BIN)/python -m llmref.sphinxext.exclusive _build/lock $(MAKE) --no-print-directory build-epub
+
+.PHONY: build-epub
+build-epub:
+	@rm -rf _build/epub
+	@$(SPHINX) -b epub --doctree-dir _build/epub/doctrees docs _build/epub/epub \
+		|| { echo "make epub: the book was not written; _build/llmref.epub is as it was." >&2; exit 1; }
+	@mv _build/epub/epub/llmref.epub _build/llmref.epub && rm -rf _build/epub
+	@echo "The book is _build/llmref.epub"
+
+pdf: html $(VENV)/.browser ## Print the whole book into _build/llmref.pdf, with Chromium
+	@$(BIN)/python -m llmref.sphinxext.book _build/html _build/llmref.pdf
+	@echo "The book is _build/llmref.pdf"
+
+hosted: html ## Put _build/html and the releases in _build/releases together in _build/hosted
+	@for book in _build/llmref.pdf _build/llmref.epub; do if [ -f $$book ]; then cp $$book _build/html/; fi; done
+	@$(BIN)/python -m llmref.sphinxext.versions _build/html _build/releases _build/hosted
+
+linkcheck: $(VENV)/.docs ## Follow the links to other sites (needs a network)
+	@rm -f _build/linkcheck/output.txt
+	@$(SPHINX) -q -b linkcheck --doctree-dir _build/linkcheck/doctrees docs _build/linkcheck \
+		|| { echo "make linkcheck: the links above could not be followed (all of them: _build/linkcheck/output.txt). Without a network none can." >&2; exit 1; }
+
 test: $(VENV)/.docs $(VENV)/.test ## Run the tests
 	@$(BIN)/python -m pytest -q
 
 test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences of edits (half an hour)
 	@LLMREF_SEQUENCES=200 $(BIN)/python -m pytest -q
 
-test-site: html $(VENV)/.test $(VENV)/.browser ## Build the site, follow its links, look at it with Chromium, run three notebooks
+test-site: html epub pdf $(VENV)/.test $(VENV)/.browser ## Build the site, follow its links, look at it with Chromium, run three notebooks
 	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/site
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run

@@ -40,6 +40,7 @@ llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last
 # HTML
 html_theme = "sphinx_book_theme"
 html_title = "llmref"
+templates_path = ["docs/_templates"]
 html_static_path = ["docs/_static"]
 html_extra_path = ["docs/results.schema.json"]
 html_favicon = "docs/_static/favicon.svg"
@@ -60,6 +61,7 @@ html_theme_options = {
     "use_issues_button": True,
     "use_download_button": False,
     "use_sidenotes": True,
+    "primary_sidebar_end": ["versions.html"],
     "navbar_persistent": [],  # else the page has two search boxes
     "show_toc_level": 2,
 }
@@ -78,3 +80,22 @@ epub_tocdepth = 2
 epub_tocdup = False
 llmref_epub_cover = "docs/_cover.png"
 llmref_epub_left_out = ("404", "contributing", "graph")
+
+# Links to other sites: `make linkcheck`. arXiv and publishers ask for few requests at a time.
+linkcheck_workers = 2
+linkcheck_timeout = 30
+linkcheck_retries = 2
+linkcheck_rate_limit_timeout = 120
+linkcheck_ignore = [
+    # Our own permanent links and lines of our own source: true once this commit is published.
+    rf"{html_baseurl}.*",
+    rf"{_repository}/.*",
+    # What the build writes beside the pages.
+    r"[^:]*\.(ipynb|md)$",
+]
+linkcheck_allowed_redirects = {
+    r"https://doi\.org/.*": r".*",  # what a DOI is for
+    r"https?://(www\.)?arxiv\.org/.*": r"https://arxiv\.org/.*",
+}
+# Their anchors are made by scripts, so a page without them says nothing.
+linkcheck_anchors_ignore_for_url = [r"https://github\.com/.*", r"https://huggingface\.co/.*"]

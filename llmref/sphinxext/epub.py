@@ -9,7 +9,6 @@ import html
 import os
 import posixpath
 import shutil
-import time
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ class BookBuilder(Epub3Builder):
             path = Path(self.outdir) / name
             page = minidom.parse(str(path))
             mend_page(page, f"{base}{docname}.html")
-            path.write_text(page.documentElement.toxml(), encoding="utf-8")
+            path.write_bytes(page.toxml(encoding="utf-8"))
             kinds = {"math": "mathml", "svg": "svg"}
             holds[name] = " ".join(kinds[k] for k in kinds if page.getElementsByTagName(k))
         super().build_content()

@@ -19,6 +19,7 @@ from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.html5 import HTML5Translator
 
 from llmref.sphinxext.graph import draw, study_path
+from llmref.sphinxext.versions import NOTICE
 
 if TYPE_CHECKING:  # results imports this module
     import networkx
@@ -446,6 +447,14 @@ def _depart_summary(self: HTML5Translator, node: FoldSummary) -> None:
     self.body.append("</summary>\n")
 
 
+def leave_room_for_versions(
+    app: Sphinx, pagename: str, _: str, context: dict[str, Any], __: Any
+) -> None:
+    """Mark where the hosted site says of an old version that it is one."""
+    if "body" in context and app.builder.name == "html":
+        context["body"] = f"{NOTICE}\n{context['body']}"
+
+
 def _pass(self: Any, node: nodes.Element) -> None:
     """Other builders show the content without the box around it."""
 
@@ -467,6 +476,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_post_transform(FoldSections)
     app.add_post_transform(LinkRepeatedNotes)
     app.connect("builder-inited", lambda app: app.config.html_static_path.append(str(STATIC)))
+    app.connect("html-page-context", leave_room_for_versions)
     app.add_css_file("llmref.css")
     app.add_js_file("llmref.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,10 +1,11 @@
 // Puts the pages of the site into one document to be printed. All is called by book.py:
-// assembleBook(what the title page says), fitFormulas(), fillPageNumbers({anchor: page}).
+// assembleBook(what the title page says), then fitFormulas(). book.py adds the page numbers.
 "use strict";
 
 const LEFT_OUT = new Set(["contributing.html", "graph.html", "ledger.html"]);
+// Of no use on paper; code that only sets up or draws, and the mistakes, which stand at the checks.
 const USELESS = ".headerlink, .cite, .katex-mathml, .ledger-filter, .sd-summary-state-marker, "
-  + "details.hide > summary, input, script, .d-n";
+  + "details.hide, details.fold > summary + .table-scroll, input, script, .d-n";
 
 const slug = (page) => page.replace(/\.html$/, "").replace(/[/_]/g, "-");
 
@@ -86,7 +87,13 @@ function makeChapter(article, page, pages, site) {
     // Where notes were collected, ids are the book's already.
     if (!at.id.startsWith(slug(page) + "--")) at.id = `${slug(page)}--${at.id}`;
   }
-  for (const details of article.querySelectorAll("details")) details.open = true;
+  for (const at of article.querySelectorAll("details, summary")) {
+    const { class: class_ = "", id } = Object.fromEntries([...at.attributes].map((a) => [a.name, a.value]));
+    const open = element("div", { class: `${class_} ${at.localName === "summary" ? "summary" : ""}`.trim() });
+    if (id) open.id = id;
+    open.append(...at.childNodes);
+    at.replaceWith(open);
+  }
   for (const level of [5, 4, 3, 2, 1]) {
     for (const heading of article.querySelectorAll("h" + level)) {
       heading.replaceWith(element("h" + (level + 1), {}, ...heading.childNodes));
@@ -97,8 +104,7 @@ function makeChapter(article, page, pages, site) {
 
 function lineOfContents(anchor, class_, ...children) {
   return element("p", { class: class_ },
-    element("a", { href: "#" + anchor }, ...children),
-    element("span", { class: "page", "data-anchor": anchor }));
+    element("a", { href: "#" + anchor }, ...children));
 }
 
 const copies = (heading) => [...heading.cloneNode(true).childNodes];
@@ -179,10 +185,4 @@ function fitFormulas() {
   }
   for (const [box, ratio] of wide) box.style.fontSize = `${Math.floor(ratio * 98)}%`;
   return wide.length;
-}
-
-function fillPageNumbers(numbers) {
-  for (const place of document.querySelectorAll(".page")) {
-    place.textContent = numbers[place.dataset.anchor];
-  }
 }
