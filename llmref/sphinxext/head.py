@@ -51,6 +51,8 @@ def lighten(
     app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document
 ) -> None:
     """Leave out what the page has no use for, and let nothing but style sheets hold it up."""
+    if app.builder.name != "html":  # a book loads nothing
+        return
     body = context.get("body", "")
     for kind in ("css_files", "script_files"):
         context[kind] = [asset for asset in context[kind] if _is_needed(asset, body)]
@@ -93,7 +95,7 @@ def add_preview(
     app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document
 ) -> None:
     """Say in Open Graph's words what a link to the page shows elsewhere."""
-    if not app.config.html_baseurl:
+    if app.builder.name != "html" or not app.config.html_baseurl:
         return
     base = app.config.html_baseurl.rstrip("/") + "/"
     title = app.env.titles[pagename].astext() if doctree else context.get("title", "Search")
@@ -135,5 +137,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
 
 def _add_filter(app: Sphinx) -> None:
     # docs/_templates/layout.html applies it.
-    if app.builder.format == "html":
+    if app.builder.name == "html":
         app.builder.templates.environment.filters["without_scripts"] = without_scripts

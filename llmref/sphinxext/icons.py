@@ -67,7 +67,7 @@ def style_sheet() -> str:
 
 def write_style_sheet(app: Sphinx) -> None:
     """Write it where Sphinx finds it for the links in pages."""
-    if app.builder.format == "html":
+    if app.builder.name == "html":
         target = Path(app.outdir) / "_static" / "icons.css"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(style_sheet(), encoding="utf-8")

@@ -428,7 +428,9 @@ def _depart_proof(self: HTML5Translator, node: Proof) -> None:
 
 def _visit_check(self: HTML5Translator, node: CheckNode) -> None:
     tag = self.starttag(node, "details", CLASS=f"check check-{node['record']['kind']}")
-    self.body.append(tag.replace("<details", "<details open", 1) if node.get("open") else tag)
+    self.body.append(
+        tag.replace("<details", '<details open="open"', 1) if node.get("open") else tag
+    )
 
 
 def _visit_fold(self: HTML5Translator, node: Fold) -> None:

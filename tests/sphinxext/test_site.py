@@ -204,7 +204,7 @@ def test_another_page_can_show_a_result_with_its_check(good: Built) -> None:
     )
     assert '<a class="reference internal" href="topic.html#topic-shift"' in shown
     assert '<span class="n">statement</span>' in shown  # of its cell
-    assert '<details open class="check check-identity">' in shown
+    assert '<details open="open" class="check check-identity">' in shown
     assert "sign 1 turned" in shown
     assert 'id="topic-shift"' not in good.page("other")
 
