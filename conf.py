@@ -24,7 +24,6 @@ extensions = [
     "llmref.sphinxext",
 ]
 exclude_patterns = ["_*"]
-templates_path = ["docs/_templates"]
 nitpicky = True
 
 # Pages
@@ -40,7 +39,6 @@ llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last
 # HTML
 html_theme = "sphinx_book_theme"
 html_title = "llmref"
-templates_path = ["docs/_templates"]
 html_static_path = ["docs/_static"]
 html_extra_path = ["docs/results.schema.json"]
 html_favicon = "docs/_static/favicon.svg"

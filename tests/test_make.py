@@ -25,7 +25,7 @@ def project(tmp_path: Path) -> Path:
     for name in ("Makefile", "conf.py", "pyproject.toml", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path / name)
     docs = tmp_path / "docs"
-    for name in ("_static/favicon.svg", "_templates/versions.html", "results.schema.json"):
+    for name in ("_static/favicon.svg", "results.schema.json"):
         (docs / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "docs" / name, docs / name)
     (docs / "references.bib").write_text("", encoding="utf-8")

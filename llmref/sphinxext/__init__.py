@@ -2,7 +2,8 @@
 
 execution: how pages run, and what they depend on. results: results, checks and ledger.
 export: the site for programs. source: the source of a function. math: formulas at build time.
-head, icons: what a page loads. epub, book: the whole site as one file.
+head, icons: what a page loads. accessible: what keyboards and screen readers need.
+epub, book: the whole site as one file.
 """
 
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ def setup(app: "Sphinx") -> "ExtensionMetadata":
     """Set up every component."""
     # Imported here, so that the server of kernels can start before all this is loaded.
     from llmref.sphinxext import (
+        accessible,
         epub,
         execution,
         export,
@@ -27,7 +29,18 @@ def setup(app: "Sphinx") -> "ExtensionMetadata":
         source,
     )
 
-    for component in (epub, execution, export, head, icons, layout, math, results, source):
+    for component in (
+        accessible,
+        epub,
+        execution,
+        export,
+        head,
+        icons,
+        layout,
+        math,
+        results,
+        source,
+    ):
         component.setup(app)
     # Another env_version means that the environment holds other things: all pages are read again.
     return {

@@ -136,6 +136,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
 
 
 def _add_filter(app: Sphinx) -> None:
-    # docs/_templates/layout.html applies it.
+    # templates/layout.html applies it.
     if app.builder.name == "html":
         app.builder.templates.environment.filters["without_scripts"] = without_scripts

@@ -17,20 +17,24 @@ function openTarget() {
   }
 }
 
-function makeWideBoxesReachable(within) {
-  const boxes = [...within.querySelectorAll(".math-scroll, .table-scroll, .graph-scroll, .cell_output figure")];
+// A box that scrolls can be reached by the keyboard, one that does not is no stop on its way.
+const WIDE = "pre, .math-scroll, .table-scroll, .graph-scroll, .pst-scrollable-table-container, "
+  + ".cell_output > .output, .cell_output figure";
+
+function makeReachableIfWide(boxes) {
   // First all that is asked of the layout, then all that changes the page: else each box lays it out.
-  const wide = boxes.map((box) => box.scrollWidth > box.clientWidth);
+  const scrolls = boxes.map((box) => {
+    const { overflowX, overflowY } = getComputedStyle(box);
+    return (overflowX === "auto" && box.scrollWidth > box.clientWidth)
+      || (overflowY === "auto" && box.scrollHeight > box.clientHeight);
+  });
   boxes.forEach((box, index) => {
-    if (wide[index]) {
-      box.tabIndex = 0;
-      if (box.tagName === "FIGURE") return; // its caption names it
-      box.setAttribute("role", "group");
-      box.setAttribute("aria-label", "wide content, scrolls sideways");
-    } else {
-      box.removeAttribute("tabindex");
-      box.removeAttribute("role");
-      box.removeAttribute("aria-label");
+    const attributes = { tabindex: 0 };
+    // A preformatted text or a figure is named by itself or by its caption.
+    if (box.tagName === "DIV") Object.assign(attributes, { role: "group", "aria-label": "wide content, scrolls" });
+    for (const [name, value] of Object.entries(attributes)) {
+      if (scrolls[index]) box.setAttribute(name, value);
+      else box.removeAttribute(name);
     }
   });
 }
@@ -89,10 +93,12 @@ function addLedgerFilter(place) {
 }
 
 addEventListener("hashchange", openTarget);
-addEventListener("resize", () => makeWideBoxesReachable(document));
 addEventListener("beforeprint", preparePrint);
 addEventListener("afterprint", undoPrint);
-document.addEventListener("toggle", (event) => makeWideBoxesReachable(event.target), true);
 document.querySelectorAll(".ledger-filter").forEach(addLedgerFilter);
 openTarget();
-makeWideBoxesReachable(document);
+// Called when a box gets another size: with the window, and when a fold around it is opened.
+const sizes = new ResizeObserver((entries) => makeReachableIfWide(entries.map(({ target }) => target)));
+const wide = [...document.querySelectorAll(WIDE)];
+wide.forEach((box) => sizes.observe(box));
+document.fonts.ready.then(() => makeReachableIfWide(wide));

@@ -1,0 +1,308 @@
+"""The built site in Chromium: every page is complete and quiet, with scripts and without."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Request
+
+WIDE = {"width": 1280, "height": 900}
+NARROW = {"width": 390, "height": 844}
+RESULT = ("rl/kl.html", "kl-k3-heavy-tail")  # folded with the further results of its page
+
+OPEN_ALL = "() => document.querySelectorAll('details').forEach((it) => { it.open = true; })"
+# What a reader sees of a page whose folds are open.
+LOOK = r"""() => {
+  const describe = (it) => it.outerHTML.slice(0, 120);
+  const shown = (it) => it.checkVisibility({ visibilityProperty: true });
+  const verbatim = "pre, code, kbd, script, style, noscript, .katex";
+  const raw = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = texts.nextNode(); node; node = texts.nextNode()) {
+    const box = node.parentElement;
+    if (/\\[a-zA-Z]{2}|\\[()[\]]|\$/.test(node.data) && !box.closest(verbatim) && shown(box)) {
+      raw.push(node.data.trim().slice(0, 80));
+    }
+  }
+  const formulas = [...document.querySelectorAll(".math.notranslate")];
+  const typeset = (it) => {
+    const size = it.querySelector(".katex .katex-html")?.getBoundingClientRect();
+    return size && size.width > 0 && size.height > 0;
+  };
+  const article = document.querySelector("article, .bd-search-container");
+  // The drawings of buttons and icons are no pictures: the button has the name.
+  const pictures = [...article.querySelectorAll("img, svg")]
+    .filter((it) => !it.closest("button, [aria-hidden=true]") && !it.parentElement.closest("svg"));
+  return {
+    raw,
+    formulas: formulas.length,
+    untypeset: formulas.filter((it) => !typeset(it)).map(describe),
+    headings: [...article.querySelectorAll("h1, h2, h3, h4, h5, h6")].map((it) => +it.tagName[1]),
+    alternatives: pictures.map(
+      (it) => it.tagName === "IMG" ? it.alt : it.role === "img" ? it.ariaLabel || "" : ""),
+    sizeless: pictures
+      .filter((it) => !+it.getAttribute("width") || !+it.getAttribute("height")).map(describe),
+    notOwnIds: [...document.querySelectorAll("[id]")].map((it) => it.id)
+      .filter((id, index, all) => all.indexOf(id) !== index),
+  };
+}"""
+# How far a page can be scrolled sideways, and the elements that reach out.
+SIDEWAYS = """() => {
+  const width = document.documentElement.clientWidth;
+  const over = document.documentElement.scrollWidth - width;
+  const wide = [...document.querySelectorAll("main *")]
+    .filter((it) => it.getBoundingClientRect().right > width + 1);
+  return over > 0 ? [over, ...wide.slice(0, 3).map((it) => it.outerHTML.slice(0, 120))] : [];
+}"""
+
+
+@dataclass(repr=False)
+class Visit:
+    """What a page did and how it looked."""
+
+    seen: dict[str, Any] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    requested: set[str] = field(default_factory=set)
+    sideways: list[Any] = field(default_factory=list)
+
+    def watch(self, page: Page) -> None:
+        page.on(
+            "console", lambda message: message.type == "error" and self.said.append(message.text)
+        )
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", lambda request: self.requested.add(request.url))
+        page.on("requestfailed", self.note_failure)
+        page.on("response", lambda answer: answer.status >= 400 and self.failed.append(answer.url))
+
+    def note_failure(self, request: Request) -> None:
+        # With JavaScript off, Chromium drops the scripts that a page wants ahead of time.
+        dropped = request.failure in ("net::ERR_ABORTED", "csp")
+        if not (dropped and request.resource_type == "script"):
+            self.failed.append(f"{request.url} {request.failure}")
+
+
+@contextmanager
+def visiting(browser: Browser, **options: Any) -> Iterator[Page]:
+    context = browser.new_context(viewport=WIDE, **options)
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+def look(page: Page, address: str) -> Visit:
+    """Visit a page wide, open everything, then make it narrow."""
+    visit = Visit()
+    visit.watch(page)
+    page.set_viewport_size(WIDE)
+    page.goto(address)
+    page.wait_for_load_state("networkidle")
+    page.evaluate(OPEN_ALL)
+    visit.seen = page.evaluate(LOOK)
+    page.set_viewport_size(NARROW)
+    visit.sideways = page.evaluate(SIDEWAYS)
+    return visit
+
+
+def visit_all(browser: Browser, served: str, names: list[str], **options: Any) -> dict[str, Visit]:
+    visits = {}
+    for name in names:
+        with visiting(browser, **options) as page:
+            visits[name] = look(page, served + name)
+    return visits
+
+
+@pytest.fixture(scope="module")
+def scripted(browser: Browser, served: str, names: list[str]) -> dict[str, Visit]:
+    return visit_all(browser, served, names)
+
+
+@pytest.fixture(scope="module")
+def plain(browser: Browser, served: str, names: list[str]) -> dict[str, Visit]:
+    """Every page with JavaScript off."""
+    return visit_all(browser, served, names, java_script_enabled=False)
+
+
+@pytest.fixture(params=["scripted", "plain"])
+def visits(request: pytest.FixtureRequest) -> dict[str, Visit]:
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+def found(visits: dict[str, Visit], what: Callable[[Visit], Any]) -> dict[str, Any]:
+    return {name: it for name, visit in visits.items() if (it := what(visit))}
+
+
+def test_no_page_reports_an_error(visits: dict[str, Visit]) -> None:
+    assert len(visits) > 30
+    assert not found(visits, lambda visit: visit.said)
+
+
+def test_every_request_is_answered(visits: dict[str, Visit]) -> None:
+    assert not found(visits, lambda visit: visit.failed)
+
+
+def test_nothing_is_requested_from_elsewhere(visits: dict[str, Visit], served: str) -> None:
+    inside = (served, "data:", "blob:")
+    assert not found(
+        visits, lambda visit: [url for url in visit.requested if not url.startswith(inside)]
+    )
+    assert all(len(visit.requested) > 5 for visit in visits.values())
+
+
+def test_every_formula_is_typeset(visits: dict[str, Visit]) -> None:
+    assert sum(visit.seen["formulas"] for visit in visits.values()) > 3000
+    assert not found(visits, lambda visit: visit.seen["untypeset"])
+    assert not found(visits, lambda visit: visit.seen["raw"])
+
+
+def test_no_page_scrolls_sideways_on_a_phone(visits: dict[str, Visit]) -> None:
+    assert not found(visits, lambda visit: visit.sideways)
+
+
+def test_headings_are_in_order(visits: dict[str, Visit]) -> None:
+    def jumps(visit: Visit) -> list[int]:
+        levels = visit.seen["headings"]
+        steps = zip([0, *levels], levels, strict=False)
+        return [after for before, after in steps if after > before + 1]
+
+    assert not found(visits, jumps)
+    assert not found(visits, lambda visit: visit.seen["headings"].count(1) != 1)
+
+
+def test_every_picture_has_a_text_and_a_size(scripted: dict[str, Visit]) -> None:
+    name = re.compile(r"^\W*$|^\S*/\S*$|^[\w-]{20,}$|\.(svg|png|jpe?g|gif|webp)\b")
+    texts = [text for visit in scripted.values() for text in visit.seen["alternatives"]]
+    assert len(texts) > 25
+    assert not found(
+        scripted, lambda visit: [text for text in visit.seen["alternatives"] if name.search(text)]
+    )
+    assert not found(scripted, lambda visit: visit.seen["sizeless"])
+
+
+def test_every_id_is_given_once(scripted: dict[str, Visit]) -> None:
+    assert not found(scripted, lambda visit: visit.seen["notOwnIds"])
+
+
+@pytest.fixture
+def page(browser: Browser, served: str) -> Iterator[Page]:
+    with visiting(browser, permissions=["clipboard-read", "clipboard-write"]) as page:
+        yield page
+
+
+def hits(page: Page) -> Locator:
+    page.wait_for_selector("#search-results .search-summary:has-text('found')")
+    return page.locator("#search-results li a")
+
+
+@pytest.mark.parametrize(
+    "asked", ["kl-k3-heavy-tail", "k3 can have any variance", "importance-weight"]
+)
+def test_search_finds_a_result_by_its_id_and_title(page: Page, served: str, asked: str) -> None:
+    page.goto(served + "rl/ppo.html")
+    page.keyboard.press("Control+k")
+    page.keyboard.type(asked)
+    page.keyboard.press("Enter")
+    found = hits(page).evaluate_all("(links) => links.map((link) => link.href)")
+    assert any(url.startswith(served + RESULT[0]) for url in found), found
+
+
+def clipboard(page: Page) -> str:
+    return str(page.evaluate("navigator.clipboard.readText()"))
+
+
+def test_code_is_copied_by_its_button(page: Page, served: str) -> None:
+    page.goto(served + "rl/kl.html")
+    block = page.locator("div.highlight", has_text="def kl_estimate").first
+    block.hover()
+    block.get_by_role("button").click()
+    copied = clipboard(page)
+    assert copied.startswith("def kl_estimate")
+    assert copied.rstrip() == block.locator("pre").inner_text().rstrip()
+
+
+def test_a_result_is_cited_by_its_control(page: Page, served: str) -> None:
+    page.goto(served + "rl/kl.html")
+    cite = page.locator("#kl-direction details.cite")
+    assert not cite.locator("pre").first.is_visible()
+    cite.locator("summary").click()
+    for start in ("https://", "@misc{llmref-kl-direction,", "[", "The llmref authors: Lemma"):
+        block = cite.locator("div.highlight").filter(has_text=start).first
+        block.hover()
+        block.get_by_role("button").click()
+        assert clipboard(page).startswith(start)
+        assert "rl/kl.html#kl-direction" in clipboard(page)
+
+
+def test_a_link_into_a_fold_opens_it(page: Page, served: str) -> None:
+    name, id_ = RESULT
+    page.goto(served + name)
+    target = page.locator(f"#{id_}")
+    assert not target.is_visible()
+    page.evaluate(f"location.hash = '{id_}'")
+    page.wait_for_function(
+        "(id) => document.getElementById(id).getBoundingClientRect().height > 0", arg=id_
+    )
+    assert page.evaluate("scrollY") > 100
+    page.goto("about:blank")
+    page.goto(f"{served}{name}#{id_}")
+    assert target.is_visible()
+    top = target.evaluate("(it) => it.getBoundingClientRect().top")
+    assert 0 <= top < WIDE["height"] / 2
+
+
+def test_printing_opens_the_folds_and_closes_them_again(page: Page, served: str) -> None:
+    page.goto(served + "rl/kl.html")
+    count = "() => document.querySelectorAll('article details:not([open], .cite, .path)').length"
+    closed = page.evaluate(count)
+    assert closed > 20
+    page.evaluate(
+        "(count) => addEventListener('beforeprint', () => { window.closedOnPaper = eval(count)(); })",
+        count,
+    )
+    page.pdf()
+    assert page.evaluate("window.closedOnPaper") == 0
+    assert page.evaluate(count) == closed
+
+
+@pytest.fixture
+def plain_page(browser: Browser) -> Iterator[Page]:
+    with visiting(browser, java_script_enabled=False) as page:
+        yield page
+
+
+def test_folds_open_without_scripts(plain_page: Page, served: str) -> None:
+    plain_page.goto(served + RESULT[0])
+    target = plain_page.locator(f"#{RESULT[1]}")
+    assert not target.is_visible()
+    plain_page.locator("details.fold > summary", has_text="rounding").click()
+    assert target.is_visible()
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_links_lead_on_without_scripts(plain_page: Page, served: str, size: Any) -> None:
+    plain_page.set_viewport_size(size)
+    plain_page.goto(served + "rl/kl.html")
+    plain_page.locator(".right-next").click()
+    assert plain_page.url == served + "rl/policy_gradient.html"
+    plain_page.locator("nav.bd-docs-nav a", has_text="RMSNorm").click()
+    assert plain_page.url == served + "norm/rms_norm.html"
+
+
+@pytest.mark.parametrize("name", ["index", "rl/kl", "ledger", "search", "404"])
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_no_control_is_dead_without_scripts(
+    plain_page: Page, served: str, size: Any, name: str
+) -> None:
+    """A button or a field does nothing where no script answers it."""
+    plain_page.set_viewport_size(size)
+    plain_page.goto(f"{served}{name}.html")
+    controls = plain_page.locator("button, select, input:not(.margin-toggle), [role=button]")
+    shown = [it.evaluate("(it) => it.outerHTML") for it in controls.all() if it.is_visible()]
+    assert not shown
+    empty = plain_page.locator("main :is(div, p, aside):not(:has(*)):empty")
+    drawn = "(all) => all.filter((it) => it.offsetHeight > 1).map((it) => it.outerHTML)"
+    assert not empty.evaluate_all(drawn)
