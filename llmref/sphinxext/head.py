@@ -137,5 +137,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
 
 def _add_filter(app: Sphinx) -> None:
     # templates/layout.html applies it.
-    if app.builder.name == "html":
+    if app.builder.format == "html":
         app.builder.templates.environment.filters["without_scripts"] = without_scripts

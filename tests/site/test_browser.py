@@ -260,7 +260,8 @@ def test_printing_opens_the_folds_and_closes_them_again(page: Page, served: str)
     closed = page.evaluate(count)
     assert closed > 20
     page.evaluate(
-        "(count) => addEventListener('beforeprint', () => { window.closedOnPaper = eval(count)(); })",
+        "(count) => addEventListener('beforeprint',"
+        " () => { window.closedOnPaper = eval(count)(); })",
         count,
     )
     page.pdf()

@@ -124,7 +124,7 @@ function makeIndexOfResults() {
   const index = element("section", { class: "chapter results", id: "results" },
     element("h1", {}, "Results by id"),
     element("p", {}, "The id of a result is its permanent link: it never changes, whatever its number."));
-  const boxes = [...document.querySelectorAll(".result")];
+  const boxes = [...document.querySelectorAll(".result[id]")];
   const name = (box) => box.id.split("--").slice(1).join("--");
   boxes.sort((a, b) => (name(a) < name(b) ? -1 : 1));
   for (const box of boxes) {
