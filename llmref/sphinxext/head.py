@@ -42,6 +42,9 @@ _FIRST_FORMULAS = 12
 _FORMULA = '<span class="katex">'
 
 
+_SECTION = re.compile(r'<section (?:[^>]* )?id="([^"]+)"')
+
+
 def without_scripts(head: str) -> str:
     """Return the theme's head without the scripts that it loads among the style sheets."""
     return _THEME_SCRIPTS.sub("", head)
@@ -58,7 +61,8 @@ def lighten(
         context[kind] = [asset for asset in context[kind] if _is_needed(asset, body)]
     if pagename != "search":  # its own scripts do not wait
         context["script_files"] = [_deferred(script) for script in context["script_files"]]
-    context["metatags"] = _preloads(body, context["pathto"]) + context.get("metatags", "")
+    first = _preloads(body, context["pathto"]) + _first_screen(body)
+    context["metatags"] = first + context.get("metatags", "")
 
 
 def _name(asset: Any) -> str:
@@ -89,6 +93,17 @@ def _preloads(body: str, pathto: Any) -> str:
         for font, marks in _FONTS.items()
         if re.search(marks, start)
     )
+
+
+def _first_screen(body: str) -> str:
+    """A link that has the browser paint nothing before the third section has come.
+
+    Half a table has other columns than a whole one, so what is painted too early moves.
+    """
+    sections = _SECTION.findall(body)
+    if len(sections) < 3:
+        return ""
+    return f'\n<link rel="expect" blocking="render" href="#{sections[2]}"/>'
 
 
 def add_preview(
