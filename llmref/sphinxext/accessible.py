@@ -131,7 +131,8 @@ def light_by_default(app: Sphinx, exception: Exception | None) -> None:
 
 def add_templates(app: Sphinx, config: Config) -> None:
     """Put our templates before the theme's of the same name."""
-    config.templates_path.append(str(TEMPLATES))
+    # Not appended: an unset list is the default of every build in the process.
+    config.templates_path = [*config.templates_path, str(TEMPLATES)]
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

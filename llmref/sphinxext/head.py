@@ -2,10 +2,11 @@
 
 import html
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from docutils import nodes
+from myst_nb.sphinx_ext import add_global_html_resources
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
@@ -141,11 +142,22 @@ def _description(doctree: nodes.document | None) -> str:
     return ""
 
 
+def copy_cell_styles(app: Sphinx) -> None:
+    """Copy myst-nb's style sheet before pages link to it, not after.
+
+    Its address holds a checksum if the file is there: else a clean build differs from the next one.
+    """
+    if app.builder.name == "html":
+        (Path(app.outdir) / "_static").mkdir(parents=True, exist_ok=True)
+        add_global_html_resources(app, None)
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events; late, when every other extension has named its files."""
     app.connect("html-page-context", lighten, priority=900)
     app.connect("html-page-context", add_preview)
     app.connect("builder-inited", _add_filter)
+    app.connect("builder-inited", copy_cell_styles)
     app.add_config_value("llmref_description", "", "html", types=(str,))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 

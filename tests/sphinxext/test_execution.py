@@ -13,6 +13,7 @@ import pytest
 from .conftest import Site
 
 CELL = "\n```{{code-cell}} python\n{}\n```\n"
+DRAWN = "---\nmystnb:\n  image:\n    alt: a line\n---\n"  # options of a cell that draws
 
 
 def page(title: str, *cells: str) -> str:
@@ -194,8 +195,9 @@ print(os.path.basename(os.getcwd()), "llmref" in sys.modules, "sphinx" in sys.mo
 
 def test_figures_are_drawn_inline_in_a_forked_kernel(site: Site) -> None:
     site.configure("llmref_preload = ('matplotlib.pyplot',)")
-    cell = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
-    site.write("index.md", page("P", cell, "plt.plot([3])\nplt.show()"), executed=True)
+    first = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    second = "plt.plot([3])\nplt.show()"
+    site.write("index.md", page("P", DRAWN + first, DRAWN + second), executed=True)
     built = site.build()
     assert (built.code, built.warnings) == (0, "")
     assert len(list((built.html / "_images").glob("*.svg"))) == 2
@@ -287,7 +289,7 @@ def test_two_clean_builds_are_byte_identical(three: Site) -> None:
     drawing = """
 import matplotlib.pyplot as plt
 plt.plot([1, 2, 3]); plt.xlabel("x"); plt.show()"""
-    three.write("c.md", page("C", drawing, "{'b', 'a', 'c', 'd'}"), executed=True)
+    three.write("c.md", page("C", DRAWN + drawing.strip(), "{'b', 'a', 'c', 'd'}"), executed=True)
     trees = []
     for _ in range(2):
         built = three.build("-E", "-j", "2")
