@@ -45,7 +45,7 @@ def setup(app: "Sphinx") -> "ExtensionMetadata":
     # Another env_version means that the environment holds other things: all pages are read again.
     return {
         "version": "1",
-        "env_version": 3,
+        "env_version": 4,
         "parallel_read_safe": True,
         "parallel_write_safe": True,
     }
