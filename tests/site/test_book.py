@@ -21,7 +21,7 @@ TOPICS = sorted(
 
 @pytest.fixture(scope="module")
 def book() -> Pdf:
-    assert BOOK.is_file(), "there is no book: run make test-site"
+    assert BOOK.is_file(), "there is no book: run make test-browser"
     return Pdf.open(BOOK)
 
 
