@@ -13,35 +13,25 @@ if TYPE_CHECKING:  # exclusive.py starts without loading Sphinx
     from sphinx.util.typing import ExtensionMetadata
 
 
+COMPONENTS = (
+    "accessible",
+    "epub",
+    "execution",
+    "export",
+    "head",
+    "icons",
+    "layout",
+    "math",
+    "results",
+    "source",
+)
+
+
 def setup(app: "Sphinx") -> "ExtensionMetadata":
     """Set up every component."""
-    # Imported here, so that the server of kernels can start before all this is loaded.
-    from llmref.sphinxext import (
-        accessible,
-        epub,
-        execution,
-        export,
-        head,
-        icons,
-        layout,
-        math,
-        results,
-        source,
-    )
-
-    for component in (
-        accessible,
-        epub,
-        execution,
-        export,
-        head,
-        icons,
-        layout,
-        math,
-        results,
-        source,
-    ):
-        component.setup(app)
+    # Loaded here, so that the server of kernels can start before all this is.
+    for name in COMPONENTS:
+        app.setup_extension(f"{__name__}.{name}")
     # Another env_version means that the environment holds other things: all pages are read again.
     return {
         "version": "1",

@@ -77,8 +77,13 @@ def _read_json(path: Path) -> Any:
 
 
 def _write_json(path: Path, value: Any) -> None:
+    write_whole(path, json.dumps(value))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file in one step: it is never seen in part, and two builds may write it at once."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value), encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 

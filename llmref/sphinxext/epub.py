@@ -140,8 +140,10 @@ def mend_page(page: Document, address: str) -> None:
         if _LEFT_OUT & set(element.getAttribute("class").split()):
             element.parentNode.removeChild(element)  # type: ignore[union-attr]
     for summary in _elements(page, "summary"):
-        if summary.hasAttribute("aria-label"):  # myst-nb's 'show' and 'hide'
-            summary.parentNode.removeChild(summary)  # type: ignore[union-attr]
+        fold = summary.parentNode
+        assert isinstance(fold, Element)
+        if "hide" in fold.getAttribute("class").split():  # of a cell, to show and to hide it
+            fold.removeChild(summary)
         else:
             _rename(summary, "p", "summary")
     for details in _elements(page, "details"):

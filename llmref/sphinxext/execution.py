@@ -22,7 +22,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext.cache import OutputCache, Outputs, page_key
+from llmref.sphinxext.cache import OutputCache, Outputs, page_key, write_whole
 from llmref.sphinxext.imports import reached_files
 from llmref.sphinxext.kernels import PRELOADED, KernelServer, python_path
 from llmref.sphinxext.runner import Page, run_pages
@@ -310,9 +310,7 @@ def _kernel_profile(app: Sphinx) -> Path:
     folder = Path(app.doctreedir) / "ipython"
     profile = folder / "profile_default" / "ipython_kernel_config.py"
     profile.parent.mkdir(parents=True, exist_ok=True)
-    temporary = profile.with_suffix(f".{os.getpid()}")
-    temporary.write_text(_KERNEL_CONFIG, encoding="utf-8")
-    temporary.replace(profile)
+    write_whole(profile, _KERNEL_CONFIG)
     return folder
 
 

@@ -457,6 +457,12 @@ def leave_room_for_versions(
         context["body"] = f"{NOTICE}\n{context['body']}"
 
 
+def add_static_files(app: Sphinx) -> None:
+    """Put our style sheet and script beside the site's own static files."""
+    # Not appended: an unset list is the default of every build in the process.
+    app.config.html_static_path = [*app.config.html_static_path, str(STATIC)]
+
+
 def _pass(self: Any, node: nodes.Element) -> None:
     """Other builders show the content without the box around it."""
 
@@ -477,7 +483,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_post_transform(WriteReports)
     app.add_post_transform(FoldSections)
     app.add_post_transform(LinkRepeatedNotes)
-    app.connect("builder-inited", lambda app: app.config.html_static_path.append(str(STATIC)))
+    app.connect("builder-inited", add_static_files)
     app.connect("html-page-context", leave_room_for_versions)
     app.add_css_file("llmref.css")
     app.add_js_file("llmref.js", loading_method="defer")

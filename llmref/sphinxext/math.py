@@ -22,6 +22,8 @@ from sphinx.util.math import get_node_equation_number
 from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.html5 import HTML5Translator
 
+from llmref.sphinxext.cache import write_whole
+
 logger = logging.getLogger(__name__)
 
 # `make html` installs it here, from the lock file beside render.js.
@@ -53,7 +55,7 @@ class Katex:
             kept = _read(path) if path else ""
             answer = {"html": kept} if kept else self._ask(request)
             if path and not kept and "html" in answer:
-                _write(path, answer["html"])
+                write_whole(path, answer["html"])
             self._done[request] = answer
         return self._done[request]
 
@@ -109,12 +111,6 @@ def _read(path: Path) -> str:
     except FileNotFoundError:
         return ""
     return text
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 _katex = Katex()

@@ -157,3 +157,6 @@ def test_nothing_is_folded_and_each_result_keeps_its_permanent_link(
     classes = " ".join(e.get("class", "") for e in page.iter()).split()
     assert {"result", "proof", "check", "fold"} <= set(classes)
     assert "cite" not in classes
+    # What a control of the site would say.
+    said = [n for n, page in pages.items() if "code cell source" in "".join(page.itertext())]
+    assert not said

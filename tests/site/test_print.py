@@ -1,13 +1,7 @@
 """What comes out of a printer: all of the text, black on white, and nothing but the text."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Browser, Page
-
-from llmref.sphinxext.browser import chromium
-from tests.bench.site_weight import serve
 
 # A4 without its margins, in the browser's pixels.
 PAPER = {"width": 672, "height": 980}
@@ -15,22 +9,10 @@ HIDDEN = ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-
 FOLDED = "article details:not(.cite, .path, .cite *, .path *) > :not(summary)"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def address(html: Path) -> Iterator[str]:
-    with serve(html) as address:
-        yield address
-
-
-def printed(browser: Browser, address: str, *, scripts: bool) -> Page:
+def printed(browser: Browser, served: str, *, scripts: bool) -> Page:
     context = browser.new_context(viewport=PAPER, color_scheme="dark", java_script_enabled=scripts)
     page = context.new_page()
-    page.goto(address + "rl/kl.html", wait_until="load")
+    page.goto(served + "rl/kl.html", wait_until="load")
     page.emulate_media(media="print", color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     return page
@@ -38,9 +20,9 @@ def printed(browser: Browser, address: str, *, scripts: bool) -> Page:
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["script", "no script"])
 def test_nothing_is_folded_and_nothing_leads_elsewhere(
-    browser: Browser, address: str, scripts: bool
+    browser: Browser, served: str, scripts: bool
 ) -> None:
-    page = printed(browser, address, scripts=scripts)
+    page = printed(browser, served, scripts=scripts)
     folded = page.locator(FOLDED)
     assert folded.count() > 40
     seen = "(found) => found.map((e) => e.checkVisibility({contentVisibilityAuto: true}))"
@@ -50,8 +32,8 @@ def test_nothing_is_folded_and_nothing_leads_elsewhere(
     page.context.close()
 
 
-def test_paper_is_white_even_from_the_dark(browser: Browser, address: str) -> None:
-    page = printed(browser, address, scripts=True)
+def test_paper_is_white_even_from_the_dark(browser: Browser, served: str) -> None:
+    page = printed(browser, served, scripts=True)
     colours = """() => [
       getComputedStyle(document.querySelector("article p")).color,
       getComputedStyle(document.querySelector("article pre")).backgroundColor,
@@ -66,8 +48,8 @@ def test_paper_is_white_even_from_the_dark(browser: Browser, address: str) -> No
     page.context.close()
 
 
-def test_nothing_is_wider_than_the_paper(browser: Browser, address: str) -> None:
-    page = printed(browser, address, scripts=True)
+def test_nothing_is_wider_than_the_paper(browser: Browser, served: str) -> None:
+    page = printed(browser, served, scripts=True)
     wide = """(found) => found.filter((e) => e.getBoundingClientRect().width > 0)
       .filter((e) => e.getBoundingClientRect().right > innerWidth + 1)
       .map((e) => e.textContent.slice(0, 80))"""

@@ -7,17 +7,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from llmref.sphinxext.browser import chromium
 from tests.bench.site_weight import DESKTOP, PHONE, Profile, serve, visit
 
 PAGES = ("rl/kl.html", "functional/softmax.html", "components/rope.html")
 IDLE = ("fontawesome", "jquery", "underscore", "design-tabs", "MathJax", "searchindex")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -52,11 +52,13 @@ def test_a_page_is_unfolded_and_its_links_lead_to_the_site() -> None:
     page = minidom.parseString(
         '<body><details class="fold"><summary>Show</summary><p>x</p></details>'
         '<details class="cite fold"><summary>Cite</summary></details>'
+        '<details class="admonition hide"><summary>Show code</summary><pre>1</pre></details>'
         '<a class="result-id" href="#a-b">a-b</a><a href="kl.ipynb">Notebook</a></body>'
     )
     mend_page(page, "https://example.org/rl/kl.html")
     assert page.documentElement.toxml() == (
         '<body><div class="fold"><p class="summary">Show</p><p>x</p></div>'
+        '<div class="admonition hide"><pre>1</pre></div>'
         '<a class="result-id" href="https://example.org/rl/kl.html#a-b">a-b</a>'
         '<a href="https://example.org/rl/kl.ipynb">Notebook</a></body>'
     )
