@@ -108,7 +108,7 @@ oracle: $(VENV)/.oracle ## Compare with third-party libraries (about 2 GB of pac
 agreement: $(VENV)/.oracle ## Run the oracle tests and write docs/agreement.json
 	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . tests/oracle --write-agreement
 
-lint: $(VENV)/.docs $(VENV)/.test $(VENV)/.dev ## Check format, code, types, spelling and the schemas of the metadata
+lint: $(VENV)/.docs $(VENV)/.test $(VENV)/.browser $(VENV)/.dev ## Check format, code, types, spelling and the schemas of the metadata
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy
