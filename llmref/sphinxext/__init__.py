@@ -6,7 +6,9 @@ head, icons: what a page loads. accessible: what keyboards and screen readers ne
 epub, book: the whole site as one file.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 if TYPE_CHECKING:  # exclusive.py starts without loading Sphinx
     from sphinx.application import Sphinx
@@ -27,15 +29,23 @@ COMPONENTS = (
 )
 
 
+def version(folder: Path = Path(__file__).parent) -> int:
+    """Return a number that changes with the machinery: at another one all pages are read again."""
+    number = 0
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            number = crc32(path.read_bytes(), crc32(path.name.encode(), number))
+    return number
+
+
 def setup(app: "Sphinx") -> "ExtensionMetadata":
     """Set up every component."""
     # Loaded here, so that the server of kernels can start before all this is.
     for name in COMPONENTS:
         app.setup_extension(f"{__name__}.{name}")
-    # Another env_version means that the environment holds other things: all pages are read again.
     return {
         "version": "1",
-        "env_version": 4,
+        "env_version": version(),
         "parallel_read_safe": True,
         "parallel_write_safe": True,
     }

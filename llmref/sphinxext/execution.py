@@ -233,6 +233,8 @@ def read_few_pages_here(app: Sphinx) -> None:
 
 def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
     """Execute whatever is to be read and has no outputs yet."""
+    if docnames:
+        load_for_later()
     cache = OutputCache(Path(app.config.llmref_cache or Path(app.doctreedir) / "llmref_cache"))
     root = Path(app.config.llmref_root)
     _executed.clear()
@@ -279,7 +281,6 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         )
 
     logger.info("running pages... %d of %d", len(pages), len(docnames))
-    load_for_later()
     run_pages(
         pages,
         timeout=app.config.llmref_cell_timeout,

@@ -2,6 +2,8 @@
 
 A failing cell does not stop its page: the others run too, so that one build shows all failures.
 A cell that exceeds its time, or takes its kernel down, ends the page with an error in that cell.
+A page that draws random numbers which it has not seeded fails: elsewhere it would show others.
+Leaves out: only torch's global generator is watched, and only where kernels can be forked.
 """
 
 import asyncio
@@ -21,7 +23,17 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 from llmref.sphinxext.cache import Outputs
+from llmref.sphinxext.kernel_server import UNSEEDED
 from llmref.sphinxext.kernels import KernelServer, can_fork, kernel_environment, new_manager
+
+# Whether torch's generator still has the seed of the server, and has moved on from there.
+_DREW_UNSEEDED = f"""(lambda torch: torch is not None and torch.initial_seed() == {UNSEEDED} and not
+torch.equal(torch.get_rng_state(), torch.Generator().manual_seed({UNSEEDED}).get_state())
+)(__import__("sys").modules.get("torch"))"""
+_ADVICE = (
+    "this page draws from torch's global generator, which no cell seeds: "
+    "call torch.manual_seed in its first cell, or draw from a torch.Generator"
+)
 
 
 @dataclass
@@ -115,11 +127,16 @@ async def _run(
     try:
         await asyncio.wait_for(_until_ready(client.kc), timeout=60)
         before = _cpu_seconds(manager)
-        await _run_cells(client, page)
+        completed = await _run_cells(client, page)
         page.cell_cpu_seconds = _cpu_seconds(manager) - before
+        drew = await asyncio.wait_for(_evaluate(client.kc, _DREW_UNSEEDED), 60) if completed else ""
     finally:
         client.kc.stop_channels()
     code = [cell for cell in page.notebook.cells if cell.cell_type == "code"]
+    if drew == "True":
+        # In the last cell whose errors are shown.
+        for cell in [cell for cell in code if not _announces_error(cell)][-1:]:
+            cell.outputs.append(_error("UnseededError", _ADVICE))
     page.outputs = [cell.outputs for cell in code]
     page.failed = any(map(has_unannounced_error, code))
 
@@ -143,7 +160,8 @@ async def _until_ready(channels: AsyncKernelClient) -> None:
             continue  # published before the subscription: ask again
 
 
-async def _run_cells(client: NotebookClient, page: Page) -> None:
+async def _run_cells(client: NotebookClient, page: Page) -> bool:
+    """Execute the cells; return whether the kernel has come to the end of the page."""
     for index, cell in enumerate(page.notebook.cells):
         if cell.cell_type != "code":
             continue
@@ -156,15 +174,33 @@ async def _run_cells(client: NotebookClient, page: Page) -> None:
             message = str(error).strip().splitlines()[0] if str(error).strip() else name
             if isinstance(error, CellTimeoutError):
                 message = f"the cell did not end within {client.timeout:g} s"
-            output = {"output_type": "error", "ename": name, "evalue": message, "traceback": []}
-            cell.outputs.append(NotebookNode(output))
-            return
+            cell.outputs.append(_error(name, message))
+            return False
+    return True
+
+
+async def _evaluate(channels: AsyncKernelClient, expression: str) -> str:
+    """Return what an expression is in the kernel, as text, and leave no trace there."""
+    request = channels.execute("", silent=True, user_expressions={"it": expression})
+    while True:
+        reply = await channels.get_shell_msg()
+        if reply["parent_header"].get("msg_id") == request:
+            return str(reply["content"]["user_expressions"]["it"]["data"]["text/plain"])
+
+
+def _error(name: str, message: str) -> NotebookNode:
+    return NotebookNode({"output_type": "error", "ename": name, "evalue": message, "traceback": []})
 
 
 def has_unannounced_error(cell: NotebookNode) -> bool:
     """Whether the cell raised an error without the tag raises-exception."""
-    announced = "raises-exception" in cell.metadata.get("tags", [])
-    return not announced and any(output.output_type == "error" for output in cell.outputs)
+    return not _announces_error(cell) and any(
+        output.output_type == "error" for output in cell.outputs
+    )
+
+
+def _announces_error(cell: NotebookNode) -> bool:
+    return "raises-exception" in cell.metadata.get("tags", [])
 
 
 def _cpu_seconds(manager: Any) -> float:

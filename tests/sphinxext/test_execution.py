@@ -193,6 +193,29 @@ print(os.path.basename(os.getcwd()), "llmref" in sys.modules, "sphinx" in sys.mo
         assert "True torch.float32 True True False False False False site False False" in text
 
 
+def test_a_page_that_draws_unseeded_numbers_is_refused(site: Site) -> None:
+    """It would show other numbers in its reader's kernel, where a check may fail."""
+    site.configure("llmref_preload = ('torch',)")
+    site.write("index.md", index("unseeded", "layer", "seeded", "own"))
+    start = "import torch\n"
+    site.write(
+        "unseeded.md",
+        page("U", start + "torch.rand(1) < 2", "1 + 1", ":tags: [raises-exception]\n1 / 0"),
+        executed=True,
+    )
+    site.write("layer.md", page("L", start + "torch.nn.Linear(2, 2).bias.shape"), executed=True)
+    seeded = start + "torch.manual_seed(0); torch.rand(1)"
+    site.write("seeded.md", page("S", seeded), executed=True)
+    own = start + "torch.rand(1, generator=torch.Generator().manual_seed(0))"
+    site.write("own.md", page("O", own), executed=True)
+    built = site.build()
+    assert built.code == 1
+    refused = [line for line in built.warnings.splitlines() if "UnseededError" in line]
+    places = [Path(line.split(": ")[0]).name for line in refused]
+    last_cells = {"layer.md": "import torch", "unseeded.md": "1 + 1"}
+    assert sorted(places) == [f"{name}:{site.line(name, it)}" for name, it in last_cells.items()]
+
+
 def test_figures_are_drawn_inline_in_a_forked_kernel(site: Site) -> None:
     site.configure("llmref_preload = ('matplotlib.pyplot',)")
     first = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"

@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from sphinx.util.inventory import InventoryFile
 
+from llmref.sphinxext import version
+
 from .conftest import Built, Site
 
 ROOT = Path(__file__).parents[2]
@@ -510,3 +512,18 @@ def test_an_id_that_is_not_published_or_has_vanished_fails(site: Site) -> None:
     assert "the published id topic-gone is missing from the site" in built.warnings
     assert "index.md:8: WARNING: the id topic-new is not in" in built.warnings
     assert "topic-here" not in built.warnings
+
+
+def test_an_edit_of_the_machinery_has_all_pages_read_again(tmp_path: Path) -> None:
+    """Sphinx compares the number: a style sheet's checksum, say, stands on pages not edited."""
+    (tmp_path / "static").mkdir()
+    (tmp_path / "static" / "a.css").write_text("p {}", encoding="utf-8")
+    (tmp_path / "b.py").write_text("x = 1\n", encoding="utf-8")
+    before = version(tmp_path)
+    (tmp_path / "b.pyc").write_bytes(b"compiled")
+    assert version(tmp_path) == before
+    (tmp_path / "static" / "a.css").write_text("q {}", encoding="utf-8")
+    edited = version(tmp_path)
+    (tmp_path / "static" / "a.css").rename(tmp_path / "static" / "c.css")
+    assert len({before, edited, version(tmp_path)}) == 3
+    assert version() == version()
