@@ -1,6 +1,7 @@
 """The head of a page: what it loads, which is what its reader needs, and what a preview shows."""
 
 import html
+import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +19,7 @@ _FOR = {
     "design-tabs.js": 'class="sd-tab-',
     "katex.min.css": 'class="katex',
     "mystnb.css": 'class="cell',
+    "preview.js": 'class="reference internal" href="',
     "sphinx-design.min.css": "sd-",
 }
 _HASH = re.compile(r"\.[0-9a-f]{32,}(?=\.)")
@@ -38,11 +40,15 @@ _FONTS = {
     "Size1-Regular": r"\b(?:delimsizing size1|delim-size1|small-op)\b",
     "Size2-Regular": r"\b(?:delimsizing size2|large-op)\b",
 }
+_PRELOAD = """
+<script>
+  if (location.protocol !== "file:") for (const font of %s) document.head.append(
+    Object.assign(document.createElement("link"), {rel: "preload", as: "font", type: "font/woff2",
+      crossOrigin: "", href: `%s/KaTeX_${font}.woff2`}));
+</script>"""
 # What stands on the first screen: some formulas, and all of a table, whose rows share its columns.
 _FIRST_FORMULAS = 12
 _FORMULA = '<span class="katex">'
-
-
 _SECTION = re.compile(r'<section (?:[^>]* )?id="([^"]+)"')
 
 
@@ -83,17 +89,18 @@ def _deferred(script: Any) -> Any:
 
 
 def _preloads(body: str, pathto: Any) -> str:
-    """Links that fetch the fonts of the first formulas at once, so that nothing moves later."""
+    """A script that asks for the fonts of the first formulas at once, so that nothing moves later.
+
+    Links would do, but from a folder a browser loads no font ahead of time, and calls it an error.
+    """
     unfolded = body.partition("<details")[0]  # what is folded needs no font yet
     table, end, _ = unfolded.partition("</table>")
     count = max(_FIRST_FORMULAS, table.count(_FORMULA) if end else 0)
     start = _FORMULA.join(unfolded.split(_FORMULA)[: count + 1])
-    return "".join(
-        f'\n<link rel="preload" as="font" type="font/woff2" crossorigin '
-        f'href="{pathto(f"_static/katex/fonts/KaTeX_{font}.woff2", 1)}"/>'
-        for font, marks in _FONTS.items()
-        if re.search(marks, start)
-    )
+    fonts = [font for font, marks in _FONTS.items() if re.search(marks, start)]
+    if not fonts:
+        return ""
+    return _PRELOAD % (json.dumps(fonts), pathto("_static/katex/fonts", 1))
 
 
 def _first_screen(body: str) -> str:
@@ -152,6 +159,12 @@ def copy_cell_styles(app: Sphinx) -> None:
         add_global_html_resources(app, None)
 
 
+def _add_filter(app: Sphinx) -> None:
+    # templates/layout.html applies it.
+    if app.builder.format == "html":
+        app.builder.templates.environment.filters["without_scripts"] = without_scripts
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events; late, when every other extension has named its files."""
     app.connect("html-page-context", lighten, priority=900)
@@ -160,9 +173,3 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("builder-inited", copy_cell_styles)
     app.add_config_value("llmref_description", "", "html", types=(str,))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
-
-
-def _add_filter(app: Sphinx) -> None:
-    # templates/layout.html applies it.
-    if app.builder.format == "html":
-        app.builder.templates.environment.filters["without_scripts"] = without_scripts

@@ -487,4 +487,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("html-page-context", leave_room_for_versions)
     app.add_css_file("llmref.css")
     app.add_js_file("llmref.js", loading_method="defer")
+    app.add_js_file("preview.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,6 +199,24 @@ def test_every_id_is_given_once(scripted: dict[str, Visit]) -> None:
     assert not found(scripted, lambda visit: visit.seen["notOwnIds"])
 
 
+def test_the_site_is_complete_in_a_folder(browser: Browser, html: Path, names: list[str]) -> None:
+    """As a reader opens it who has built it: nothing serves it."""
+    visits = {}
+    for name in [*names, "search.html?q=softmax"]:
+        visits[name] = visit = Visit()
+        with visiting(browser) as page:
+            visit.watch(page)
+            page.goto(f"{html.as_uri()}/{name}", wait_until="load")
+            if "?" in name:
+                assert hits(page).count() > 10
+            fonts = page.evaluate("document.fonts.ready.then((it) => [...it].map((f) => f.status))")
+            visit.seen = {"formulas": page.locator(".katex").count(), "fonts": fonts}
+    assert not found(visits, lambda visit: visit.said + visit.failed)
+    assert not found(
+        visits, lambda visit: visit.seen["formulas"] > 5 and "loaded" not in visit.seen["fonts"]
+    )
+
+
 @pytest.fixture
 def page(browser: Browser, served: str) -> Iterator[Page]:
     with visiting(browser, permissions=["clipboard-read", "clipboard-write"]) as page:
@@ -274,6 +293,73 @@ def test_printing_opens_the_folds_and_closes_them_again(page: Page, served: str)
     page.pdf()
     assert page.evaluate("window.onPaper") == 0
     assert page.evaluate(count) == closed
+
+
+def previewed(page: Page) -> Locator:
+    return page.locator("body > .preview")
+
+
+def open_grpo(page: Page, base: str) -> None:
+    page.goto(base + "rl/grpo.html")
+    page.evaluate(OPEN_ALL)
+
+
+@pytest.mark.parametrize(
+    "target", ["#grpo-advantage", "#equation-eq-grpo-loss", "policy_gradient.html#pg-score-zero"]
+)
+def test_a_link_shows_where_it_leads(page: Page, served: str, target: str) -> None:
+    open_grpo(page, served)
+    link = page.locator(f"article a.internal[href='{target}']").first
+    title = link.get_attribute("title")
+    link.hover()
+    preview = previewed(page)
+    preview.wait_for()
+    formula = preview.locator(".katex-html").first
+    shown = " ".join(preview.inner_text().split())
+    assert formula.is_visible()
+    box, own = preview.bounding_box(), formula.bounding_box()
+    assert box
+    assert own
+    assert box["width"] >= own["width"] > 5
+    assert not preview.locator("[id], [href], [tabindex], button, details").count()
+    assert preview.get_attribute("aria-hidden") == "true"
+    assert not title or title in shown
+    preview.hover()  # to read it, or to scroll in it
+    page.wait_for_timeout(500)
+    assert preview.is_visible()
+    page.mouse.move(1, 1)
+    preview.wait_for(state="detached")
+    assert link.get_attribute("title") == title
+
+
+def test_the_keyboard_sees_previews_and_dismisses_them(page: Page, served: str) -> None:
+    open_grpo(page, served)
+    link = page.locator("article a.internal[href='#grpo-advantage']").first
+    link.focus()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    assert link.evaluate("(it) => it === document.activeElement")
+    previewed(page).wait_for()
+    page.keyboard.press("Escape")
+    assert not previewed(page).count()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    previewed(page).wait_for()
+    page.keyboard.press("Tab")
+    previewed(page).wait_for(state="detached")
+
+
+def test_a_preview_that_cannot_be_had_leaves_a_link(page: Page, served: str, html: Path) -> None:
+    """From a folder a browser reads no other page; a section is too long to be shown."""
+    visit = Visit()
+    visit.watch(page)
+    open_grpo(page, html.as_uri() + "/")
+    page.locator("article a.internal[href='policy_gradient.html#pg-score-zero']").first.hover()
+    page.wait_for_timeout(600)
+    assert not previewed(page).count()
+    assert not visit.said + visit.failed
+    page.locator("article a.internal[href='#grpo-advantage']").first.hover()
+    previewed(page).wait_for()
 
 
 @pytest.fixture
