@@ -50,6 +50,8 @@ html_show_sourcelink = False
 llmref_description = _project["description"]  # of a preview, where a page has none of its own
 llmref_unlisted = ("404",)
 llmref_home = os.environ.get("LLMREF_BASE_URL", "")
+# To quote a line, a search would fetch every page that it finds, and the hits would move.
+html_show_search_summary = False
 html_use_index = False  # it would be empty: results are listed in the ledger
 html_theme_options = {
     "repository_url": _repository,

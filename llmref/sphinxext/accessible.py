@@ -72,6 +72,30 @@ class DescribeImages(SphinxPostTransform):
                 image.attributes.update(drawing_size(self.env.srcdir / image["uri"]))
 
 
+class NameColumns(SphinxPostTransform):
+    """Asks for a word in the head of each column: a formula alone names none to every reader."""
+
+    default_priority = 200
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        """Warn of a column that is headed by formulas and nothing else."""
+        for head in self.document.findall(nodes.thead):
+            for entry in head.findall(nodes.entry):
+                bare = entry.deepcopy()
+                formulas = list(bare.findall(nodes.math))
+                for formula in formulas:
+                    formula.parent.remove(formula)
+                if formulas and not re.search(r"\w", bare.astext()):
+                    logger.warning(
+                        "a column that is headed by a formula alone: %s",
+                        entry.astext(),
+                        location=head.parent,
+                        type="llmref",
+                        subtype="table",
+                    )
+
+
 def drawing_size(path: Path) -> dict[str, str]:
     """Return width and height of an SVG file in whole pixels; nothing for another file."""
     if path.suffix != ".svg" or not path.is_file():
@@ -139,6 +163,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     """Register transforms, visitors and templates."""
     app.add_post_transform(PlaceNotes)
     app.add_post_transform(DescribeImages)
+    app.add_post_transform(NameColumns)
     app.connect("builder-inited", override_nodes)
     app.connect("config-inited", add_templates)
     # Late: the theme itself writes pygments.css when the build is finished.

@@ -41,6 +41,8 @@ _RULE = """
   -webkit-mask: var(--icon) center / contain no-repeat;
   mask: var(--icon) center / contain no-repeat;
 }
+/* The theme places what its script replaces by a drawing; that stands before the text. */
+.bd-search .fa-solid.fa-magnifying-glass { position: static; }
 @media (forced-colors: active) {
   :is(.fa-solid, .fas, .fab)::before { background: CanvasText; forced-color-adjust: none; }
 }

@@ -147,3 +147,18 @@ def test_light_colours_hold_where_no_script_has_chosen_the_dark_ones(built: Buil
         text = (built.html / "_static" / name).read_text(encoding="utf-8")
         assert text.count("html:not([data-theme=dark])") > rules
         assert not re.search('data-theme="?light', text)
+
+
+def test_a_column_that_only_a_formula_heads_stops_a_strict_build(site: Site) -> None:
+    """Words beside a formula are enough, and so is an empty corner."""
+    site.write("index.md", "# Page\n\n| | width $d$ | $n$ |\n|---|---|---|\n| $a$ | 1 | 2 |\n")
+    built = site.build()
+    assert built.code != 0
+    assert "WARNING: a column that is headed by a formula alone: n" in built.warnings
+    assert built.warnings.count("headed by a formula") == 1
+    line = next(it for it in built.warnings.splitlines() if "headed by" in it)
+    assert "index.md" in line
+    site.write(
+        "index.md", "# Page\n\n| | width $d$ | count $n$ |\n|---|---|---|\n| $a$ | 1 | 2 |\n"
+    )
+    assert site.build().code == 0

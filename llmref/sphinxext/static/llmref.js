@@ -92,9 +92,6 @@ function addLedgerFilter(place) {
   apply();
 }
 
-// From a folder a browser reads no other page, so no hit of a search can quote its page.
-if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
-
 addEventListener("hashchange", openTarget);
 addEventListener("beforeprint", preparePrint);
 addEventListener("afterprint", undoPrint);
