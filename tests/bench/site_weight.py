@@ -164,6 +164,8 @@ def visit(browser: Browser, address: str, profile: Profile) -> Visit:
             },
         )
     page.goto(address, wait_until="load")
+    if "?q=" in address:
+        page.locator(".search-summary", has_text="found").wait_for()
     page.wait_for_timeout(500)  # for what scripts still load or move
     seen = page.evaluate(_READ)
     context.close()
