@@ -124,6 +124,25 @@ def test_a_permanent_link_that_would_die_stops_the_assembly(
     assert not (tmp_path / "hosted").exists()
 
 
+def test_a_former_id_keeps_its_link_too(latest: Path, releases: Path, tmp_path: Path) -> None:
+    listed = releases / "v0.9.0" / "results.json"
+    data = json.loads(listed.read_text())
+    data["results"][0]["formerly"] = ["kl-once"]
+    listed.write_text(json.dumps(data))
+    with pytest.raises(SystemExit, match=r"links of v0.9.0 would be dead: rl/kl.html#kl-once"):
+        main(latest, releases, tmp_path / "hosted")
+
+
+def test_the_templates_of_the_theme_are_left_alone(
+    latest: Path, releases: Path, tmp_path: Path
+) -> None:
+    template = latest / "_static" / "theme.html"
+    template.parent.mkdir()
+    template.write_text(LIST)
+    main(latest, releases, tmp_path / "hosted")
+    assert (tmp_path / "hosted" / "_static" / "theme.html").read_text() == LIST
+
+
 def test_a_folder_that_is_no_release_is_refused(releases: Path) -> None:
     (releases / "nightly").mkdir()
     with pytest.raises(ValueError, match="not nightly"):
