@@ -191,6 +191,9 @@ def test_the_keyboard_reaches_everything_in_order_and_shows_where_it_is(
     expected = ["skip", "search", "navigation"] if size == WIDE else ["skip"]
     assert [kind for kind in kinds if kind != "other"][: len(expected)] == expected
     assert {"link", "fold"} <= set(kinds)
+    equations = page.locator(".eqno").locator("visible=true").count()
+    permalinks = [stop for stop in stops if "Link to this equation" in stop["html"]]
+    assert len(permalinks) == equations > 3
     folds = page.locator("article summary").locator("visible=true").count()
     assert [stop["kind"] for stop in stops].count("fold") == folds > 10
 
