@@ -11,16 +11,17 @@ from myst_nb.sphinx_ext import add_global_html_resources
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
-# These are loaded by the pages that hold the text beside them.
+# These are loaded by the pages that hold all the texts beside them.
 _FOR = {
-    "clipboard.min.js": '<div class="highlight',
-    "copybutton.js": '<div class="highlight',
-    "copybutton.css": '<div class="highlight',
-    "design-tabs.js": 'class="sd-tab-',
-    "katex.min.css": 'class="katex',
-    "mystnb.css": 'class="cell',
-    "preview.js": 'class="reference internal" href="',
-    "sphinx-design.min.css": "sd-",
+    "clipboard.min.js": ('<div class="highlight',),
+    "copybutton.js": ('<div class="highlight',),
+    "copybutton.css": ('<div class="highlight',),
+    "design-tabs.js": ('class="sd-tab-',),
+    "katex.min.css": ('class="katex',),
+    "mystnb.css": ('class="cell',),
+    # What it shows holds formulas, which need the style sheet of the page's own.
+    "preview.js": ('class="katex', 'class="reference internal" href="'),
+    "sphinx-design.min.css": ("sd-",),
 }
 _HASH = re.compile(r"\.[0-9a-f]{32,}(?=\.)")
 # Read by the scripts that stand in the page itself.
@@ -77,7 +78,7 @@ def _name(asset: Any) -> str:
 
 
 def _is_needed(asset: Any, body: str) -> bool:
-    return _FOR.get(_name(asset), "") in body
+    return all(text in body for text in _FOR.get(_name(asset), ()))
 
 
 def _deferred(script: Any) -> Any:

@@ -18,8 +18,7 @@ from typing import Any
 
 # What a kernel imports when it starts.
 _KERNEL_MODULES = ("ipykernel.kernelapp", "ipykernel.debugger", "IPython.extensions.storemagic")
-# Of torch's global generator, so that a page which draws from it unseeded is found out (runner.py),
-# and is the same in every build all the same.
+# The seed of torch's global generator in every kernel: runner.py refuses a page that draws with it.
 UNSEEDED = 0x11A5EED
 _exit_codes: dict[int, int | None] = {}  # None while the kernel runs
 

@@ -40,7 +40,7 @@ _PLUGINS = (
 
 
 def load_for_later() -> None:
-    """Load what reading and writing will need, while kernels start on another core."""
+    """Load what reading and writing will need; kernels, if any, start meanwhile on another core."""
     for name in _NEEDED_LATER:
         importlib.import_module(name)
     from pybtex.plugin import find_plugin, register_plugin

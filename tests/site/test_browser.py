@@ -349,8 +349,8 @@ def test_the_keyboard_sees_previews_and_dismisses_them(page: Page, served: str) 
     previewed(page).wait_for(state="detached")
 
 
-def test_a_preview_that_cannot_be_had_leaves_a_link(page: Page, served: str, html: Path) -> None:
-    """From a folder a browser reads no other page; a section is too long to be shown."""
+def test_a_preview_that_cannot_be_had_leaves_a_link(page: Page, html: Path) -> None:
+    """From a folder a browser reads no other page."""
     visit = Visit()
     visit.watch(page)
     open_grpo(page, html.as_uri() + "/")

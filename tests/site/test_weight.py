@@ -99,6 +99,11 @@ def test_no_page_loads_a_script_that_does_nothing(html: Path) -> None:
         sources = re.findall(r'<script[^>]*\bsrc="([^"]*)"', text)
         assert sources, path
         assert not [source for source in sources for name in IDLE if name in source], path
+        if "preview.js" in "".join(sources):
+            assert "katex.min.css" in text, path
+            assert "#" in "".join(re.findall(r'class="reference internal" href="([^"]*)"', text)), (
+                path
+            )
         assert ("clipboard" in "".join(sources)) == ('<div class="highlight' in text), path
 
 
