@@ -43,8 +43,13 @@ def load_for_later() -> None:
     """Load what reading and writing will need; kernels, if any, start meanwhile on another core."""
     for name in _NEEDED_LATER:
         importlib.import_module(name)
+    import soupsieve
     from pybtex.plugin import find_plugin, register_plugin
+    from pygments.lexers import get_lexer_by_name
 
+    # Both compile their patterns when they are first used: a tenth of a second.
+    get_lexer_by_name("ipython3")
+    soupsieve.compile("nav > li.current:not([hidden])")
     for group, name in _PLUGINS:
         # Else each look-up goes through the metadata of all installed packages.
         register_plugin(group, name, find_plugin(group, name), force=True)
