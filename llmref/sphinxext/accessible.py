@@ -96,6 +96,21 @@ class NameColumns(SphinxPostTransform):
                     )
 
 
+class NameRows(SphinxPostTransform):
+    """Makes the first column of a table the heads of its rows, if its own head is empty."""
+
+    default_priority = 200
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        """Tell the writer so, as a table of reStructuredText with stub columns does."""
+        for head in self.document.findall(nodes.thead):
+            first_column = head.parent.next_node(nodes.colspec)
+            corner = head.next_node(nodes.entry)
+            if first_column and corner and not corner.astext().strip():
+                first_column["stub"] = 1
+
+
 def drawing_size(path: Path) -> dict[str, str]:
     """Return width and height of an SVG file in whole pixels; nothing for another file."""
     if path.suffix != ".svg" or not path.is_file():
@@ -164,6 +179,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_post_transform(PlaceNotes)
     app.add_post_transform(DescribeImages)
     app.add_post_transform(NameColumns)
+    app.add_post_transform(NameRows)
     app.connect("builder-inited", override_nodes)
     app.connect("config-inited", add_templates)
     # Late: the theme itself writes pygments.css when the build is finished.

@@ -34,6 +34,10 @@ PAGE = """
     |-----|-------|-------|
     | sum |   1   |       |
 
+    | name | value |
+    |------|-------|
+    | sum  |   1   |
+
     ![Nine circles](drawing.svg)
 
     ```{image} drawing.svg
@@ -94,6 +98,12 @@ def test_the_box_of_a_note_has_a_name(built: Built) -> None:
 def test_an_empty_cell_of_a_head_is_no_heading(built: Built) -> None:
     head = built.page("index").split("<thead>")[1].split("</thead>")[0]
     assert re.findall(r"</?t[hd]\b", head) == ["<td", "</td", *["<th", "</th"] * 2]
+
+
+def test_a_column_without_a_head_of_its_own_heads_the_rows(built: Built) -> None:
+    with_a_corner, without = built.page("index").split("<tbody>")[1:]
+    assert re.findall(r"<t[hd]\b", with_a_corner.split("</tbody>")[0]) == ["<th", "<td", "<td"]
+    assert re.findall(r"<t[hd]\b", without.split("</tbody>")[0]) == ["<td", "<td"]
 
 
 def test_a_drawing_has_its_size_in_pixels(built: Built) -> None:
