@@ -223,6 +223,21 @@ def page(browser: Browser, served: str) -> Iterator[Page]:
         yield page
 
 
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+@pytest.mark.parametrize("name", ["search.html", "rl/ppo.html"])
+def test_the_icon_of_a_search_field_does_not_cover_its_text(
+    page: Page, served: str, size: Any, name: str
+) -> None:
+    page.set_viewport_size(size)
+    page.goto(served + name)
+    page.keyboard.press("Control+k")
+    field = page.locator("input[type=search]:focus")
+    places = [it.bounding_box() for it in (field, field.locator("xpath=preceding-sibling::*"))]
+    assert all(places)
+    text, icon = places
+    assert icon["x"] + icon["width"] <= text["x"]  # type: ignore[index]
+
+
 def hits(page: Page) -> Locator:
     page.wait_for_selector("#search-results .search-summary:has-text('found')")
     return page.locator("#search-results li a")
