@@ -72,23 +72,28 @@ class DescribeImages(SphinxPostTransform):
                 image.attributes.update(drawing_size(self.env.srcdir / image["uri"]))
 
 
-class NameColumns(SphinxPostTransform):
-    """Asks for a word in the head of each column: a formula alone names none to every reader."""
+class NameCells(SphinxPostTransform):
+    """Makes a column without a head the heads of its rows, and asks for a word in each head.
+
+    A formula alone is no name for every screen reader.
+    """
 
     default_priority = 200
     formats = ("html",)
 
     def run(self, **kwargs: Any) -> None:
-        """Warn of a column that is headed by formulas and nothing else."""
+        """Make a first column without a head heads itself; warn of heads that are formulas."""
         for head in self.document.findall(nodes.thead):
-            for entry in head.findall(nodes.entry):
-                bare = entry.deepcopy()
-                formulas = list(bare.findall(nodes.math))
-                for formula in formulas:
-                    formula.parent.remove(formula)
-                if formulas and not re.search(r"\w", bare.astext()):
+            heads = list(head.findall(nodes.entry))
+            first_column = head.parent.next_node(nodes.colspec)
+            if first_column and not heads[0].astext().strip():
+                first_column["stub"] = 1
+                rows = (row for row in head.parent.findall(nodes.row) if row.parent is not head)
+                heads += [entry for row in rows if (entry := row.next_node(nodes.entry))]
+            for entry in heads:
+                if _is_formula_alone(entry):
                     logger.warning(
-                        "a column that is headed by a formula alone: %s",
+                        "a column or a row that is headed by a formula alone: %s",
                         entry.astext(),
                         location=head.parent,
                         type="llmref",
@@ -96,19 +101,12 @@ class NameColumns(SphinxPostTransform):
                     )
 
 
-class NameRows(SphinxPostTransform):
-    """Makes the first column of a table the heads of its rows, if its own head is empty."""
-
-    default_priority = 200
-    formats = ("html",)
-
-    def run(self, **kwargs: Any) -> None:
-        """Tell the writer so, as a table of reStructuredText with stub columns does."""
-        for head in self.document.findall(nodes.thead):
-            first_column = head.parent.next_node(nodes.colspec)
-            corner = head.next_node(nodes.entry)
-            if first_column and corner and not corner.astext().strip():
-                first_column["stub"] = 1
+def _is_formula_alone(entry: nodes.entry) -> bool:
+    bare = entry.deepcopy()
+    formulas = list(bare.findall(nodes.math))
+    for formula in formulas:
+        formula.parent.remove(formula)
+    return bool(formulas) and not re.search(r"\w", bare.astext())
 
 
 def drawing_size(path: Path) -> dict[str, str]:
@@ -178,8 +176,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     """Register transforms, visitors and templates."""
     app.add_post_transform(PlaceNotes)
     app.add_post_transform(DescribeImages)
-    app.add_post_transform(NameColumns)
-    app.add_post_transform(NameRows)
+    app.add_post_transform(NameCells)
     app.connect("builder-inited", override_nodes)
     app.connect("config-inited", add_templates)
     # Late: the theme itself writes pygments.css when the build is finished.
