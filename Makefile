@@ -43,6 +43,7 @@ build-site:
 		|| { echo "make html: the site was not built; _build/html is as it was." >&2; exit 1; }
 	@touch $(WORK)/complete
 	@rm -rf _build/html.new _build/html.old && cp -R $(WORK)/html _build/html.new
+	@rm -f _build/html.new/.buildinfo # Sphinx's note to itself: it depends on where the checkout is
 	@if [ -e _build/html ]; then mv _build/html _build/html.old; fi
 	@mv _build/html.new _build/html && rm -rf _build/html.old
 	@echo "The site is in _build/html: open _build/html/index.html or run make serve."

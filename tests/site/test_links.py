@@ -10,6 +10,8 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
+from .conftest import ROOT
+
 BASE = "https://example.org/some/where/"
 # What a browser fetches by itself, and what only a reader follows.
 FETCHED = {("link", "href"), ("script", "src"), ("img", "src"), ("source", "src")}
@@ -148,6 +150,14 @@ def test_each_page_says_what_a_preview_shows(html: Path, pages: dict[str, Page])
         assert f'<link rel="canonical" href="{base}{name}"' in text
         assert '<link rel="icon" ' in text
         assert text.count('name="viewport"') <= 2
+
+
+def test_nothing_depends_on_where_the_site_was_built(html: Path) -> None:
+    """Nor on the folder of Sphinx's own settings, which it keeps a digest of."""
+    assert not (html / ".buildinfo").exists()
+    files = [path for path in html.rglob("*") if path.is_file()]
+    assert len(files) > 100
+    assert not [path for path in files if str(ROOT).encode() in path.read_bytes()]
 
 
 def test_the_sitemap_lists_the_pages(html: Path, pages: dict[str, Page]) -> None:
