@@ -1,6 +1,7 @@
 """Real Jupyter kernels that start warm: forked from a server that has imported torch already.
 
-Where processes cannot be forked safely (Windows, macOS), ordinary kernels serve instead.
+Where processes cannot be forked safely (Windows, macOS), ordinary kernels serve instead; they too
+end with the build, but one that is killed then leaves the folder of their sockets.
 """
 
 import json

@@ -153,8 +153,7 @@ def test_each_page_says_what_a_preview_shows(html: Path, pages: dict[str, Page])
 
 
 def test_nothing_depends_on_where_the_site_was_built(html: Path) -> None:
-    """Nor on the folder of Sphinx's own settings, which it keeps a digest of."""
-    assert not (html / ".buildinfo").exists()
+    assert not (html / ".buildinfo").exists()  # a digest of Sphinx's settings, paths among them
     files = [path for path in html.rglob("*") if path.is_file()]
     assert len(files) > 100
     assert not [path for path in files if str(ROOT).encode() in path.read_bytes()]

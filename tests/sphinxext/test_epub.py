@@ -50,7 +50,7 @@ def test_formulas_become_what_epub_allows(before: str, after: str) -> None:
 
 def test_a_page_is_unfolded_and_its_links_lead_to_the_site() -> None:
     page = minidom.parseString(
-        '<body><details class="fold"><summary>Show</summary><p>x</p></details>'
+        '<body><details class="fold" open=""><summary>Show</summary><p>x</p></details>'
         '<details class="cite fold"><summary>Cite</summary></details>'
         '<details class="admonition hide"><summary>Show code</summary><pre>1</pre></details>'
         '<a class="result-id" href="#a-b">a-b</a><a href="kl.ipynb">Notebook</a></body>'

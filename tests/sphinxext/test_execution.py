@@ -1,6 +1,8 @@
 """How pages run: fresh, isolated, side by side, nothing left over, and the same in every build."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import textwrap
@@ -28,6 +30,10 @@ def ran(status: str) -> list[str]:
     """The pages that a build executed, from what it says while it runs them."""
     lines = [line for line in status.splitlines() if line.startswith("running pages... [")]
     return sorted(line.split("] ")[1].split(",")[0] for line in lines)
+
+
+# As on Windows and macOS.
+NO_FORK = "import llmref.sphinxext.kernels\nllmref.sphinxext.kernels.can_fork = lambda: False"
 
 
 @pytest.fixture
@@ -143,6 +149,42 @@ def test_several_processes_on_an_empty_cache(three: Site) -> None:
     built = three.build("-j", "2")
     assert (built.code, built.warnings) == (0, "")
     assert ran(built.status) == ["a", "b"]
+
+
+def test_new_pages_and_those_that_took_longest_run_first(site: Site) -> None:
+    """Else a long page that comes last would leave the other cores idle."""
+    names = ["brief", "long", "middling", "new"]
+    cache = site.root / "cache"
+    cache.mkdir()
+    taken = {"brief": [1.0, 1.0], "long": [9.0, 1.0], "middling": [5.0, 1.0]}
+    (cache / "times.json").write_text(json.dumps(taken), encoding="utf-8")
+    site.configure(f"import os\nos.cpu_count = lambda: 1\nllmref_cache = {str(cache)!r}")
+    site.write("index.md", index(*names))
+    for name in names:
+        site.write(f"{name}.md", page(name, f"print({name!r})"), executed=True)
+    built = site.build()
+    assert built.code == 0
+    lines = re.findall(r"running pages\.\.\. \[ *(\d+)%\] (\w+), \d+\.\d s", built.status)
+    assert lines == [("25", "new"), ("50", "long"), ("75", "middling"), ("100", "brief")]
+    assert json.loads((cache / "times.json").read_text())["brief"] != taken["brief"]
+
+
+def test_ordinary_kernels_serve_where_processes_cannot_be_forked(site: Site) -> None:
+    """They have loaded nothing beforehand; all else is the same."""
+    site.configure(f"llmref_preload = ('sympy',)\n{NO_FORK}")
+    site.write("index.md", index("a", "b"))
+    loaded = "import sys\nprint('sympy' in sys.modules, 6 * 7)"
+    figure = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    site.write("a.md", page("A", loaded, DRAWN + figure), executed=True)
+    site.write("b.md", page("B", "1 / 0"), executed=True)
+    built = site.build()
+    assert built.code != 0
+    line = site.line("b.md", "1 / 0")
+    assert f"b.md:{line}: WARNING: cell 1 raised ZeroDivisionError" in built.warnings
+    assert built.warnings.count("WARNING") == 1
+    assert "False 42" in built.page("a")
+    assert len(list((built.html / "_images").glob("*.svg"))) == 1
+    assert left_over(site) == []
 
 
 def test_two_builds_at_once_do_not_disturb_each_other(three: Site) -> None:
@@ -282,9 +324,11 @@ def wait_until(condition: object, seconds: float) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("kernels", ["", NO_FORK], ids=["forked", "ordinary"])
 def test_no_process_and_no_wrong_entry_outlives_an_interrupted_build(
-    site: Site, number: signal.Signals
+    site: Site, kernels: str, number: signal.Signals
 ) -> None:
+    site.configure(kernels)
     flag = site.root / "running"
     slow = f"import pathlib, time\npathlib.Path({str(flag)!r}).touch()\ntime.sleep(600)\nprint(1)"
     site.write("index.md", index("fast", "slow"))
@@ -299,7 +343,8 @@ def test_no_process_and_no_wrong_entry_outlives_an_interrupted_build(
     process.communicate(timeout=30)
     assert process.returncode != 0
     assert wait_until(lambda: not left_over(site), 10), left_over(site)
-    assert not list(site.root.glob("llmref-*")), "the folder of the sockets is left"
+    if not kernels or number == signal.SIGINT:  # else nothing is left that could remove it
+        assert not list(site.root.glob("llmref-*")), "the folder of the sockets is left"
     # What is in the cache is complete, and the slow page is not.
     site.write("slow.md", page("S", "print(1)"), executed=True)
     built = site.build()
