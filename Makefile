@@ -32,7 +32,7 @@ help: ## List the targets
 
 html: $(VENV)/.docs ## Build the site into _build/html; a failing check leaves the last good site there
 	@mkdir -p _build
-	@$(BIN)/python -m llmref.sphinxext.exclusive _build/lock $(MAKE) --no-print-directory build-site
+	@$(BIN)/python -m llmref.hosting.lock _build/lock $(MAKE) --no-print-directory build-site
 
 # What `make html` does while it holds the lock: two builds in one checkout take turns.
 .PHONY: build-site
@@ -60,7 +60,7 @@ page: $(VENV)/.docs ## Build one page while you write it: make page P=rl/kl
 
 epub: $(VENV)/.docs ## Write the whole book as _build/llmref.epub
 	@mkdir -p _build
-	@$(BIN)/python -m llmref.sphinxext.exclusive _build/lock $(MAKE) --no-print-directory build-epub
+	@$(BIN)/python -m llmref.hosting.lock _build/lock $(MAKE) --no-print-directory build-epub
 
 .PHONY: build-epub
 build-epub:
@@ -71,12 +71,12 @@ build-epub:
 	@echo "The book is _build/llmref.epub"
 
 pdf: html $(VENV)/.browser ## Print the whole book into _build/llmref.pdf, with Chromium
-	@$(BIN)/python -m llmref.sphinxext.book _build/html _build/llmref.pdf
+	@$(BIN)/python -m llmref.hosting.pdf _build/html _build/llmref.pdf
 	@echo "The book is _build/llmref.pdf"
 
 hosted: html ## Put _build/html and the releases in _build/releases together in _build/hosted
 	@for book in _build/llmref.pdf _build/llmref.epub; do if [ -f $$book ]; then cp $$book _build/html/; fi; done
-	@$(BIN)/python -m llmref.sphinxext.versions _build/html _build/releases _build/hosted
+	@$(BIN)/python -m llmref.hosting.versions _build/html _build/releases _build/hosted
 
 linkcheck: $(VENV)/.docs ## Follow the links to other sites (needs a network)
 	@rm -f _build/linkcheck/output.txt
@@ -154,10 +154,10 @@ $(VENV)/.base: $(VENV)/.venv pyproject.toml constraints.txt
 	@$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.docs: $(VENV)/.base llmref/sphinxext/node/package-lock.json
+$(VENV)/.docs: $(VENV)/.base llmref/sphinxext/web/node/package-lock.json
 	@echo "Installing what builds the site"
 	@$(INSTALL) --editable '.[docs]'
-	@$(call NPM_CI,llmref/sphinxext/node,$(NODE))
+	@$(call NPM_CI,llmref/sphinxext/web/node,$(NODE))
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base

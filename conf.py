@@ -16,7 +16,7 @@ copyright = "The llmref authors, text CC BY 4.0, code MIT"  # noqa: A001 (Sphinx
 version = release = _project["version"]
 
 extensions = [
-    "llmref.sphinxext.startup",  # first: kernels start while the others are loaded
+    "llmref.sphinxext.execution.startup",  # first: kernels start while the others are loaded
     "myst_nb",
     "sphinx_copybutton",
     "sphinx_design",
@@ -42,7 +42,7 @@ html_title = "llmref"
 html_static_path = ["docs/_static"]
 html_extra_path = ["docs/results.schema.json"]
 html_favicon = "docs/_static/favicon.svg"
-html_math_renderer = "katex"  # llmref.sphinxext.math: nothing is typeset in the browser
+html_math_renderer = "katex"  # llmref.sphinxext.web.katex: nothing is typeset in the browser
 # Where the site is at home: permanent links are made from it, in local builds too.
 html_baseurl = os.environ.get("LLMREF_BASE_URL", "https://llmref.github.io/llmref/")
 html_copy_source = False  # the repository button leads to the source

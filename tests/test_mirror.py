@@ -6,20 +6,12 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
-
-from llmref.record import ids_in_use
+from llmref.records import ids_in_use
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ("attention", "components", "norm", "functional", "rl")
-# functional <- norm, components <- attention; functional <- rl
-MAY_IMPORT = {
-    "functional": {"functional"},
-    "norm": {"norm", "functional"},
-    "components": {"components", "functional"},
-    "attention": {"attention", "components", "norm", "functional"},
-    "rl": {"rl", "functional"},
-}
+# Modules that several topics share and pages show, without a page of their own.
+SHARED = {"rl/aggregation"}
 
 
 def pages() -> set[str]:
@@ -31,38 +23,46 @@ def pages() -> set[str]:
     }
 
 
-def modules() -> set[str]:
-    """All public modules: a module with a leading underscore is shared within its group."""
-    return {
-        module.relative_to(ROOT / "llmref").with_suffix("").as_posix()
+def topics() -> set[str]:
+    """All topics: a module, or a package of parts. A leading underscore is for what they share."""
+    found = {
+        path.relative_to(ROOT / "llmref").with_suffix("").as_posix()
         for group in GROUPS
-        for module in (ROOT / "llmref" / group).glob("[!_]*.py")
+        for path in (ROOT / "llmref" / group).glob("[!_]*")
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
     }
+    assert found, "no topic was found"
+    return found
 
 
-def is_part_of(module: str, topics: set[str]) -> bool:
-    """`components/rope_scaling` is a part of the topic `components/rope`."""
-    return any(module.startswith(f"{topic}_") for topic in topics)
-
-
-def test_every_page_has_its_module_and_its_tests() -> None:
-    assert pages(), "no page was found"
-    for page in pages():
-        group, topic = page.split("/")
-        assert (ROOT / "llmref" / group / f"{topic}.py").is_file(), page
-        assert (ROOT / "tests" / group / f"test_{topic}.py").is_file(), page
-
-
-def test_every_module_has_a_page_or_is_part_of_a_topic() -> None:
-    assert modules() - pages() == {m for m in modules() - pages() if is_part_of(m, pages())}
+def test_every_topic_has_its_page_and_its_tests() -> None:
+    assert topics() - SHARED == pages()
+    for topic in topics():
+        group, name = topic.split("/")
+        assert (ROOT / "tests" / group / f"test_{name}.py").is_file(), topic
 
 
 def test_every_test_file_belongs_to_a_topic() -> None:
     for group in GROUPS:
-        for test in (ROOT / "tests" / group).glob("test_*.py"):
-            name = test.stem.removeprefix("test_")
-            modules_of_test = [f"{name}.py", f"_{name}.py"]
-            assert any((ROOT / "llmref" / group / m).is_file() for m in modules_of_test), test
+        tests = list((ROOT / "tests" / group).glob("test_*.py"))
+        assert tests, group
+        for test in tests:
+            assert f"{group}/{test.stem.removeprefix('test_')}" in topics(), test
+
+
+def test_a_package_is_for_parts_and_its_door_defines_nothing() -> None:
+    for door in (ROOT / "llmref").glob("*/*/__init__.py"):
+        if door.parents[1].name not in GROUPS:
+            continue
+        parts = {path.stem for path in door.parent.glob("[!_]*.py")}
+        tree = ast.parse(door.read_text(encoding="utf-8"))
+        defined = [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+        exported = next(
+            ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
+        )
+        assert len(parts) >= 2, f"{door.parent} has one part: make it a module"
+        assert not defined, f"{door} defines {defined}: a door only imports"
+        assert not parts & set(exported), f"{door}: a part and a function go by one name"
 
 
 def test_every_oracle_test_names_its_topic() -> None:
@@ -120,22 +120,9 @@ def test_an_installed_package_holds_every_data_file() -> None:
             assert any(name.match(pattern) for pattern in patterns), name
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_imports_flow_one_way(group: str) -> None:
-    for module in (ROOT / "llmref" / group).glob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                assert not node.level, f"{module}: write imports in full"
-                names = [node.module or ""]
-            for name in names:
-                if name.startswith("llmref."):
-                    assert name.split(".")[1] in MAY_IMPORT[group], f"{module} imports {name}"
-
-
 def test_formulas_need_torch_alone() -> None:
     for group in GROUPS:
-        for module in (ROOT / "llmref" / group).glob("*.py"):
+        for module in (ROOT / "llmref" / group).rglob("*.py"):
             text = module.read_text(encoding="utf-8")
             third_party = re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)
             for forbidden in ("sympy", "numpy", "scipy", "sphinx", "matplotlib", "transformers"):

@@ -7,9 +7,8 @@ G = H is multi-head attention, G = 1 is multi-query attention. Leaves out: posit
 import torch
 from torch import Tensor, nn
 
-from llmref.attention.masks_algebra import expand_mask
-from llmref.attention.multi_head import merge_heads, split_heads
-from llmref.attention.multi_head_cost import require_head_dim
+from llmref.attention._heads import merge_heads, require_head_dim, split_heads
+from llmref.attention.masks.algebra import expand_mask
 from llmref.attention.scaled_dot_product import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,

@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from llmref.attention.masks_algebra import boolean_mask, expand_mask
-from llmref.functional.softmax import check_distribution
+from llmref._numeric import check_distribution
+from llmref.attention.masks.algebra import boolean_mask, expand_mask
 
 
 def attention_scores(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:

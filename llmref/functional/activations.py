@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llmref.functional.softmax import widen
+from llmref._numeric import widen
 
 Approximate = Literal["none", "tanh", "sigmoid"]
 GELU_CUBIC = 0.044715

@@ -12,14 +12,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from llmref.functional.softmax import (
-    check_distribution,
-    log_softmax,
-    logsumexp,
-    softmax,
-    softmax_jacobian,
-    widen,
-)
+from llmref._numeric import check_distribution, widen
+from llmref.functional.softmax import log_softmax, logsumexp, softmax, softmax_jacobian
 
 Reduction = Literal["mean", "sum", "none"]
 

@@ -11,7 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from llmref.functional.softmax import log_softmax, logsumexp, widen
+from llmref._numeric import widen
+from llmref.functional.softmax import log_softmax, logsumexp
 
 Reduction = Literal["mean", "sum", "none"]
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from llmref.functional.softmax import log_softmax, minus_max, softmax, widen
+from llmref._numeric import minus_max, widen
+from llmref.functional.softmax import log_softmax, softmax
 
 Method = Literal["inverse_cdf", "gumbel", "exponential"]
 FILTERS = ("temperature", "top_k", "top_p", "min_p")

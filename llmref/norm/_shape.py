@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from llmref.functional.softmax import widen
+from llmref._numeric import widen
 
 Shape = int | Sequence[int]
 

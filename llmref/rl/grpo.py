@@ -11,14 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llmref.rl._reduce import (
-    at_least_float32,
-    require_choice,
-    require_constant,
-    require_floating,
-    token_log_probs,
-    token_mask,
-)
+from llmref._numeric import at_least_float32
+from llmref._require import require_choice, require_constant, require_floating
+from llmref.rl._tokens import token_log_probs, token_mask
 from llmref.rl.kl import Kind, Ratio, kl_loss
 from llmref.rl.policy_gradient import mean_baseline_advantages
 from llmref.rl.ppo import ppo_policy_loss

@@ -7,13 +7,8 @@ Leaves out: KL penalties (see kl), group advantages (see grpo).
 
 from torch import Tensor
 
-from llmref.rl._reduce import (
-    aggregate,
-    require_rows,
-    token_advantages,
-    token_log_probs,
-    token_mask,
-)
+from llmref.rl._tokens import require_rows, token_advantages, token_log_probs, token_mask
+from llmref.rl.aggregation import aggregate
 from llmref.rl.ppo import clipped_surrogate, importance_ratio
 
 

@@ -12,14 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llmref.rl._reduce import (
-    aggregate,
-    at_least_float32,
-    require_choice,
-    require_floating,
-    token_log_probs,
-    token_mask,
-)
+from llmref._numeric import at_least_float32
+from llmref._require import require_choice, require_floating
+from llmref.rl._tokens import token_log_probs, token_mask
+from llmref.rl.aggregation import aggregate
 
 Kind = Literal["k1", "k2", "k3"]
 Ratio = Literal["none", "attached", "detached"]

@@ -1,32 +1,20 @@
-"""The site's machinery. Only this package needs Sphinx.
+"""The site's machinery, in rooms. Only this package needs Sphinx.
 
-execution: how pages run, and what they depend on. results: results, checks and ledger.
-export: the site for programs. source: the source of a function. math: formulas at build time.
-head, icons: what a page loads. accessible: what keyboards and screen readers need.
-epub, book: the whole site as one file.
+execution: how pages run, and what they depend on. incremental: what Sphinx would leave stale.
+results: results, checks, and what the site says of them. api: the package, as the site shows it.
+web: what a browser and a program get. books: the site as one file.
+Leaves out: what needs no Sphinx (hosting), and the checks that pages run (verify).
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-if TYPE_CHECKING:  # exclusive.py starts without loading Sphinx
+if TYPE_CHECKING:  # the server of kernels starts before Sphinx has loaded all else
     from sphinx.application import Sphinx
     from sphinx.util.typing import ExtensionMetadata
 
-
-COMPONENTS = (
-    "accessible",
-    "epub",
-    "execution",
-    "export",
-    "head",
-    "icons",
-    "layout",
-    "math",
-    "results",
-    "source",
-)
+ROOMS = ("execution", "results", "incremental", "api", "web", "books")
 
 
 def version(folder: Path = Path(__file__).parent) -> int:
@@ -39,10 +27,9 @@ def version(folder: Path = Path(__file__).parent) -> int:
 
 
 def setup(app: "Sphinx") -> "ExtensionMetadata":
-    """Set up every component."""
-    # Loaded here, so that the server of kernels can start before all this is.
-    for name in COMPONENTS:
-        app.setup_extension(f"{__name__}.{name}")
+    """Set up every room."""
+    for room in ROOMS:
+        app.setup_extension(f"{__name__}.{room}")
     return {
         "version": "1",
         "env_version": version(),

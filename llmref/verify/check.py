@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llmref.record import ID_PATTERN, MIME_TYPE, ids_in_use
+from llmref.records import ID_PATTERN, MIME_TYPE, ids_in_use
 from llmref.verify.errors import (
     MissingWrongVariantError,
     NotANumberError,

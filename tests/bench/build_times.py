@@ -18,13 +18,13 @@ from pathlib import Path
 
 import psutil
 
-from llmref.sphinxext import COMPONENTS
-from llmref.sphinxext.kernels import PRELOADED, KernelServer
+from llmref.sphinxext import ROOMS
+from llmref.sphinxext.execution.kernels import PRELOADED, KernelServer
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "docs" / "_build_times.md"
 CORES = os.cpu_count() or 1
-_OURS = [f"llmref.sphinxext.{name}" for name in COMPONENTS if name != "execution"]
+_OURS = [f"llmref.sphinxext.{name}" for name in ROOMS if name not in ("execution", "incremental")]
 # The same extensions, but for what executes pages and what shortens a build.
 STOCK = [
     "-Dextensions="

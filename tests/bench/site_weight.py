@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from playwright.sync_api import Browser
 
-from llmref.sphinxext.browser import chromium
+from llmref.hosting.browser import chromium
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "_build" / "html"

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmref.components import bpe, bpe_files, bpe_pretokenize
-from llmref.components.bpe import BPETokenizer
-from llmref.components.bpe_merges import check_merges
+from llmref.components import bpe
+from llmref.components.bpe import BPETokenizer, files, words
+from llmref.components.bpe.merges import check_merges
 
 FEW = settings(deadline=None, max_examples=40)
 TEXT = (
@@ -447,7 +447,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch) ->
     def interrupt(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(bpe_files.os, "replace", interrupt)
+    monkeypatch.setattr(files.os, "replace", interrupt)
     with pytest.raises(OSError, match="disk full"):
         BPETokenizer().save(path)
     assert BPETokenizer.load(path).merges == [(97, 98)]
@@ -586,7 +586,7 @@ def test_splitting_keeps_every_character() -> None:
     draw = random.Random(2)
     for _ in range(300):
         text = "".join(draw.choices([*names, "<", "x", ")"], k=8))
-        parts = bpe_pretokenize.split_special(text, names)
+        parts = words.split_special(text, names)
         assert "".join(parts) == text
         assert set(parts[1::2]) <= set(names)
         assert Counter(part in names for part in parts[::2])[True] == 0

@@ -25,7 +25,7 @@ from llmref.functional.quantization import (
     symmetric_scale,
     unpack_int4,
 )
-from llmref.functional.quantization_uniform import code_range
+from llmref.functional.quantization.uniform import code_range
 
 F64 = torch.float64
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmref._numeric import check_distribution
 from llmref.functional.softmax import (
-    check_distribution,
     entropy,
     log_softmax,
     logsumexp,

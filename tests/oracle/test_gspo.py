@@ -5,9 +5,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from llmref.rl.aggregation import aggregate
 from llmref.rl.gspo import gspo_loss, gspo_token_loss, sequence_ratio
 from llmref.rl.kl import kl_estimate
-from llmref.rl.ppo import aggregate
 
 from .trl_stub import trl_grpo_loss
 

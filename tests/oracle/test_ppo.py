@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from llmref.rl.aggregation import aggregate
 from llmref.rl.ppo import (
-    aggregate,
     clip_fraction,
     clipped_surrogate,
     clipped_value_loss,

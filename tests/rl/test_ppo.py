@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from llmref.rl import _reduce, ppo
 from llmref.rl.policy_gradient import reinforce_loss
 from llmref.rl.ppo import (
     categorical_entropy,
@@ -242,10 +241,6 @@ def test_the_ratio_of_bfloat16_log_probabilities_is_taken_in_float32():
     logp = torch.full((1, 512), -1.0, dtype=torch.bfloat16)
     loss = ppo_policy_loss(logp, logp, torch.ones(1), torch.ones(1, 512))
     assert loss.item() == -1.0
-
-
-def test_aggregate_is_reexported():
-    assert ppo.aggregate is _reduce.aggregate
 
 
 # ---------------------------------------------------------------- the clip fraction

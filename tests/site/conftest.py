@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from llmref.sphinxext.browser import chromium
+from llmref.hosting.browser import chromium
 
 ROOT = Path(__file__).parents[2]
 BELOW = "/some/where/"

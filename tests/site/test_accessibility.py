@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Route
 
-from llmref.sphinxext.browser import chromium
+from llmref.hosting.browser import chromium
 
 from .test_browser import NARROW, OPEN_ALL, WIDE, visiting
 

@@ -8,7 +8,7 @@ import pytest
 from pikepdf import Pdf
 from pypdf import PdfReader
 
-from llmref.sphinxext.book import page_numbers
+from llmref.hosting.pdf import page_numbers
 
 from .conftest import ROOT
 

@@ -13,8 +13,7 @@ import pytest
 from sphinx.util.inventory import InventoryFile
 
 from llmref.sphinxext import setup, version
-
-from .conftest import Built, Site
+from tests.small_site import Built, Site
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import pytest
 import sympy as sp
 
 from llmref import verify
-from llmref.record import MIME_TYPE
+from llmref.records import MIME_TYPE
 
 x = sp.Symbol("x", real=True)
 

@@ -1,0 +1,55 @@
+"""How features are cut into heads, for all the layers that have some."""
+
+from torch import Tensor
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """Cut the features into heads: head h gets the features h D to (h + 1) D - 1.
+
+    Two heads of the row (1, 2, 3, 4): (1, 2) and (3, 4).
+    Shapes: x (..., T, H D) -> (..., H, T, D), a view
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2.
+    Raises: ValueError if x has no position axis or num_heads does not divide its features.
+    """
+    if x.ndim < 2:
+        raise ValueError(f"x must be (..., T, H D), got {tuple(x.shape)}")
+    if num_heads < 1 or x.shape[-1] % num_heads:
+        raise ValueError(f"num_heads {num_heads} must divide the features of x {tuple(x.shape)}")
+    # eq. eq-split-heads. The transpose is needed: a view as (H, T, D) would cut positions.
+    head_dim = x.shape[-1] // num_heads
+    return x.view(*x.shape[:-1], num_heads, head_dim).transpose(-3, -2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """Put the heads side by side again: the inverse of split_heads.
+
+    Shapes: x (..., H, T, D) -> (..., T, H D)
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2.
+    Raises: ValueError if x has no head axis.
+    """
+    if x.ndim < 3:
+        raise ValueError(f"x must be (..., H, T, D), got {tuple(x.shape)}")
+    return x.transpose(-3, -2).flatten(-2)
+
+
+def require_head_dim(embed_dim: int, num_heads: int, head_dim: int | None) -> int:
+    """The size of a head: given, or the model width divided by the number of heads.
+
+    Raises: ValueError if a size is below 1 or the division leaves a rest.
+    """
+    require_positive(embed_dim=embed_dim, num_heads=num_heads)
+    if head_dim is not None:
+        require_positive(head_dim=head_dim)
+        return head_dim
+    if embed_dim % num_heads:
+        raise ValueError(
+            f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}; "
+            "choose sizes that divide, or give head_dim"
+        )
+    return embed_dim // num_heads
+
+
+def require_positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")

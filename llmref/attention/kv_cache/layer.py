@@ -1,0 +1,142 @@
+"""How does a layer attend to a cache, chunk by chunk, and give what one pass over all would?
+
+Leaves out: how a cache stores what it is given (see storage).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmref.attention._heads import merge_heads, require_head_dim, split_heads
+from llmref.attention.grouped_query import grouped_query_attention, kv_head_index
+from llmref.attention.kv_cache.storage import KVCache, SlidingWindowKVCache
+from llmref.attention.masks.algebra import boolean_mask, expand_mask
+from llmref.components.rope import RotaryEmbedding
+
+
+class CachedAttention(nn.Module):
+    """Causal grouped-query self-attention with rotary positions, in one pass or chunk by chunk.
+
+    `window` counts the token itself: query i sees the keys i - window + 1 to i; None is no limit.
+    Shapes: x (B, T, C) -> (B, T, C), C = embed_dim
+    Source: Pope et al. 2022, arXiv:2211.05102; the window: Jiang et al. 2023, arXiv:2310.06825.
+    Raises: ValueError if num_kv_heads does not divide num_heads, num_heads does not divide
+    embed_dim while head_dim is not given, the head size is odd, or window is below 1.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        *,
+        head_dim: int | None = None,
+        bias: bool = False,
+        window: int | None = None,
+        rope_base: float = 10000.0,
+    ) -> None:
+        super().__init__()
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        kv_head_index(num_heads, num_kv_heads)  # raises unless the one divides the other
+        head_dim = require_head_dim(embed_dim, num_heads, head_dim)
+        if window is not None and window < 1:
+            raise ValueError(f"window must be at least 1, got {window}")
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
+        self.window = window
+        self.rope = RotaryEmbedding(head_dim, rope_base)
+        self.q_proj = nn.Linear(embed_dim, num_heads * head_dim, bias=bias)
+        self.k_proj = nn.Linear(embed_dim, num_kv_heads * head_dim, bias=bias)
+        self.v_proj = nn.Linear(embed_dim, num_kv_heads * head_dim, bias=bias)
+        self.o_proj = nn.Linear(num_heads * head_dim, embed_dim, bias=bias)
+
+    def forward(
+        self,
+        x: Tensor,
+        cache: KVCache | SlidingWindowKVCache | None = None,
+        attn_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Outputs of the tokens x, which follow the cache.length tokens that the cache holds.
+
+        attn_mask further restricts the causal rule (True may attend) or is added to the scores;
+        its last axis counts positions from the first token on, past ones included.
+        Shapes: x (B, T, C), attn_mask broadcastable to (B, H, T, cache.length + T) -> (B, T, C)
+        Raises: as the cache's update and grouped_query_attention; ValueError if a ring's window is
+        not the layer's, or the mask does not broadcast. The cache is then unchanged.
+        """
+        past = 0 if cache is None else cache.length
+        positions = torch.arange(past, past + x.shape[1], device=x.device)  # never from 0
+        query = split_heads(self.q_proj(x), self.num_heads)  # (B, H, T, D)
+        key = split_heads(self.k_proj(x), self.num_kv_heads)  # (B, G, T, D)
+        value = split_heads(self.v_proj(x), self.num_kv_heads)
+        query, key = self.rope(query, key, positions)
+        if attn_mask is not None:
+            total = past + x.shape[1]
+            attn_mask = expand_mask(attn_mask, (*query.shape[:3], total))
+            if not attn_mask.is_floating_point():
+                attn_mask = boolean_mask(attn_mask)  # checked before the cache is written
+        key, value, key_positions = self._extend(cache, key, value)
+        # Slots of a ring are not in order of time, so the rule is about positions.
+        distance = positions[:, None] - key_positions  # (T, S), eq. eq-cache-mask
+        allowed = (distance >= 0) & (distance < (self.window or past + x.shape[1]))
+        if attn_mask is not None:
+            forbidden = float("-inf") if attn_mask.is_floating_point() else 0
+            allowed = attn_mask[..., key_positions].masked_fill(~allowed, forbidden)
+        out = grouped_query_attention(query, key, value, allowed)
+        return self.o_proj(merge_heads(out))  # type: ignore[no-any-return]
+
+    def _extend(
+        self, cache: KVCache | SlidingWindowKVCache | None, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if isinstance(cache, SlidingWindowKVCache):
+            if cache.window != self.window:
+                raise ValueError(
+                    f"the cache keeps a window of {cache.window}, the layer needs {self.window}"
+                )
+            return cache.update(key, value)
+        if cache is not None:
+            key, value = cache.update(key, value)
+        return key, value, torch.arange(key.shape[2], device=key.device)
+
+
+@torch.no_grad()
+def generate_greedy(
+    model: Callable[..., Tensor],
+    input_ids: Tensor,
+    max_new_tokens: int,
+    *,
+    use_cache: bool = True,
+) -> Tensor:
+    """Append the most probable token, max_new_tokens times.
+
+    With use_cache the model is called with the whole prompt once, then with one token at a time.
+    It is then given `cache`, a list that is empty at first and that the model fills and keeps up to
+    date (one KVCache for each layer, say). Without, it is called with all tokens at every step.
+    Shapes: input_ids (B, T), model(ids (B, t), cache=None) -> logits (B, t, V) -> (B, T +
+    max_new_tokens)
+    Source: Pope et al. 2022, arXiv:2211.05102 (prefill, then decoding).
+    Differs: no end-of-text token stops it; of equal logits the first wins.
+    Raises: ValueError if input_ids is not (B, T) with T >= 1, max_new_tokens is negative, or the
+    logits are not (B, t, V) or hold a NaN; TypeError unless input_ids are integers.
+    """
+    if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+        raise TypeError(f"input_ids must be integers, got {input_ids.dtype}")
+    if input_ids.ndim != 2 or not input_ids.shape[1]:
+        raise ValueError(f"input_ids must be (B, T) with T >= 1, got {tuple(input_ids.shape)}")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must not be negative, got {max_new_tokens}")
+    cache: list[Any] = []
+    ids = unseen = input_ids
+    for _ in range(max_new_tokens):
+        logits = model(unseen, cache=cache) if use_cache else model(ids)
+        expected = (unseen if use_cache else ids).shape
+        if logits.ndim != 3 or logits.shape[:2] != expected:
+            raise ValueError(
+                f"logits must be (B, t, V) for ids {tuple(expected)}, got {tuple(logits.shape)}"
+            )
+        if logits[:, -1].isnan().any():
+            raise ValueError("a logit is NaN: no token is the most probable")
+        unseen = logits[:, -1].argmax(-1, keepdim=True).to(ids.dtype)  # (B, 1)
+        ids = torch.cat([ids, unseen], dim=1)
+    return ids

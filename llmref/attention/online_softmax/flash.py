@@ -1,0 +1,161 @@
+"""How does attention run over blocks of keys, and how does its backward pass rebuild the weights?
+
+Leaves out: the merge of two states, which is in state.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from llmref._numeric import widen
+from llmref.attention.online_softmax.state import (
+    block_state,
+    empty_state,
+    finalize_state,
+    merge_states,
+)
+from llmref.attention.online_softmax.tiles import Tiles
+
+
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    *,
+    block_q: int = 64,
+    block_k: int = 64,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Scaled dot-product attention from tiles of queries and keys: exact, with no T S tensor.
+
+    Shapes: query (B, H, T, D), key (B, H, S, D), value (B, H, S, Dv), any leading axes in place of
+    B, H -> (B, H, T, Dv), and with return_lse the log-sum-exp of each row of scores, (B, H, T), in
+    float32 at least. Masks as in scaled_dot_product_attention; a mask tensor is never expanded.
+    Source: Dao et al. 2022, arXiv:2205.14135; order of the loops of Dao 2023, arXiv:2307.08691.
+    Differs: is_causal aligns the last query with the last key. A query without keys gets 0 and lse
+    -inf, with gradient 0.
+    Raises: TypeError and ValueError as scaled_dot_product_attention; ValueError if a tile is empty,
+    or attn_mask requires a gradient (none is computed).
+    """
+    if attn_mask is not None and attn_mask.requires_grad:
+        raise ValueError("flash_attention computes no gradient of attn_mask: detach it")
+    # The options in order: Function.apply takes no keywords.
+    options = (attn_mask, is_causal, scale, block_q, block_k)
+    out, lse = _Flash.apply(query, key, value, *options)  # type: ignore[no-untyped-call]
+    return (out, lse) if return_lse else out
+
+
+def flash_attention_backward(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    *,
+    grad_lse: Tensor | None = None,
+    block_q: int = 64,
+    block_k: int = 64,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of attention, with the weights recomputed tile by tile from the log-sum-exp.
+
+    Shapes: grad_output and out (B, H, T, Dv), lse and grad_lse (B, H, T), the others as in
+    flash_attention -> the shapes of query, key and value
+    Source: Dao et al. 2022, arXiv:2205.14135, the backward pass in its appendix.
+    Differs: takes a gradient of the log-sum-exp as well.
+    Raises: as flash_attention; ValueError if the shapes of grad_output, out, lse, grad_lse differ
+    from these.
+    """
+    tiles = Tiles(query, key, value, attn_mask, is_causal, scale, block_q, block_k)
+    _check_saved(tiles, grad_output=grad_output, out=out, lse=lse, grad_lse=grad_lse)
+    delta = (widen(grad_output, "grad_output") * out).sum(-1)  # (B, H, T), the row sums of P * dP
+    if grad_lse is not None:
+        delta = delta - grad_lse
+    # An empty row has lse -inf; against +inf its weights are exp(-inf - inf) = 0, not NaN.
+    lse = lse.masked_fill(lse == -math.inf, math.inf)
+    grads = [torch.zeros_like(widen(x, "flash_attention_backward")) for x in (query, key, value)]
+    for rows in tiles.rows():
+        for columns in tiles.columns(rows):  # eq. eq-flash-backward, line by line
+            q, k, v, grad = (
+                widen(x[..., part, :], "flash_attention_backward")
+                for x, part in (
+                    (query, rows),
+                    (key, columns),
+                    (value, columns),
+                    (grad_output, rows),
+                )
+            )
+            p = (tiles.scores(q, k, rows, columns) - lse[..., rows, None]).exp()
+            grad_scores = p * (grad @ v.mT - delta[..., rows, None])
+            grads[0][..., rows, :] += tiles.scale * grad_scores @ k
+            grads[1][..., columns, :] += tiles.scale * grad_scores.mT @ q
+            grads[2][..., columns, :] += p.mT @ grad
+    dq, dk, dv = (g.to(x.dtype) for g, x in zip(grads, (query, key, value), strict=True))
+    return dq, dk, dv
+
+
+def _forward(tiles: Tiles) -> tuple[Tensor, Tensor]:
+    query, key, value = tiles.query, tiles.key, tiles.value
+    out = value.new_empty((*query.shape[:-1], value.shape[-1]))
+    lse = query.new_empty(query.shape[:-1], dtype=torch.promote_types(query.dtype, torch.float32))
+    for rows in tiles.rows():
+        q = widen(query[..., rows, :], "flash_attention")
+        state = empty_state(q.shape[:-1], value.shape[-1], dtype=q.dtype, device=q.device)
+        for columns in tiles.columns(rows):
+            scores = tiles.scores(q, widen(key[..., columns, :], "flash_attention"), rows, columns)
+            block = block_state(scores, value[..., columns, :].unsqueeze(-3))
+            state = merge_states(state, block)  # eq. eq-online-merge
+        tile, lse[..., rows] = finalize_state(state)
+        out[..., rows, :] = tile.to(out.dtype)
+    return out, lse
+
+
+class _Flash(torch.autograd.Function):
+    """Saves queries, keys, values, the output and one number for each query."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, *options: Any) -> Any:
+        out, lse = _forward(Tiles(query, key, value, *options))
+        ctx.save_for_backward(query, key, value, out, lse, options[0])
+        ctx.options = options[1:]
+        return out, lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor, grad_lse: Tensor) -> Any:
+        query, key, value, out, lse, mask = ctx.saved_tensors
+        is_causal, scale, block_q, block_k = ctx.options
+        grads = flash_attention_backward(
+            grad_output,
+            query,
+            key,
+            value,
+            out,
+            lse,
+            mask,
+            is_causal,
+            scale,
+            grad_lse=grad_lse,
+            block_q=block_q,
+            block_k=block_k,
+        )
+        return (*grads, None, None, None, None, None)
+
+
+def _check_saved(tiles: Tiles, **tensors: Tensor | None) -> None:
+    rows = tuple(tiles.query.shape[:-1])
+    for name, x in tensors.items():
+        expected = rows if "lse" in name else (*rows, tiles.value.shape[-1])
+        if x is not None and tuple(x.shape) != expected:
+            raise ValueError(f"{name} must be {expected}, got {tuple(x.shape)}")
+        if x is not None and name == "lse" and x.isnan().any():
+            raise ValueError("lse holds NaN; a query without keys has lse -inf")

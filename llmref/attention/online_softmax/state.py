@@ -1,0 +1,174 @@
+"""How is a softmax over many keys put together from blocks of keys?
+
+A state is a summary of the keys seen so far, of fixed size; two of them merge. Leaves out: where
+the scores come from, and tiles of queries (see online_softmax).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from llmref._numeric import widen
+
+
+class SoftmaxState(NamedTuple):
+    """Summary of a set of keys: its largest score, and two sums relative to it.
+
+    Shapes: m (...), l (...), o (..., Dv), in float32 at least. o is not normalised.
+    """
+
+    m: Tensor
+    l: Tensor  # noqa: E741
+    o: Tensor
+
+
+def empty_state(
+    shape: tuple[int, ...],
+    value_dim: int,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> SoftmaxState:
+    """The state of no keys, which changes nothing in a merge: (-inf, 0, 0).
+
+    Shapes: -> m and l of the shape, o (*shape, Dv)
+    Source: Milakov & Gimelshein 2018, arXiv:1805.02867, where m starts at minus infinity.
+    Raises: ValueError if value_dim is negative; TypeError unless dtype is floating point.
+    """
+    if value_dim < 0:
+        raise ValueError(f"value_dim must be at least 0, got {value_dim}")
+    l = widen(torch.zeros(shape, dtype=dtype, device=device), "empty_state")  # noqa: E741
+    return SoftmaxState(torch.full_like(l, -math.inf), l, l.new_zeros((*shape, value_dim)))
+
+
+def block_state(scores: Tensor, value: Tensor) -> SoftmaxState:
+    """The state of one block of keys; a score -inf is a masked key.
+
+    scores (0, log 3), values (8, 4): m = log 3, l = 1/3 + 1, o = 8/3 + 4.
+    Shapes: scores (..., n), value (n, Dv) or (..., n, Dv) with leading axes that broadcast to those
+    of the scores -> m (...), l (...), o (..., Dv)
+    Source: Rabe & Staats 2021, arXiv:2112.05682.
+    Raises: TypeError unless both are floating point; ValueError if a score is +inf or NaN, or the
+    values do not fit.
+    """
+    wide, values = widen(scores, "block_state"), widen(value, "block_state")
+    if not _fits(wide, values):
+        raise ValueError(
+            "there must be one value (Dv,) for each score, "
+            f"got scores {tuple(scores.shape)} and values {tuple(value.shape)}"
+        )
+    if scores.shape[-1] == 0:
+        return empty_state(scores.shape[:-1], value.shape[-1], dtype=wide.dtype, device=wide.device)
+    m = wide.detach().amax(-1)  # the merged results do not depend on the reference point
+    if not (m < math.inf).all():
+        raise ValueError("a score is +inf or NaN: the weights of its row do not exist")
+    weights = (wide - _reference(m).unsqueeze(-1)).exp()  # (..., n), at most 1
+    # eq. eq-online-state
+    return SoftmaxState(m, weights.sum(-1), torch.einsum("...n,...nd->...d", weights, values))
+
+
+def merge_states(a: SoftmaxState, b: SoftmaxState) -> SoftmaxState:
+    """The state of the union of two disjoint sets of keys.
+
+    (0, 1, o_a) and (log 2, 1, o_b) give (log 2, 1/2 + 1, o_a / 2 + o_b).
+    Shapes: two states of the same shapes -> a state of these shapes
+    Source: Milakov & Gimelshein 2018, arXiv:1805.02867, section 3.1, for m and l.
+    Raises: ValueError if the shapes differ, or m is not finite where a state is not empty.
+    """
+    if [x.shape for x in a] != [x.shape for x in b]:
+        raise ValueError(f"states must have the same shapes, got {_shapes(a)} and {_shapes(b)}")
+    _check_state(a)
+    _check_state(b)
+    m = torch.maximum(a.m, b.m)
+    shift = _reference(m)
+    keep_a, keep_b = (a.m - shift).exp(), (b.m - shift).exp()  # at most 1; 0 for an empty state
+    return SoftmaxState(  # eq. eq-online-merge
+        m,
+        keep_a * a.l + keep_b * b.l,
+        keep_a.unsqueeze(-1) * a.o + keep_b.unsqueeze(-1) * b.o,
+    )
+
+
+def finalize_state(state: SoftmaxState) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of a state; of no keys, 0 and -inf.
+
+    Shapes: m (...), l (...), o (..., Dv) -> (..., Dv), (...)
+    Source: Dao 2023, arXiv:2307.08691, section 3.1: the division comes last.
+    Raises: ValueError if m is not finite where the state is not empty.
+    """
+    _check_state(state)
+    # Filled before log and division: 1 / 0 in their gradients would be NaN for empty states.
+    total = state.l.masked_fill(state.l == 0, 1)
+    return state.o / total.unsqueeze(-1), state.m + total.log()  # eq. eq-online-exact
+
+
+def merge_outputs(o1: Tensor, lse1: Tensor, o2: Tensor, lse2: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp over two disjoint sets of keys, from those of each.
+
+    lse 0 and log 3: weights 1/4 and 3/4, lse log 4. Both empty (lse -inf): 0 and -inf.
+    Shapes: outputs (..., Dv), lse (...) in nats -> (..., Dv), (...)
+    Source: Liu et al. 2023, arXiv:2310.01889, merges blocks in this way across devices.
+    Raises: TypeError unless all are floating point; ValueError if the shapes do not fit, or an lse
+    is +inf or NaN (some kernels mark an empty row by +inf or by 0: make it -inf first).
+    """
+    outputs = [widen(x, "merge_outputs") for x in (o1, o2)]
+    first, second = (widen(x, "merge_outputs") for x in (lse1, lse2))
+    if o1.shape != o2.shape or lse1.shape != lse2.shape or o1.shape[:-1] != lse1.shape:
+        shapes = [tuple(x.shape) for x in (o1, lse1, o2, lse2)]
+        raise ValueError(f"needs outputs (..., Dv) and lse (...), got {shapes}")
+    if not (torch.maximum(first, second) < math.inf).all():
+        raise ValueError("an lse is +inf or NaN; a part without keys has lse -inf")
+    nothing = (first == -math.inf) & (second == -math.inf)
+    difference = (first - second).masked_fill(nothing, 0)  # -inf - -inf would be NaN
+    share = difference.sigmoid().unsqueeze(-1)
+    out = share * outputs[0] + (-difference).sigmoid().unsqueeze(-1) * outputs[1]
+    lse = torch.logaddexp(first.masked_fill(nothing, 0), second.masked_fill(nothing, 0))
+    out = out.masked_fill(nothing.unsqueeze(-1), 0)  # eq. eq-lse-merge
+    return out.to(o1.dtype), lse.masked_fill(nothing, -math.inf).to(lse1.dtype)
+
+
+def online_logsumexp(x: Tensor) -> Tensor:
+    """Log-sum-exp over the last axis in one pass, one score at a time.
+
+    Shapes: x (..., n) -> (...)
+    Source: Milakov & Gimelshein 2018, arXiv:1805.02867, algorithm 3.
+    Raises: TypeError unless x is floating point; ValueError if x holds +inf or NaN.
+    """
+    wide = widen(x, "online_logsumexp")
+    if not (wide < math.inf).all():
+        raise ValueError(f"online_logsumexp of a tensor {tuple(x.shape)} that holds +inf or NaN")
+    m = torch.full_like(wide.sum(-1), -math.inf)
+    l = torch.zeros_like(m)  # noqa: E741
+    for score in wide.unbind(-1):
+        larger = torch.maximum(m, score.detach())
+        shift = _reference(larger)
+        l = l * (m - shift).exp() + (score - shift).exp()  # noqa: E741  # eq. eq-online-recurrence
+        m = larger
+    return (m + l.masked_fill(l == 0, 1).log()).to(x.dtype)
+
+
+def _reference(m: Tensor) -> Tensor:
+    """m, or 0 where there is no key: then every exponential is exp(-inf - 0) = 0, not NaN."""
+    return m.masked_fill(m == -math.inf, 0)
+
+
+def _fits(scores: Tensor, values: Tensor) -> bool:
+    if scores.ndim < 1 or values.ndim < 2 or values.shape[-2] != scores.shape[-1]:
+        return False
+    lead, given = scores.shape[:-1], values.shape[:-2]
+    if len(given) > len(lead):
+        return False
+    return all(n in (1, m) for n, m in zip(reversed(given), reversed(lead), strict=False))
+
+
+def _shapes(state: SoftmaxState) -> list[tuple[int, ...]]:
+    return [tuple(x.shape) for x in state]
+
+
+def _check_state(state: SoftmaxState) -> None:
+    if state.m.shape != state.l.shape or state.o.shape[:-1] != state.l.shape:
+        raise ValueError(f"a state is m (...), l (...), o (..., Dv), got {_shapes(state)}")
+    if not (state.m.isfinite() | ((state.m == -math.inf) & (state.l == 0))).all():
+        raise ValueError("a state has a finite m, or it is empty: (-inf, 0, 0)")

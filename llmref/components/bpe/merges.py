@@ -1,0 +1,166 @@
+"""How are merges learned, and how are they applied?
+
+Words are tuples of ids: a byte is 0 to 255, and merge k makes id 256 + k. Leaves out: text (see
+words), files (see files).
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Literal
+
+from llmref.components.bpe.index import Pair, PairIndex
+
+Progress = Callable[[int, int], None]
+
+
+def count_pairs(words: Mapping[tuple[int, ...], int]) -> dict[Pair, int]:
+    """How often each pair of neighbours occurs inside the words.
+
+    count_pairs({(1, 1, 1): 2, (1, 2): 5}) = {(1, 1): 4, (1, 2): 5}: overlaps count.
+    Source: Sennrich, Haddow & Birch 2015, arXiv:1508.07909, Algorithm 1.
+    """
+    counts: dict[Pair, int] = {}
+    for word, weight in words.items():
+        for pair in pairwise(word):
+            counts[pair] = counts.get(pair, 0) + weight  # eq. eq-bpe-count
+    return counts
+
+
+def merge_pair(seq: Sequence[int], pair: Pair, new_id: int) -> list[int]:
+    """Replace the pair from left to right; occurrences that overlap a replaced one stay.
+
+    merge_pair((1, 1, 1, 1, 1), (1, 1), 9) = [9, 9, 1].
+    """
+    out: list[int] = []
+    i = 0
+    while i < len(seq):
+        if tuple(seq[i : i + 2]) == tuple(pair):
+            out.append(new_id)
+            i += 2
+        else:
+            out.append(seq[i])
+            i += 1
+    return out
+
+
+def learn_merges(
+    words: Mapping[tuple[int, ...], int],
+    num_merges: int,
+    *,
+    min_count: int = 1,
+    method: Literal["naive", "incremental"] = "incremental",
+    progress: Progress | None = None,
+) -> list[Pair]:
+    """Merge the most frequent pair, again and again; among equals the smallest pair of ids.
+
+    learn_merges({(97, 97, 97, 97): 1}, 2) = [(97, 97), (256, 256)].
+    Stops early when no pair occurs min_count times. progress(done, wanted) is called after each
+    merge; what it raises ends the training.
+    Source: Sennrich, Haddow & Birch 2015, arXiv:1508.07909, Algorithm 1; the index after Larsson &
+    Moffat 1999.
+    Differs: bytes in place of characters, no end-of-word sign; the paper leaves ties open.
+    Raises: ValueError for an id that is no byte, a weight or min_count < 1, num_merges < 0, or an
+    unknown method.
+    """
+    for word, weight in words.items():
+        if any(not 0 <= symbol < 256 for symbol in word):
+            raise ValueError(f"words are made of bytes 0 to 255, got {word}")
+        if weight < 1:
+            raise ValueError(f"a word must occur at least once, got {weight} times {word}")
+    if num_merges < 0 or min_count < 1:
+        raise ValueError(f"need num_merges >= 0, min_count >= 1; got {num_merges}, {min_count}")
+    if method not in ("naive", "incremental"):
+        raise ValueError(f"method must be 'naive' or 'incremental', got {method!r}")
+    corpus = PairIndex(words) if method == "incremental" else RecountedWords(words)
+    merges: list[Pair] = []
+    while len(merges) < num_merges and (found := corpus.best()):
+        pair, count = found
+        if count < min_count:
+            break
+        corpus.merge(pair, 256 + len(merges))
+        merges.append(pair)
+        if progress:
+            progress(len(merges), num_merges)
+    return merges
+
+
+class RecountedWords:
+    """The definition of training: every step counts all pairs again."""
+
+    def __init__(self, words: Mapping[tuple[int, ...], int]) -> None:
+        self.words = dict(words)
+
+    def best(self) -> tuple[Pair, int] | None:
+        """The pair to merge next and its count; None when no two neighbours are left."""
+        counts = count_pairs(self.words)
+        if not counts:
+            return None
+        pair = min(counts, key=lambda pair: (-counts[pair], pair))  # eq. eq-bpe-argmax
+        return pair, counts[pair]
+
+    def merge(self, pair: Pair, new_id: int) -> None:
+        """Replace the pair in every word."""
+        self.words = {
+            tuple(merge_pair(word, pair, new_id)): weight for word, weight in self.words.items()
+        }
+
+
+def check_merges(merges: Iterable[Sequence[int]]) -> list[Pair]:
+    """The merges as a list of pairs, if merge k uses earlier ids only and none comes twice.
+
+    Raises: ValueError with the first merge that breaks the rule.
+    """
+    ranks: dict[Pair, int] = {}
+    for k, pair in enumerate(merges):
+        ids = isinstance(pair, (tuple, list)) and [
+            x for x in pair if isinstance(x, int) and not isinstance(x, bool)
+        ]
+        if not ids or len(ids) != 2 or len(pair) != 2:
+            raise ValueError(f"merge {k} must be a pair of ids, got {pair!r}")
+        a, b = ids
+        if not (0 <= a < 256 + k and 0 <= b < 256 + k):
+            raise ValueError(f"merge {k} must use ids from 0 to {255 + k}, got ({a}, {b})")
+        if (a, b) in ranks:
+            raise ValueError(f"merge {k} repeats merge {ranks[a, b]}: ({a}, {b})")
+        ranks[a, b] = k
+    return list(ranks)
+
+
+def apply_merges(symbols: Iterable[int], merges: Iterable[Pair]) -> list[int]:
+    """Encoding by definition: all merges, one after the other, each over the whole sequence.
+
+    apply_merges(b"aaaa", [(97, 97), (256, 256)]) = [257].
+    Source: Sennrich, Haddow & Birch 2015, arXiv:1508.07909.
+    """
+    out = list(symbols)
+    for k, pair in enumerate(merges):
+        out = merge_pair(out, pair, 256 + k)  # eq. eq-bpe-encode
+    return out
+
+
+def merge_by_rank(symbols: Iterable[int], ranks: Mapping[Pair, int]) -> list[int]:
+    """Encoding as it is done: the leftmost pair of lowest rank first, from a heap.
+
+    The same ids as apply_merges, in O(n log n) for n symbols whatever the number of merges.
+    """
+    tokens = list(symbols)
+    size = len(tokens)
+    before, after = list(range(-1, size - 1)), list(range(1, size + 1))
+    heap = [(ranks[pair], i) for i, pair in enumerate(pairwise(tokens)) if pair in ranks]
+    heapq.heapify(heap)
+    while heap:
+        rank, i = heapq.heappop(heap)
+        j = after[i]
+        # An entry is stale if a neighbour was merged after it was pushed.
+        if j == size or ranks.get((tokens[i], tokens[j])) != rank:
+            continue
+        tokens[i], tokens[j] = 256 + rank, -1
+        after[i] = after[j]
+        if after[i] < size:
+            before[after[i]] = i
+            if (right := ranks.get((tokens[i], tokens[after[i]]))) is not None:
+                heapq.heappush(heap, (right, i))
+        if before[i] >= 0 and (left := ranks.get((tokens[before[i]], tokens[i]))) is not None:
+            heapq.heappush(heap, (left, before[i]))
+    return [token for token in tokens if token >= 0]

@@ -1,0 +1,257 @@
+"""A tokenizer: a vocabulary learned by merging, special tokens, and the ids of both.
+
+Leaves out: how merges are learned (see merges) and how files look (see files).
+"""
+
+import operator
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, Self
+
+from llmref.components.bpe import files
+from llmref.components.bpe.index import Pair
+from llmref.components.bpe.merges import (
+    Progress,
+    check_merges,
+    learn_merges,
+    merge_by_rank,
+)
+from llmref.components.bpe.words import (
+    GPT2_PATTERN,
+    compile_pattern,
+    count_words,
+    pretokenize,
+    split_special,
+    utf8,
+)
+
+
+class BPETokenizer:
+    """A byte-level tokenizer: ids 0 to 255 are bytes, then merges, special tokens last.
+
+    merges[k] = (a, b) makes token 256 + k. pattern None does not cut the text. `ids`, where given,
+    are the ids of the bytes and the merges, in this order, for a vocabulary that numbers them in
+    another way (GPT-2's does).
+    Source: Radford et al. 2019 (GPT-2), section 2.2.
+    Raises: ValueError for merges that are not well formed, a pattern that does not compile, an
+    empty special token, or an id that is negative or used twice.
+    """
+
+    def __init__(
+        self,
+        merges: Sequence[Pair] = (),
+        *,
+        pattern: str | None = GPT2_PATTERN,
+        special_tokens: Mapping[str, int] | None = None,
+        ids: Sequence[int] | None = None,
+    ) -> None:
+        self.merges = check_merges(merges)
+        self.special_tokens = dict(special_tokens or {})
+        self.pattern = pattern
+        size = 256 + len(self.merges)
+        self.ids = list(range(size) if ids is None else ids)
+        self._check(size)
+        self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
+        spelled = [bytes([byte]) for byte in range(256)]
+        for a, b in self.merges:
+            spelled.append(spelled[a] + spelled[b])
+        self._spelled = spelled
+        self._bytes = dict(zip(self.ids, spelled, strict=True))
+        self._bytes |= {token: utf8(name) for name, token in self.special_tokens.items()}
+
+    def _check(self, size: int) -> None:
+        if self.pattern is not None:
+            compile_pattern(self.pattern)
+        if len(self.ids) != size:
+            raise ValueError(f"ids must number all {size} bytes and merges, got {len(self.ids)}")
+        if any(not isinstance(name, str) or not name for name in self.special_tokens):
+            raise ValueError(f"special tokens are non-empty str, got {list(self.special_tokens)}")
+        used: set[int] = set()
+        for token in (*self.ids, *self.special_tokens.values()):
+            if not isinstance(token, int) or isinstance(token, bool) or token < 0 or token in used:
+                raise ValueError(f"ids are distinct integers >= 0, got {token!r} twice or as an id")
+            used.add(token)
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id: the rows that an embedding needs."""
+        return max(self._bytes) + 1
+
+    def train(
+        self,
+        corpus: str | Iterable[str],
+        vocab_size: int,
+        *,
+        special_tokens: Sequence[str] = (),
+        min_count: int = 2,
+        method: Literal["naive", "incremental"] = "incremental",
+        progress: Progress | None = None,
+    ) -> Self:
+        """Learn the merges of a corpus, in place of the present ones, and return self.
+
+        vocab_size counts bytes, merges and special tokens. Special tokens in the corpus are cut
+        out. If training fails, or progress raises, the tokenizer is as it was.
+        Raises: ValueError if vocab_size < 256 + len(special_tokens) or a special token comes twice;
+        TypeError unless the corpus is str or an iterable of str. Warns if fewer merges exist.
+        """
+        wanted = vocab_size - 256 - len(special_tokens)
+        if wanted < 0:
+            raise ValueError(
+                f"vocab_size must hold 256 bytes and {len(special_tokens)} special tokens, "
+                f"got {vocab_size}"
+            )
+        if isinstance(special_tokens, str) or len(set(special_tokens)) < len(special_tokens):
+            raise ValueError(f"special_tokens must be distinct, got {special_tokens!r}")
+        words = count_words(corpus, self.pattern, special_tokens)
+        merges = learn_merges(words, wanted, min_count=min_count, method=method, progress=progress)
+        if len(merges) < wanted:
+            warnings.warn(
+                f"only {len(merges)} of {wanted} merges: no other pair occurs {min_count} times",
+                stacklevel=2,
+            )
+        special = {name: 256 + len(merges) + i for i, name in enumerate(special_tokens)}
+        # All of it is checked in a new object, so that an error leaves this one untouched.
+        trained = BPETokenizer(merges, pattern=self.pattern, special_tokens=special)
+        self.__dict__.update(trained.__dict__)
+        return self
+
+    def encode(
+        self, text: str, *, allowed_special: Literal["all", "none"] | set[str] = "none"
+    ) -> list[int]:
+        """Ids of the text; special tokens in it are ordinary text unless they are allowed.
+
+        Raises: TypeError unless text is str; ValueError for a lone surrogate, or an allowed name
+        that is not a special token.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"encode needs str, got {type(text).__name__}; see encode_bytes")
+        utf8(text)  # an error that names the place in the text, not in a piece
+        parts = split_special(text, self._allowed(allowed_special))
+        known: dict[str, list[int]] = {}  # for this call alone: most pieces come many times
+        out: list[int] = []
+        for i, part in enumerate(parts):
+            if i % 2:
+                out.append(self.special_tokens[part])
+                continue
+            for piece in pretokenize(part, self.pattern):
+                if piece not in known:
+                    known[piece] = self.encode_bytes(utf8(piece))
+                out += known[piece]
+        return out
+
+    def _allowed(self, allowed: Literal["all", "none"] | set[str]) -> set[str]:
+        if isinstance(allowed, str):
+            if allowed not in ("all", "none"):
+                raise ValueError(f"allowed_special: 'all', 'none' or a set, got {allowed!r}")
+            return set(self.special_tokens) if allowed == "all" else set()
+        if unknown := set(allowed) - set(self.special_tokens):
+            raise ValueError(f"allowed_special names no special token: {sorted(unknown)}")
+        return set(allowed)
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Ids of any bytes, as one piece: no pattern, no special tokens.
+
+        Raises: TypeError unless data is bytes.
+        """
+        if not isinstance(data, (bytes, bytearray)):
+            raise TypeError(f"encode_bytes needs bytes, got {type(data).__name__}")
+        ids = self.ids
+        return [ids[token] for token in merge_by_rank(data, self._ranks)]
+
+    def token_bytes(self, id: int) -> bytes:  # noqa: A002  (the published name)
+        """What one id stands for.
+
+        Raises: TypeError unless id is an integer; ValueError if no token has it.
+        """
+        number = operator.index(id)
+        if number not in self._bytes:
+            raise ValueError(f"no token has the id {number}; vocab_size is {self.vocab_size}")
+        return self._bytes[number]
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes of the ids, joined.
+
+        Raises: as token_bytes.
+        """
+        return b"".join(map(self.token_bytes, ids))  # eq. eq-bpe-decode
+
+    def decode(
+        self, ids: Sequence[int], *, errors: Literal["strict", "replace"] = "replace"
+    ) -> str:
+        """The text of the ids: bytes are joined first, then read as UTF-8.
+
+        Invalid UTF-8 becomes U+FFFD, or raises UnicodeDecodeError (a ValueError) when strict.
+        Raises: as token_bytes; ValueError for another `errors`.
+        """
+        if errors not in ("strict", "replace"):
+            raise ValueError(f"errors must be 'strict' or 'replace', got {errors!r}")
+        return self.decode_bytes(ids).decode("utf-8", errors)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as JSON in UTF-8: the same tokenizer always gives the same file."""
+        files.write_json(path, self._content())
+
+    def _content(self) -> dict[str, object]:
+        plain = self.ids == list(range(len(self.ids)))
+        return {
+            "merges": [list(pair) for pair in self.merges],
+            "special_tokens": self.special_tokens,
+            "pattern": self.pattern,
+            "ids": [] if plain else self.ids,
+        }
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises: ValueError with the file's name if it is damaged, foreign or of another version.
+        """
+        content, claimed = files.read_json(path)
+        try:
+            tokenizer = cls(
+                content["merges"],
+                pattern=content["pattern"],
+                special_tokens=content["special_tokens"],
+                ids=content["ids"] or None,
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        if files.checksum(content) != claimed:
+            raise ValueError(f"{path} is damaged: its content does not have the checksum it claims")
+        return tokenizer
+
+    def save_tiktoken(self, path: str | os.PathLike[str]) -> None:
+        """Write the tokens as a rank file of tiktoken; pattern and special tokens are not in it.
+
+        Raises: ValueError if tiktoken would encode differently: a token that its own bytes do not
+        encode to, or ids that do not rise with the merges.
+        """
+        for token, spelled in zip(self.ids, self._spelled, strict=True):
+            if self.encode_bytes(spelled) != [token]:
+                raise ValueError(
+                    f"a rank file cannot express token {token}, {spelled!r}: "
+                    f"its bytes encode to {self.encode_bytes(spelled)}"
+                )
+        if self.ids[256:] != sorted(self.ids[256:]):
+            raise ValueError("a rank file cannot express ids that do not rise with the merges")
+        files.write_tiktoken(path, self._spelled, self.ids)
+
+    @classmethod
+    def from_tiktoken(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        pattern: str | None,
+        special_tokens: Mapping[str, int] | None = None,
+    ) -> Self:
+        """Read a rank file of tiktoken; the ids are those of tiktoken with the same pattern.
+
+        Raises: ValueError if the file is damaged, or its ranks are not those of a list of merges.
+        """
+        try:
+            merges, ids = files.merges_from_ranks(files.read_tiktoken(path))
+        except ValueError as error:
+            message = str(error)
+            raise ValueError(message if str(path) in message else f"{path}: {message}") from None
+        return cls(merges, pattern=pattern, special_tokens=special_tokens, ids=ids)

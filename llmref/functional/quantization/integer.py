@@ -1,0 +1,161 @@
+"""Arithmetic with codes, gradients through them, rounding without bias, the error in decibels.
+
+Leaves out: how codes are made (see uniform).
+"""
+
+from operator import index
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from llmref.functional.quantization.uniform import (
+    code_range,
+    finite,
+    grid_of,
+    require_codes,
+)
+
+
+def int_matmul(
+    qx: Tensor,
+    zx: Tensor | int,
+    sx: Tensor | float,
+    qw: Tensor,
+    zw: Tensor | int,
+    sw: Tensor | float,
+) -> Tensor:
+    """Product of two quantised matrices: integers are multiplied, and scaled once at the end.
+
+    qx ((1, 2)), qw ((3, 4)), zero points 0, scales 1/2: 11 / 4.
+    Shapes: qx (M, K), qw (N, K) int8 or uint8, sx scalar or (M, 1), zw and sw scalar or (N,) or
+    (N, 1) -> (M, N)
+    Source: Jacob et al. 2017, arXiv:1712.05877.
+    Differs: raises where a sum of K products might not fit in int32, whatever the codes are.
+    Raises: TypeError unless the codes are int8 or uint8; ValueError if the shapes do not fit or K
+    is too large.
+    """
+    zx, zw = index(zx), _per_channel("zw", zw, qw)
+    sx, sw = torch.as_tensor(sx, device=qx.device), _per_channel("sw", sw, qw)
+    _check_product(qx, zx, sx, qw, zw, sw)
+    # eq. eq-int-matmul. int32 wraps around, so a term may overflow where the bracket does not.
+    total = (
+        _int32_product(qx, qw)
+        - zw * qx.sum(1, dtype=torch.int32).unsqueeze(1)
+        - zx * qw.sum(1, dtype=torch.int32)
+        + qx.shape[1] * zx * zw
+    )
+    return sx * sw * total
+
+
+def fake_quantize(
+    x: Tensor, scale: Tensor | float, zero_point: Tensor | int, *, bits: int = 8
+) -> Tensor:
+    """Quantise and come back, with a gradient as if rounding were the identity.
+
+    x = (0.4, 9), scale 1, 3 bits, zero_point 0: (0, 3); the gradient of the sum is (1, 0).
+    Shapes: x (...), scale and zero_point scalar or (...) with axes of size 1 -> (...)
+    Source: Bengio, Léonard & Courville 2013, arXiv:1308.3432; scale: Esser et al. 2019,
+    arXiv:1902.08153.
+    Differs: gradcheck must fail here: this is the gradient of another function (eq-ste-surrogate).
+    Raises: as quantize.
+    """
+    wide = finite(x, "fake_quantize")
+    steps, offset = grid_of(wide, scale, zero_point, wide.dtype, bits)
+    result: Tensor = _StraightThrough.apply(wide.to(steps.dtype), steps, offset, bits)  # type: ignore[no-untyped-call]
+    return result.to(x.dtype)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Rounding and clipping; the gradient passes where nothing was clipped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, bits: int) -> Tensor:
+        low, high = (end - zero_point for end in code_range(bits))
+        ctx.save_for_backward(x, scale, low, high)
+        return scale * (x / scale).round().clamp(low, high)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, low, high = ctx.saved_tensors
+        steps = x / scale
+        rounded = steps.round()
+        inside = (rounded >= low) & (rounded <= high)
+        d_x = torch.where(inside, grad, 0)  # eq. eq-ste
+        # eq. eq-lsq
+        d_scale = grad * torch.where(inside, rounded - steps, rounded.clamp(low, high))
+        return d_x, d_scale.sum_to_size(scale.shape), None, None
+
+
+def stochastic_round(x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Round up with the probability of the fractional part, so that the mean is x.
+
+    0.25 becomes 1 one time in four, else 0. Probabilities are multiples of 2^-24 in float32.
+    Shapes: x (...) -> (...)
+    Source: Gupta et al. 2015, arXiv:1502.02551.
+    Raises: TypeError unless x is floating point; ValueError if x is not finite.
+    """
+    wide = finite(x, "stochastic_round")
+    floor = wide.floor()
+    draw = torch.rand(wide.shape, dtype=wide.dtype, device=x.device, generator=generator)
+    return (floor + (draw < wide - floor)).to(x.dtype)  # eq. eq-stochastic-rounding
+
+
+def sqnr_db(x: Tensor, xhat: Tensor) -> Tensor:
+    """Signal over quantisation noise, as powers, in decibels.
+
+    x = (3, 4), error (0, 1/2): 10 log10(25 / 0.25) = 20. No error at all: inf.
+    Shapes: x (...), xhat (...) -> ()
+    Source: Gray & Neuhoff 1998.
+    Raises: TypeError unless both are floating point; ValueError if the shapes differ, an entry is
+    not finite, or x is 0 throughout.
+    """
+    if x.shape != xhat.shape:
+        raise ValueError(f"x {tuple(x.shape)} and xhat {tuple(xhat.shape)} must have one shape")
+    signal, decoded = finite(x, "sqnr_db"), finite(xhat, "sqnr_db")
+    if not signal.any():
+        raise ValueError("a signal of zeros has no ratio to its noise")
+    size = signal.abs().max()  # the ratio keeps; squares neither overflow nor vanish
+    noise = ((signal - decoded) / size).square().sum()
+    return 10 * ((signal / size).square().sum() / noise).log10()  # eq. eq-sqnr
+
+
+def _int32_product(qx: Tensor, qw: Tensor) -> Tensor:
+    """(M, K), (N, K) -> (M, N): sums of products modulo 2^32, as int32 registers hold them."""
+    # Most devices multiply no integer matrices; float64 is exact, since the sums are below 2^53.
+    return (qx.double() @ qw.double().T).to(torch.int64).to(torch.int32)
+
+
+def _per_channel(name: str, value: Tensor | float, qw: Tensor) -> Tensor:
+    value, N = torch.as_tensor(value, device=qw.device), qw.shape[:1].numel()
+    if value.ndim and value.shape not in ((1,), (N,), (1, 1), (N, 1)):
+        # A scale that varies along K would not factor out of the sum over K.
+        raise ValueError(f"{name} must be a scalar, ({N},) or ({N}, 1), got {tuple(value.shape)}")
+    return value.flatten() if value.ndim else value
+
+
+def _check_product(qx: Tensor, zx: int, sx: Tensor, qw: Tensor, zw: Tensor, sw: Tensor) -> None:
+    require_codes(zw, "zw")
+    if qx.ndim != 2 or qw.ndim != 2 or qx.shape[1] != qw.shape[1]:
+        raise ValueError(f"needs (M, K) and (N, K), got {tuple(qx.shape)} and {tuple(qw.shape)}")
+    if sx.ndim and sx.shape not in ((1, 1), (qx.shape[0], 1)):
+        raise ValueError(f"sx must be a scalar or ({qx.shape[0]}, 1), got {tuple(sx.shape)}")
+    if not ((sx > 0).all() and (sw > 0).all()):
+        raise ValueError(f"scales must be positive, got {sx.min():g} and {sw.min():g} at least")
+    spans = [_span(qx, zx, zx), _span(qw, int(zw.min()), int(zw.max()))]
+    longest = (2**31 - 1) // (spans[0] * spans[1])  # eq. eq-int32-length
+    if qx.shape[1] > longest:
+        raise ValueError(
+            f"K = {qx.shape[1]} products of up to {spans[0]} * {spans[1]} may overflow int32: "
+            f"at most K = {longest}"
+        )
+
+
+def _span(codes: Tensor, low: int, high: int) -> int:
+    """Largest |q - z| over all codes of the dtype and zero points from low to high."""
+    if codes.dtype not in (torch.int8, torch.uint8):
+        raise TypeError(f"int_matmul needs int8 or uint8 codes, got {codes.dtype}")
+    info = torch.iinfo(codes.dtype)
+    return max(info.max - low, high - info.min)

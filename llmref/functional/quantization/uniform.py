@@ -1,0 +1,217 @@
+"""How is a real tensor mapped to integers on an evenly spaced grid, and back?
+
+A code q stands for scale * (q - zero_point). Leaves out: how to choose a range narrower than the
+data (clipping, calibration), float formats, and codes that are not evenly spaced
+(nf4).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from llmref._numeric import widen
+
+
+def affine_qparams(x: Tensor, bits: int = 8, *, dim: int | None = None) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of the grid that spans the data and 0 with all 2^bits codes.
+
+    x = (-1, 2), 2 bits: scale 1, zero_point -1, codes (-2, 1).
+    Shapes: x (...) -> scale (), zero_point () int32; with dim the range is taken along that axis,
+    which is kept with size 1 (dim=-1 of (out, in): one scale for each output channel)
+    Source: Jacob et al. 2017, arXiv:1712.05877.
+    Differs: a range too small for a normal scale, all zeros above all, gets scale 1, zero_point 0.
+    Raises: TypeError unless x is floating point; ValueError if x is empty or not finite, or bits is
+    outside 2 to 16.
+    """
+    q_min, q_max = code_range(bits)
+    wide = finite(x, "affine_qparams")
+    low = _reduce(wide, dim, torch.amin).clamp(max=0)  # 0 is always in the range
+    high = _reduce(wide, dim, torch.amax).clamp(min=0)
+    # eq. eq-affine-qparams. In halves: high - low can overflow where both are finite.
+    scale, degenerate = _usable((high / 2 - low / 2) / ((q_max - q_min) / 2))
+    zero_point = (q_min - (low / scale).round()).masked_fill(degenerate, 0)
+    return scale, zero_point.to(torch.int32)
+
+
+def symmetric_scale(x: Tensor, bits: int = 8, *, dim: int | None = None) -> Tensor:
+    """Scale of the grid with zero point 0 that just holds the largest absolute value.
+
+    x = (-3, 1), 3 bits: scale 1, codes (-3, 1); the code -4 is never used.
+    Shapes: x (...) -> (); with dim the maximum is taken along that axis, kept with size 1
+    Source: Jacob et al. 2017, arXiv:1712.05877 (weights).
+    Differs: a slice too small for a normal scale, all zeros above all, gets scale 1.
+    Raises: as affine_qparams.
+    """
+    _, q_max = code_range(bits)
+    wide = finite(x, "symmetric_scale")
+    # eq. eq-symmetric-scale
+    return _usable(_reduce(wide.abs(), dim, torch.amax) / q_max)[0]
+
+
+def quantize(
+    x: Tensor, scale: Tensor | float, zero_point: Tensor | int = 0, *, bits: int = 8
+) -> Tensor:
+    """Nearest code of each entry, ties to the even integer; what is off the grid gets the end code.
+
+    x = (0.5, 1.5, 9), scale 1, 3 bits: (0, 2, 3).
+    Shapes: x (...), scale and zero_point scalar or (...) with axes of size 1 -> (...) int8, or
+    int16 above 8 bits
+    Source: Jacob et al. 2017, arXiv:1712.05877.
+    Raises: TypeError for an x that is not floating point or a zero_point that is not an integer;
+    ValueError if x is not finite, the scale is not positive and finite, the zero_point is no code,
+    or the shapes do not fit.
+    """
+    q_min, q_max = code_range(bits)
+    wide = finite(x, "quantize")
+    steps, offset = grid_of(wide, scale, zero_point, wide.dtype, bits)
+    # eq. eq-quantize. Conversion to an integer alone would truncate.
+    codes = ((wide.to(steps.dtype) / steps).round() + offset).clamp(q_min, q_max)
+    return codes.to(torch.int8 if bits <= 8 else torch.int16)
+
+
+def dequantize(
+    q: Tensor,
+    scale: Tensor | float,
+    zero_point: Tensor | int = 0,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The real number that each code stands for.
+
+    q = (-2, 1), scale 1/2, zero_point -1: (-1/2, 1).
+    Shapes: q (...), scale and zero_point scalar or (...) with axes of size 1 -> (...)
+    Source: Jacob et al. 2017, arXiv:1712.05877.
+    Raises: TypeError unless q and zero_point are integers; ValueError if the scale is not positive
+    and finite, or the shapes do not fit.
+    """
+    require_codes(q, "dequantize")
+    steps, offset = grid_of(q, scale, zero_point, torch.promote_types(dtype, torch.float32))
+    # eq. eq-dequantize. Widened first: int8 minus a scalar tensor stays int8 and wraps.
+    return (steps * (q.to(torch.int32) - offset)).to(dtype)
+
+
+def quantize_groupwise(x: Tensor, group_size: int, bits: int = 4) -> tuple[Tensor, Tensor]:
+    """Symmetric codes with one scale for each run of `group_size` entries of the last axis.
+
+    x = (1, -3, 0, 0), groups of 2, 3 bits: codes (1, -3, 0, 0), scales (1, 1).
+    Shapes: x (..., C) -> codes (..., C) int8, scales (..., C / group_size)
+    Source: Frantar et al. 2022, arXiv:2210.17323 (grouping).
+    Differs: nearest codes; GPTQ lets later weights make up for the error of earlier ones.
+    Raises: as symmetric_scale; ValueError if group_size is not positive or does not divide C.
+    """
+    groups = _split_groups(x, group_size)
+    scale = symmetric_scale(groups, bits, dim=-1)  # (..., C / group_size, 1)
+    return quantize(groups, scale, bits=bits).flatten(-2), scale.squeeze(-1)
+
+
+def dequantize_groupwise(q: Tensor, scale: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The real numbers of codes that share a scale in runs of the last axis.
+
+    Shapes: q (..., C), scale (..., C / group_size) -> (..., C)
+    Source: Frantar et al. 2022, arXiv:2210.17323 (grouping).
+    Raises: as dequantize; ValueError if the scales do not divide the last axis of q.
+    """
+    if q.ndim == 0 or scale.shape[:-1] != q.shape[:-1] or not scale.numel():
+        shapes = tuple(q.shape), tuple(scale.shape)
+        raise ValueError(f"needs codes (..., C) and scales (..., C / group_size), got {shapes}")
+    size, rest = divmod(q.shape[-1], scale.shape[-1])
+    if rest:
+        raise ValueError(f"{scale.shape[-1]} scales do not divide the last axis {q.shape[-1]}")
+    groups = q.reshape(*scale.shape, size)
+    return dequantize(groups, scale.unsqueeze(-1), dtype=dtype).flatten(-2)
+
+
+def code_range(bits: int) -> tuple[int, int]:
+    """Smallest and largest signed code, (-2^(bits - 1), 2^(bits - 1) - 1).
+
+    Raises: TypeError unless bits is an int; ValueError outside 2 to 16.
+    """
+    if not isinstance(bits, int) or isinstance(bits, bool):
+        raise TypeError(f"bits must be an int, got {bits!r}")
+    if not 2 <= bits <= 16:
+        raise ValueError(f"bits must be from 2 to 16, got {bits}")
+    return -(1 << bits - 1), (1 << bits - 1) - 1
+
+
+def finite(x: Tensor, name: str) -> Tensor:
+    """The tensor in at least float32, refused if it holds an infinity or a NaN.
+
+    Shapes: x (...) -> (...)
+    Raises: TypeError unless x is floating point; ValueError if an entry is not finite.
+    """
+    wide = widen(x, name)
+    if not x.isfinite().all():
+        count = int((~x.isfinite()).sum())
+        raise ValueError(f"{name} needs finite entries, got {count} of {x.numel()} inf or NaN")
+    return wide
+
+
+def require_codes(q: Tensor, name: str) -> None:
+    """Refuse a tensor that holds no integers: codes are what saves the memory.
+
+    Raises: TypeError unless q has an integer dtype.
+    """
+    if q.is_floating_point() or q.is_complex() or q.dtype == torch.bool:
+        raise TypeError(f"{name} needs integer codes, got {q.dtype}")
+
+
+def grid_of(
+    values: Tensor,
+    scale: Tensor | float,
+    zero_point: Tensor | int,
+    dtype: torch.dtype,
+    bits: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Scale and zero point as tensors beside `values`, in `dtype` or the wider one of the scale.
+
+    Shapes: scale, zero_point scalar or with the axes of values, each of its size or of size 1
+    Raises: TypeError, ValueError as quantize; without bits any integer may be the zero point.
+    """
+    wide = torch.promote_types(dtype, scale.dtype) if isinstance(scale, Tensor) else dtype
+    steps = torch.as_tensor(scale, dtype=wide, device=values.device)
+    offset = torch.as_tensor(zero_point, device=values.device)
+    require_codes(offset, "zero_point")
+    if not ((steps > 0) & steps.isfinite()).all():
+        raise ValueError(f"scale must be positive and finite, got a smallest of {steps.min():g}")
+    if bits is not None:
+        low, high = code_range(bits)
+        outside = offset[(offset < low) | (offset > high)]
+        if outside.numel():
+            raise ValueError(f"zero_point must be a code in [{low}, {high}], got {outside[0]}")
+    _require_axes("scale", steps, values)
+    _require_axes("zero_point", offset, values)
+    return steps, offset.to(torch.int32)
+
+
+def _require_axes(name: str, given: Tensor, values: Tensor) -> None:
+    pairs = zip(given.shape, values.shape, strict=False)
+    fits = given.ndim == values.ndim and all(size in (1, full) for size, full in pairs)
+    # As many axes, not just broadcastable: (n,) against (n, n) would scale the wrong axis.
+    if given.ndim and not fits:
+        raise ValueError(
+            f"{name} {tuple(given.shape)} must be a scalar or have the axes of "
+            f"{tuple(values.shape)}, each of that size or of size 1"
+        )
+
+
+def _reduce(wide: Tensor, dim: int | None, extreme: Callable[..., Tensor]) -> Tensor:
+    if wide.numel() == 0:
+        raise ValueError(f"an empty tensor {tuple(wide.shape)} has no range")
+    return extreme(wide) if dim is None else extreme(wide, dim=dim, keepdim=True)
+
+
+def _usable(scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The scale with 1 in place of what is 0 or subnormal, and where that was."""
+    degenerate = scale < torch.finfo(scale.dtype).tiny
+    return scale.masked_fill(degenerate, 1), degenerate
+
+
+def _split_groups(x: Tensor, group_size: int) -> Tensor:
+    if group_size < 1:
+        raise ValueError(f"group_size must be at least 1, got {group_size}")
+    if x.ndim == 0 or x.shape[-1] % group_size:
+        raise ValueError(f"group_size {group_size} must divide the last axis of {tuple(x.shape)}")
+    return x.reshape(
+        *x.shape[:-1], x.shape[-1] // group_size, group_size
+    )  # (..., C / group_size, group_size)

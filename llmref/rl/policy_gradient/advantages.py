@@ -1,0 +1,133 @@
+"""How far ahead does an advantage look before it trusts the critic?
+
+k-step advantages and their exponentially weighted average, on finite responses.
+Leaves out: whitening (see baselines), the critic's loss (see ppo).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from llmref._numeric import at_least_float32
+from llmref._require import require_constant, require_floating
+from llmref.rl._tokens import token_mask
+
+
+def k_step_advantage(
+    rewards: Tensor,
+    values: Tensor,
+    k: int,
+    *,
+    gamma: float,
+    bootstrap: Tensor | None = None,
+) -> Tensor:
+    """Sum k discounted TD errors from each token on, or all that are left of the response.
+
+    Shapes: rewards (N, T), values (N, T), bootstrap (N,) -> (N, T)
+    Source: Schulman et al. 2015, arXiv:1506.02438.
+    Differs: past the end of the response there is nothing, so every k beyond it gives the same.
+    `bootstrap` is the value after the last token, 0 without it.
+    Raises: ValueError for k < 1, gamma outside [0, 1], tensors that do not fit, are not finite or
+    require grad; TypeError for integer tensors or a k that is none.
+    """
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise TypeError(f"k must be an integer, got {k!r}")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    require_unit("gamma", gamma)
+    every = torch.ones_like(rewards, dtype=torch.bool)
+    reward, value = _constants(rewards, values, every)
+    length = reward.shape[1]
+    after = _constant_bootstrap(bootstrap, reward).unsqueeze(1)  # (N, 1)
+    following = torch.cat([value[:, 1:], after], dim=1)[:, :length]
+    errors = reward + gamma * following - value  # (N, T), eq. eq-pg-td
+    steps = min(k, length)
+    padded = functional.pad(errors, (0, steps))  # (N, T + steps)
+    total = torch.zeros_like(errors)
+    for later in range(steps):
+        total = total + gamma**later * padded[:, later : later + length]  # eq. eq-pg-kstep
+    return total.to(rewards.dtype)
+
+
+def gae(
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor | None = None,
+    *,
+    gamma: float = 1.0,
+    lam: float = 0.95,
+    bootstrap: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Average the k-step advantages with weights lam^k; the second result is the critic's target.
+
+    Shapes: rewards (N, T), values (N, T), mask (N, T) or None for all, bootstrap (N,)
+    -> advantages (N, T), returns = advantages + values (N, T), both 0 where the mask leaves out
+    Source: Schulman et al. 2015, arXiv:1506.02438.
+    Differs: a position that the mask leaves out is skipped: the value and the trace pass through
+    it, at no discount. `bootstrap` is the value after the last counted token, 0 without it.
+    Raises: ValueError for gamma or lam outside [0, 1], tensors that do not fit, are not finite
+    where the mask counts or require grad; TypeError for integer tensors.
+    """
+    require_unit("gamma", gamma)
+    require_unit("lam", lam)
+    counted = token_mask(torch.ones_like(rewards).bool() if mask is None else mask, rewards)
+    reward, value = _constants(rewards, values, counted)
+    following = _constant_bootstrap(bootstrap, reward)  # (N,)
+    trace = torch.zeros_like(following)
+    traces = []
+    for t in reversed(range(reward.shape[1])):
+        here = counted[:, t]
+        error = reward[:, t] + gamma * following - value[:, t]  # eq. eq-pg-td
+        trace = torch.where(here, error + gamma * lam * trace, trace)  # eq. eq-pg-gae-recursion
+        following = torch.where(here, value[:, t], following)
+        traces.append(trace)
+    if not traces:
+        return rewards.clone(), rewards.clone()
+    advantages = torch.where(counted, torch.stack(traces[::-1], dim=1), 0.0)
+    returns = advantages + value  # eq. eq-pg-lambda-return; value is 0 under the mask
+    return advantages.to(rewards.dtype), returns.to(rewards.dtype)
+
+
+def require_unit(name: str, value: float) -> None:
+    """Raise ValueError unless `value` lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {value}")
+
+
+def require_bootstrap(bootstrap: Tensor | None, rewards: Tensor) -> Tensor:
+    """Return the value after the last token, zeros without one.
+
+    Shapes: bootstrap (N,) or None, rewards (N, T) -> (N,)
+    Raises: ValueError if it does not fit or is not finite.
+    """
+    if bootstrap is None:
+        return rewards.new_zeros(rewards.shape[0])
+    if bootstrap.shape != rewards.shape[:1]:
+        raise ValueError(f"bootstrap {tuple(bootstrap.shape)} must be (N,) = ({rewards.shape[0]},)")
+    require_floating(bootstrap=bootstrap)
+    if not bootstrap.isfinite().all():
+        raise ValueError("bootstrap must be finite")
+    return bootstrap.to(rewards.dtype)
+
+
+def _constants(rewards: Tensor, values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Rewards and values in one wide dtype, zero where nothing counts."""
+    token_mask(counted, rewards)
+    if values.shape != rewards.shape:
+        raise ValueError(f"values {tuple(values.shape)} must be {tuple(rewards.shape)}")
+    pair = []
+    dtype = torch.promote_types(at_least_float32(rewards), at_least_float32(values))
+    for name, tensor in (("rewards", rewards), ("values", values)):
+        require_floating(**{name: tensor})
+        require_constant(name, tensor)
+        kept = torch.where(counted, tensor, 0.0)
+        if not kept.isfinite().all():
+            raise ValueError(f"{name} must be finite where the mask counts")
+        pair.append(kept.to(dtype))
+    return pair[0], pair[1]
+
+
+def _constant_bootstrap(bootstrap: Tensor | None, rewards: Tensor) -> Tensor:
+    if bootstrap is not None:
+        require_constant("bootstrap", bootstrap)
+    return require_bootstrap(bootstrap, rewards)

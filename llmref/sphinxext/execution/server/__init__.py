@@ -1,0 +1,1 @@
+"""The server of kernels: a folder that is run, see __main__."""

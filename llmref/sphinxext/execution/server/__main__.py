@@ -1,0 +1,114 @@
+"""A server that has imported the heavy libraries once and forks a fresh Jupyter kernel on request.
+
+Run as a folder (`python server FOLDER SEED MODULE...`), so that neither llmref nor Sphinx is loaded
+in any kernel, and nothing of ours can be imported by its bare name. It reads one JSON request a
+line and answers one JSON line. When its input ends, which happens however the build ends, it kills
+every kernel, removes FOLDER and exits.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+# What a kernel imports when it starts.
+_KERNEL_MODULES = ("ipykernel.kernelapp", "ipykernel.debugger", "IPython.extensions.storemagic")
+_exit_codes: dict[int, int | None] = {}  # None while the kernel runs
+
+
+def main(folder: str, seed: int, modules: list[str]) -> None:
+    """Import `modules`, seed torch, then serve until the input ends."""
+    # Ctrl-C reaches the whole foreground group; the build decides when the server ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.modules["debugpy"] = None  # type: ignore[assignment]  # or each kernel takes 0.2 s for it
+    gc.disable()  # nothing that is imported is garbage, and looking for it takes a tenth longer
+    for module in [*_KERNEL_MODULES, *modules]:
+        importlib.import_module(module)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+    gc.freeze()  # nor in any kernel, which would copy the memory that it shares
+    gc.enable()
+    operations: dict[str, Callable[..., Any]] = {
+        "launch": launch,
+        "poll": poll,
+        "signal": send_signal,
+    }
+    try:
+        print(json.dumps({"ready": os.getpid()}), flush=True)
+        for line in sys.stdin:
+            request = json.loads(line)
+            answer = operations[request.pop("operation")](**request)
+            print(json.dumps(answer), flush=True)
+    finally:
+        for pid in _exit_codes:
+            send_signal(pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def launch(arguments: list[str], directory: str, environment: dict[str, str]) -> int:
+    """Fork a kernel and return its process id."""
+    pid = os.fork()
+    if pid == 0:
+        _become_kernel(arguments, directory, environment)
+    _exit_codes[pid] = None
+    return pid
+
+
+def poll(pid: int) -> int | None:
+    """Return the exit code, or None while the kernel runs."""
+    if _exit_codes[pid] is None:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            _exit_codes[pid] = os.waitstatus_to_exitcode(status)
+    return _exit_codes[pid]
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Send a signal to the kernel and to whatever it started."""
+    if poll(pid) is None:
+        # The kernel leads a session of its own, but perhaps has not come that far yet.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, number)
+        if number == signal.SIGKILL:
+            # At once: Jupyter would come back to ask only after a tenth of a second.
+            _exit_codes[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _become_kernel(arguments: list[str], directory: str, environment: dict[str, str]) -> None:
+    """In the child: drop what is the server's, and run the kernel until it ends."""
+    code = 1
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)  # so that only the server holds the request pipe
+        os.dup2(2, 1)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(directory)
+        from ipykernel.kernelapp import IPKernelApp
+
+        application: Any = IPKernelApp.instance()
+        # The kernel ends by itself when the server is no longer its parent.
+        application.initialize([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
+        application.start()
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # without the server's own clean-up
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    os._exit(0)  # taking torch apart would keep the build waiting

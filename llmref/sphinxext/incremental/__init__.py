@@ -1,0 +1,27 @@
+"""All that Sphinx would leave stale: an incremental build gives the files of a clean one.
+
+reading: which pages are read again. writing: which are written again. leftovers: what removed pages
+leave behind.
+"""
+
+from sphinx.application import Sphinx
+from sphinx.util.typing import ExtensionMetadata
+
+from llmref.sphinxext.incremental.leftovers import (
+    forget_words,
+    remove_outputs_of,
+    remove_unused_images,
+)
+from llmref.sphinxext.incremental.reading import outdated_pages, read_few_pages_here
+from llmref.sphinxext.incremental.writing import pages_to_rewrite
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Register the events."""
+    app.connect("env-get-outdated", outdated_pages)
+    app.connect("env-get-outdated", remove_outputs_of)
+    app.connect("env-updated", lambda app, env: list(pages_to_rewrite(app, env)))
+    app.connect("html-collect-pages", forget_words)
+    app.connect("build-finished", remove_unused_images)
+    read_few_pages_here(app)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

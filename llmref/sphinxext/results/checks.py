@@ -1,0 +1,27 @@
+"""The check that a cell has returned, as a node on the page."""
+
+from typing import ClassVar
+
+from docutils import nodes
+from myst_nb.core.render import MimeData, NbElementRenderer
+
+from llmref.records import MIME_TYPE
+from llmref.sphinxext.results.nodes import check_node
+
+
+class CheckRenderer:
+    """Turns the output of a check into a node that holds its record."""
+
+    mime_priority_overrides: ClassVar = [("*", MIME_TYPE, 0)]
+
+    @staticmethod
+    def handle_mime(
+        renderer: NbElementRenderer, data: MimeData, inline: bool
+    ) -> list[nodes.Element] | None:
+        """Return the check's node for our MIME type, and leave all others to myst-nb."""
+        if data.mime_type != MIME_TYPE or inline:
+            return None
+        assert isinstance(data.content, dict)
+        node = check_node(data.content)
+        node.line = (data.line or 2) - 1  # myst-nb counts one too many
+        return [node]

@@ -1,0 +1,41 @@
+"""What the site knows of one result, of one check, and of what a page shows of others."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Result:
+    """A stated result: where it stands, and what its proof refers to."""
+
+    id: str
+    kind: str
+    number: int
+    title: str
+    docname: str
+    line: int
+    rests_on: list[str] = field(default_factory=list)
+    equations: int = 0  # displayed in its statement
+
+    @property
+    def name(self) -> str:
+        """'Theorem 3'."""
+        return f"{self.kind.capitalize()} {self.number}"
+
+
+@dataclass
+class ExecutedCheck:
+    """The record of a check, and the cell that it came from."""
+
+    docname: str
+    line: int
+    record: dict[str, Any]
+
+
+@dataclass
+class Shown:
+    """What a page shows of other pages: results that it cites, and whether it has reports."""
+
+    cited: list[str] = field(default_factory=list)
+    reports: bool = False
+    state: str = ""

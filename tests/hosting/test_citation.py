@@ -1,0 +1,66 @@
+"""What a reader copies to cite a result: valid BibTeX, and the same link everywhere."""
+
+from pathlib import Path
+
+import pytest
+from pybtex.database import parse_string
+
+from llmref.hosting.citation import Work, citations, read_work
+from tests.small_site import Site
+
+ROOT = Path(__file__).parents[2]
+WORK = Work("The book", ("A. Author", "The team"), "1.2.0", "2026-05-04")
+URL = "https://example.org/rl/kl.html#kl-k3"
+
+
+@pytest.fixture
+def entries() -> dict[str, str]:
+    return citations(WORK, "kl-k3", "Theorem 3", "k3 is $\\ge 0$", URL)
+
+
+def test_bibtex_is_valid_and_keeps_authors_and_title(entries: dict[str, str]) -> None:
+    parsed = parse_string(entries["BibTeX"], "bibtex").entries["llmref-kl-k3"]
+    assert parsed.type == "misc"
+    assert [str(person) for person in parsed.persons["author"]] == ["{A. Author}", "{The team}"]
+    assert parsed.fields["title"] == "{k3 is $\\ge 0$ (result kl-k3)}"
+    assert parsed.fields["howpublished"] == "The book, version 1.2.0"
+    assert parsed.fields["year"] == "2026"
+    assert parsed.fields["url"] == URL
+
+
+def test_every_form_holds_the_permanent_link_and_the_id(entries: dict[str, str]) -> None:
+    assert entries["Link"] == URL
+    assert entries["Markdown"] == f"[k3 is $\\ge 0$]({URL}) (llmref, `kl-k3`)"
+    assert entries["Plain text"].startswith("A. Author, The team: Theorem 'k3 is \\ge 0' (kl-k3).")
+    assert entries["Plain text"].endswith(URL)
+
+
+def test_no_form_holds_the_number_of_the_result(entries: dict[str, str]) -> None:
+    """Numbers change when a result is inserted; ids do not."""
+    assert not any("Theorem 3" in text for text in entries.values())
+
+
+def test_the_work_is_read_from_the_projects_own_citation_file() -> None:
+    work = read_work(ROOT / "CITATION.cff")
+    assert work.authors == ("The llmref authors",)
+    assert work.version == "0.1.0"
+    assert work.year.isdigit()
+
+
+def test_names_of_persons_are_joined(tmp_path: Path) -> None:
+    cff = "title: T\nauthors:\n - given-names: Ada\n   family-names: Byron\n"
+    (tmp_path / "c.cff").write_text(cff + "version: 2\ndate-released: 2027-01-01\n")
+    assert read_work(tmp_path / "c.cff") == Work("T", ("Ada Byron",), "2", "2027-01-01")
+
+
+def test_a_result_offers_its_citations_without_a_script(site: Site) -> None:
+    site.configure(f"llmref_citation = {str(ROOT / 'CITATION.cff')!r}")
+    site.configure("html_baseurl = 'https://example.org/book'")
+    site.write("index.md", "# I\n\n:::{prf:definition} Of $x$ and *y*\n:label: a-b\nText.\n:::\n")
+    built = site.build()
+    assert (built.code, built.warnings) == (0, "")
+    cite = built.page("index").split('<details class="cite fold">')[1].split("</details>")[0]
+    assert "<summary>Cite</summary>" in cite
+    assert "https://example.org/book/index.html#a-b" in cite
+    assert "[Of $x$ and y](https://example.org/book/index.html#a-b)" in cite
+    assert "@misc" in cite

@@ -1,0 +1,95 @@
+"""Small sites, built as a reader builds: by the command line, in a process of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+# Kernels of small sites import what their cells ask for, and nothing beforehand.
+CONF = """
+project = "small"
+extensions = ["myst_nb", "llmref.sphinxext"]
+html_theme = "basic"
+exclude_patterns = ["_build", "package"]
+html_math_renderer = "katex"
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+llmref_source_url = "https://example.org/{path}#L{first}-L{last}"
+llmref_preload = ()
+"""
+EXECUTED = "---\nfile_format: mystnb\nkernelspec:\n  name: python3\n---\n\n"
+
+
+@dataclass
+class Built:
+    """What a build left behind."""
+
+    code: int
+    status: str
+    warnings: str
+    html: Path
+
+    def page(self, name: str) -> str:
+        return (self.html / f"{name}.html").read_text(encoding="utf-8")
+
+
+class Site:
+    """A folder of pages; `write` adds or replaces one, `build` builds it strictly."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(exist_ok=True)
+        (root / "conf.py").write_text(CONF, encoding="utf-8")
+
+    def configure(self, line: str) -> None:
+        with (self.root / "conf.py").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def use_own_package(self) -> None:
+        """Let pages import a package `llmref` of this site's own, in the folder `package`."""
+        self.configure(f"llmref_root = {str(self.root / 'package')!r}")
+        self.write("package/llmref/__init__.py", "")
+
+    def write(self, name: str, text: str, *, executed: bool = False) -> None:
+        text = (EXECUTED if executed else "") + textwrap.dedent(text)
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def line(self, name: str, text: str) -> int:
+        """The line of `text` in a page, for comparison with what the build says."""
+        lines = (self.root / name).read_text(encoding="utf-8").splitlines()
+        return 1 + next(i for i, line in enumerate(lines) if text in line)
+
+    def command(self, *options: str) -> list[str]:
+        build = [sys.executable, "-m", "sphinx", "-nW", "--keep-going", "-b", "html", *options]
+        return [*build, str(self.root), str(self.root / "_build/html")]
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Start a build in a session of its own, so that signals reach it alone."""
+        return subprocess.Popen(
+            self.command(*options),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.root,
+            start_new_session=True,
+            # A shell that runs the tests in the background ignores Ctrl-C, and children inherit it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            env={**os.environ, "TMPDIR": str(self.root)},
+        )
+
+    def build(self, *options: str) -> Built:
+        process = self.start(*options)
+        status, warnings = process.communicate()
+        return Built(process.returncode, status, warnings, self.root / "_build/html")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".doctrees" not in path.parts
+    }

@@ -1,0 +1,110 @@
+"""Imports flow one way: leaves <- functional <- norm, components <- attention; functional <- rl."""
+
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.import_graph import draw, modules
+
+LEAVES = {"_numeric", "_require", "records", "tex"}
+# For each room of the package, the rooms that it may import from.
+MAY_IMPORT = {
+    **dict.fromkeys(LEAVES, LEAVES),
+    "functional": LEAVES | {"functional"},
+    "norm": LEAVES | {"norm", "functional"},
+    "components": LEAVES | {"components", "functional"},
+    "attention": LEAVES | {"attention", "components", "norm", "functional"},
+    "rl": LEAVES | {"rl", "functional"},
+    "verify": LEAVES | {"verify"},
+    "hosting": LEAVES | {"hosting"},
+    "sphinxext": LEAVES | {"sphinxext", "hosting"},
+}
+# The same within the machinery.
+MAY_IMPORT_IN_SPHINXEXT = {
+    "execution": {"execution"},
+    "results": {"results"},
+    "api": {"api", "execution"},
+    "incremental": {"incremental", "execution", "results"},
+    "web": {"web", "execution", "results"},
+    "books": {"books"},
+}
+
+
+def upward(graph: dict[str, set[str]]) -> list[str]:
+    """The arrows that lead to a room which may not be reached from there."""
+    return [
+        f"{module} -> {other}"
+        for module, imported in graph.items()
+        for other in sorted(imported)
+        if not may_import(module.split(".")[1:], other.split(".")[1:])
+    ]
+
+
+def may_import(module: list[str], other: list[str]) -> bool:
+    if not module or not other:  # `llmref` itself imports nothing and may be imported by all
+        return not other
+    if module[0] == other[0] == "sphinxext" and len(module) > 1 and len(other) > 1:
+        return other[1] in MAY_IMPORT_IN_SPHINXEXT[module[1]]
+    return other[0] in MAY_IMPORT[module[0]]
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def write(root: Path, files: dict[str, str]) -> dict[str, set[str]]:
+    for name, text in files.items():
+        path = root / "llmref" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return draw(root)
+
+
+def test_no_import_leads_upwards() -> None:
+    assert upward(draw()) == []
+
+
+def test_no_import_leads_in_a_circle() -> None:
+    assert circle(draw()) == []
+
+
+def test_every_room_is_known() -> None:
+    assert {name.split(".")[1] for name in modules() if "." in name} == set(MAY_IMPORT)
+
+
+def test_an_upward_arrow_is_found(tmp_path: Path) -> None:
+    files = {"rl/kl.py": "", "functional/softmax.py": "def f():\n    from llmref.rl import kl"}
+    assert upward(write(tmp_path, files)) == ["llmref.functional.softmax -> llmref.rl.kl"]
+
+
+def test_an_upward_arrow_within_the_machinery_is_found(tmp_path: Path) -> None:
+    files = {"sphinxext/results/a.py": "import llmref.sphinxext.web.b", "sphinxext/web/b.py": ""}
+    arrow = "llmref.sphinxext.results.a -> llmref.sphinxext.web.b"
+    assert upward(write(tmp_path, files)) == [arrow]
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    files = {"rl/a.py": "from llmref.rl.b import f", "rl/b.py": "import llmref.rl.a"}
+    assert set(circle(write(tmp_path, files))) == {"llmref.rl.a", "llmref.rl.b"}
+
+
+def test_what_only_a_type_checker_reads_is_no_arrow(tmp_path: Path) -> None:
+    files = {"rl/a.py": "if TYPE_CHECKING:\n    import llmref.rl.b", "rl/b.py": ""}
+    assert write(tmp_path, files)["llmref.rl.a"] == set()
+
+
+def test_a_relative_import_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"a\.py, line 1: write imports in full"):
+        write(tmp_path, {"rl/a.py": "from . import b"})
+
+
+def test_no_module_shadows_the_standard_library() -> None:
+    """A script's own folder comes first on the search path, so a `math.py` there would be taken."""
+    names = {name.rpartition(".")[2] for name in modules()}
+    assert not names & set(sys.stdlib_module_names)
