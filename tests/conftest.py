@@ -1,11 +1,18 @@
-"""A small site for each test, or one for the tests of a module."""
+"""What all tests share: a small site for a test or for a module, one thread for a worker."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.small_site import Site
+
+
+def pytest_configure() -> None:
+    """Let workers that run side by side not each ask for all processors."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture

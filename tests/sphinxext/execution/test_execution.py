@@ -32,7 +32,7 @@ def ran(status: str) -> list[str]:
     return sorted(line.split("] ")[1].split(",")[0] for line in lines)
 
 
-# As on Windows and macOS.
+# As on Windows and macOS; for cold builds, which have not looked yet.
 NO_FORK = "from llmref.sphinxext.execution import kernels\nkernels.can_fork = lambda: False"
 
 
@@ -177,7 +177,7 @@ def test_ordinary_kernels_serve_where_processes_cannot_be_forked(site: Site) -> 
     figure = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
     site.write("a.md", page("A", loaded, DRAWN + figure), executed=True)
     site.write("b.md", page("B", "1 / 0"), executed=True)
-    built = site.build()
+    built = site.build_cold()
     assert built.code != 0
     line = site.line("b.md", "1 / 0")
     assert f"b.md:{line}: WARNING: cell 1 raised ZeroDivisionError" in built.warnings
@@ -347,7 +347,7 @@ def test_no_process_and_no_wrong_entry_outlives_an_interrupted_build(
         assert not list(site.root.glob("llmref-*")), "the folder of the sockets is left"
     # What is in the cache is complete, and the slow page is not.
     site.write("slow.md", page("S", "print(1)"), executed=True)
-    built = site.build()
+    built = site.build_cold()
     assert (built.code, built.warnings) == (0, "")
     assert "slow" in ran(built.status)
     assert "42" in built.page("fast")
@@ -360,7 +360,7 @@ plt.plot([1, 2, 3]); plt.xlabel("x"); plt.show()"""
     three.write("c.md", page("C", DRAWN + drawing.strip(), "{'b', 'a', 'c', 'd'}"), executed=True)
     trees = []
     for _ in range(2):
-        built = three.build("-E", "-j", "2")
+        built = three.build_cold("-E", "-j", "2")
         assert built.code == 0
         trees.append(tree(built.html))
         subprocess.run(["rm", "-rf", str(three.root / "_build")], check=True)

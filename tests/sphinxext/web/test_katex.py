@@ -122,7 +122,7 @@ def test_a_site_is_the_same_from_a_cold_and_a_warm_cache(site: Site) -> None:
     site.write("other.md", "---\norphan: true\n---\n# Other\n\n$x^2$ and $\\pi$\n")
     pages = []
     for _ in range(2):
-        built = site.build("-j", "2")
+        built = site.build_cold("-j", "2")
         assert built.code == 0, built.warnings
         pages.append([built.page("index"), built.page("other")])
         shutil.rmtree(site.root / "_build")
