@@ -10,6 +10,7 @@ from llmref.verify.check import Check, reject_all, require_known
 from llmref.verify.errors import CheckFailedError, ShapeMismatchError, UndecidedError
 
 _WITNESS_POINTS = 6
+_DRAWS = 50  # of a value with the assumed properties
 _DIGITS = 50
 
 
@@ -94,6 +95,8 @@ def _find_witness(expression: sp.Expr) -> tuple[str, bool]:
     evaluated = False
     for _ in range(_WITNESS_POINTS):
         point = {symbol: _random_value(symbol, generator) for symbol in symbols}
+        if None in point.values():
+            continue
         value = sp.N(expression.subs(point), _DIGITS)
         if not value.is_number or value.has(sp.nan, sp.zoo, sp.oo, -sp.oo):
             continue
@@ -105,16 +108,27 @@ def _find_witness(expression: sp.Expr) -> tuple[str, bool]:
     return "", evaluated
 
 
-def _random_value(symbol: sp.Symbol, generator: random.Random) -> sp.Expr:
+def _random_value(symbol: sp.Symbol, generator: random.Random) -> sp.Expr | None:
+    """A value with every property that the symbol is assumed to have; None if none was drawn."""
+    assumed = {fact: holds for fact, holds in symbol.assumptions0.items() if holds is not None}
+    for _ in range(_DRAWS):
+        value = _candidate(symbol, generator)
+        if all(getattr(value, f"is_{fact}") is holds for fact, holds in assumed.items()):
+            return value
+    return None
+
+
+def _candidate(symbol: sp.Symbol, generator: random.Random) -> sp.Expr:
     if symbol.is_integer:
-        value = sp.Integer(generator.randint(1, 6))
-    else:
-        value = sp.Rational(generator.randint(1, 40), generator.randint(41, 97))
-    if symbol.is_negative:
-        return -value
-    if symbol.is_nonnegative or symbol.is_integer:
+        return sp.Integer(generator.randint(1, 6)) * (-1 if symbol.is_negative else 1)
+    value = sp.Rational(generator.randint(1, 40), generator.randint(41, 97))
+    if symbol.is_irrational:
+        value *= sp.sqrt(2)
+    if symbol.is_imaginary:
+        value *= sp.I
+    if symbol.is_nonnegative:
         return value
-    if symbol.is_real:
-        return value * generator.choice((-1, 1))
+    if symbol.is_real or symbol.is_imaginary:
+        return -value if symbol.is_negative else value * generator.choice((-1, 1))
     # A symbol without assumptions stands for any complex number.
     return value + sp.I * sp.Rational(generator.randint(1, 40), generator.randint(11, 29))

@@ -529,3 +529,21 @@ def test_an_edit_of_the_machinery_has_all_pages_read_again(tmp_path: Path) -> No
     assert len({before, edited, version(tmp_path)}) == 3
     app: Any = SimpleNamespace(setup_extension=lambda name: None)
     assert setup(app)["env_version"] == version() == version()
+
+
+def test_a_result_rests_on_what_all_its_proofs_cite(site: Site) -> None:
+    definition = ":::{{prf:definition}} D\n:label: {0}\nIt is.\n:::\n"
+    proof = ":::{{prf:proof}}\nBy {{prf:ref}}`{0}`.\n:::\n"
+    site.write(
+        "index.md",
+        "# I\n\n"
+        + definition.format("a-a")
+        + definition.format("b-b")
+        + definition.format("c-c")
+        + proof.format("a-a")
+        + "Or:\n\n"
+        + proof.format("b-b"),
+    )
+    assert site.build().warnings == ""
+    results = json.loads((site.root / "_build/html/results.json").read_text(encoding="utf-8"))
+    assert results["results"][2]["rests_on"] == ["a-a", "b-b"]

@@ -99,6 +99,33 @@ def test_assumptions_of_the_symbols_decide() -> None:
         verify.identity("root-square", sp.sqrt(x**2), x, wrong={"zero": 0})
 
 
+def test_no_counterexample_lacks_the_assumed_properties() -> None:
+    """2 floor(n/2) + 1 = n holds for odd n alone; sympy cannot decide it, and 4 refutes nothing."""
+    odd = sp.Symbol("o", odd=True)
+    with pytest.raises(verify.UndecidedError, match="odd-halves"):
+        verify.identity("odd-halves", 2 * sp.floor(odd / 2) + 1, odd, wrong={"w": odd + 1})
+    with pytest.raises(verify.CheckFailedError, match="odd-halves: .* n = [246]"):
+        verify.identity("odd-halves", 2 * sp.floor(n / 2) + 1, n, wrong={"w": n + 1})
+
+
+@pytest.mark.parametrize(
+    "assumptions",
+    [
+        {"odd": True},
+        {"even": True},
+        {"prime": True},
+        {"irrational": True},
+        {"imaginary": True},
+        {"negative": True, "integer": True},
+        {"nonpositive": True, "nonzero": True},
+    ],
+)
+def test_values_are_drawn_for_every_assumption(assumptions: dict[str, bool]) -> None:
+    symbol = sp.Symbol("s", **assumptions)
+    with pytest.raises(verify.CheckFailedError, match="a-b: .* s = "):
+        verify.identity("a-b", 2 * symbol, symbol, wrong={"w": 3 * symbol})
+
+
 def test_symbols_without_assumptions_are_complex() -> None:
     with pytest.raises(verify.CheckFailedError, match="conjugate-self"):
         verify.identity("conjugate-self", sp.conjugate(z), z, wrong={"zero": 0})

@@ -107,7 +107,8 @@ class ResultsDomain(Domain):
                 if box is None:
                     logger.warning("a proof without a result before it", location=node)
                     continue
-                self.results[box["ids"][0]].rests_on = _references(node)
+                result = self.results[box["ids"][0]]  # which may have a second proof
+                result.rests_on = list(dict.fromkeys([*result.rests_on, *_references(node)]))
         for check in document.findall(CheckNode):
             _require_shown(check, formulas, docname)
 

@@ -44,10 +44,18 @@ def study_path(graph: "networkx.DiGraph", id_: str) -> list[str]:
 
 
 def cycles(graph: "networkx.DiGraph") -> list[list[str]]:
-    """Return the circles of proofs that rest on each other."""
+    """Return one circle for each knot of proofs that rest on each other.
+
+    Not all circles: nine proofs that all cite each other have 125,664.
+    """
     import networkx
 
-    return list(networkx.simple_cycles(graph))
+    knots = sorted(map(sorted, networkx.strongly_connected_components(graph)))
+    return [
+        [start for start, _ in networkx.find_cycle(graph.subgraph(knot))]
+        for knot in knots
+        if len(knot) > 1 or graph.has_edge(knot[0], knot[0])
+    ]
 
 
 def draw(graph: "networkx.DiGraph", link: Callable[[str], str], title: str) -> str:

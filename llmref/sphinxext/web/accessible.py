@@ -16,10 +16,13 @@ from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.html5 import HTML5Translator
 from sphinx_book_theme.nodes import SideNoteNode, depart_SideNoteNode, visit_SideNoteNode
 
+from llmref.sphinxext.borrowed import expect_match
+
 logger = logging.getLogger(__name__)
 _ROOT = re.compile(r"<svg\b[^>]*>")
 _SIZE = re.compile(r'\s(width|height)="([\d.]+)(pt|px|)"')
 _LIGHT = re.compile(r'html\[data-theme="?light"?\]')
+_NOT_DARK = "html:not([data-theme=dark])"
 _PIXELS = {"pt": 4 / 3, "px": 1, "": 1}
 
 
@@ -159,8 +162,8 @@ def light_by_default(app: Sphinx, exception: Exception | None) -> None:
         return
     for name in ("styles/pydata-sphinx-theme.css", "pygments.css"):
         sheet = Path(app.outdir) / "_static" / name
-        if sheet.is_file():
-            text = _LIGHT.sub("html:not([data-theme=dark])", sheet.read_text(encoding="utf-8"))
+        if sheet.is_file() and "data-theme" in (text := sheet.read_text(encoding="utf-8")):
+            text = expect_match(_LIGHT, _NOT_DARK, text, "pydata_sphinx_theme.light")
             sheet.write_text(text, encoding="utf-8")
 
 

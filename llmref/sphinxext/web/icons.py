@@ -11,6 +11,8 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 from sphinx_design.icons import get_octicon_data
 
+from llmref.sphinxext.borrowed import expect_match
+
 # The theme's name of an icon, and that of the octicon shown for it.
 ICONS = {
     "angle-left": "chevron-left",
@@ -80,7 +82,8 @@ def trim_theme(app: Sphinx, exception: Exception | None) -> None:
     path = Path(app.outdir) / "_static" / _THEME
     if exception is None and path.is_file():
         text = path.read_text(encoding="utf-8")
-        path.write_text(_THEIRS.sub("", text), encoding="utf-8")
+        text = expect_match(_THEIRS, "", text, "pydata_sphinx_theme.icons")
+        path.write_text(text, encoding="utf-8")
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

@@ -6,6 +6,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.typing import ExtensionMetadata
+from sphinx_book_theme.nodes import SideNoteNode
 
 
 class LinkRepeatedNotes(SphinxPostTransform):
@@ -17,8 +18,7 @@ class LinkRepeatedNotes(SphinxPostTransform):
     def run(self, **kwargs: Any) -> None:
         """Replace the references whose footnote is gone."""
         places: dict[str, str] = {}
-        for note in self.document.findall(lambda node: type(node).__name__ == "SideNoteNode"):
-            assert isinstance(note, nodes.Element)
+        for note in self.document.findall(SideNoteNode):
             label = note["names"][0].rpartition("-")[2]
             if not note["ids"]:
                 note["ids"] = [f"note-{label}"]

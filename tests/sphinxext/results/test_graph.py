@@ -56,3 +56,16 @@ def test_a_circle_is_named_and_gives_no_path_and_no_picture() -> None:
     assert study_path(graph, "e-f") == []
     assert draw(graph, str, "t") == ""
     assert cycles(build_graph(RESTS_ON)) == []
+
+
+def test_many_circles_are_one_knot() -> None:
+    """Nine results that all cite each other lie on 125,664 circles; one is enough to name."""
+    names = [f"r-{n}" for n in range(9)]
+    graph = build_graph({name: [other for other in names if other != name] for name in names})
+    (circle,) = cycles(graph)
+    assert set(circle) <= set(names)
+    assert all(graph.has_edge(a, b) for a, b in zip(circle, [*circle[1:], circle[0]], strict=True))
+
+
+def test_a_proof_that_cites_its_own_result_is_a_circle() -> None:
+    assert cycles(build_graph({"a-b": ["a-b"], "c-d": []})) == [["a-b"]]
