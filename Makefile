@@ -7,6 +7,17 @@ VENV ?= .venv
 TORCH_INDEX ?=
 PORT ?= 8000
 
+# make cannot name a file whose path has a space, and `rm -rf` must not be given two.
+ifneq ($(words $(VENV)),1)
+$(error VENV must be one path without a space, got '$(VENV)')
+endif
+# A locale that is not installed here (ssh brings that of the other machine along) would end Sphinx.
+ifneq ($(OS),Windows_NT)
+ifeq ($(shell uname -s),Linux)
+export LC_ALL := C.UTF-8
+endif
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help html strict page epub pdf hosted linkcheck test test-all test-site test-browser bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
@@ -135,7 +146,7 @@ clean: ## Remove what was built
 	@rm -rf _build dist
 
 distclean: clean ## Remove what was built and the virtual environment
-	@rm -rf $(VENV)
+	@rm -rf "$(VENV)"
 
 # Set-up: one stamp for each extra, so that a second call does nothing.
 

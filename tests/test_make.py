@@ -107,3 +107,28 @@ def test_a_page_that_does_not_exist_is_named(project: Path) -> None:
     done = make(project, "page", "P=rl/none", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.docs")
     assert done.returncode != 0
     assert "there is no docs/rl/none.md" in done.stderr
+
+
+@pytest.mark.parametrize("folder", ["my venv", "", "a  b"])
+def test_an_environment_whose_path_has_a_space_is_refused(project: Path, folder: str) -> None:
+    """Unquoted it would be two: `make distclean` would remove both."""
+    kept = project / "my" / "file"
+    kept.parent.mkdir()
+    kept.touch()
+    for target in ("html", "distclean"):
+        done = make(project, target, f"VENV={folder}")
+        assert done.returncode != 0
+        assert done.stderr.strip().endswith(
+            f"VENV must be one path without a space, got '{folder}'.  Stop."
+        )
+        assert len(done.stderr.splitlines()) == 1
+    assert kept.is_file()
+
+
+def test_a_locale_that_is_not_installed_does_no_harm(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LANG", "xx_XX.UTF-8")
+    monkeypatch.setenv("LC_ALL", "xx_XX.UTF-8")
+    done = build(project)
+    assert done.returncode == 0, done.stderr

@@ -383,6 +383,23 @@ def plain_page(browser: Browser) -> Iterator[Page]:
         yield page
 
 
+def test_an_address_that_cannot_be_decoded_is_no_error(browser: Browser, served: str) -> None:
+    """All that the script does after it has looked for the target is still done."""
+    with visiting(browser) as page:
+        visit = Visit()
+        visit.watch(page)
+        page.set_viewport_size(NARROW)
+        page.goto(f"{served}rl/kl.html")
+        reachable = page.evaluate("document.querySelectorAll('main [tabindex=\"0\"]').length")
+        assert reachable > 0
+        page.goto("about:blank")
+        page.goto(f"{served}rl/kl.html#100%")
+        assert (
+            page.evaluate("document.querySelectorAll('main [tabindex=\"0\"]').length") == reachable
+        )
+        assert visit.said == []
+
+
 def test_folds_open_without_scripts(plain_page: Page, served: str) -> None:
     plain_page.goto(served + RESULT[0])
     target = plain_page.locator(f"#{RESULT[1]}")

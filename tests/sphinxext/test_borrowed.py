@@ -4,11 +4,14 @@ import ast
 import importlib
 import inspect
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from sphinx.testing.util import SphinxTestApp
 
 from llmref.sphinxext import borrowed as module
@@ -42,6 +45,20 @@ def assumes(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 def test_every_part_has_its_test() -> None:
     assert set(_tests) == set(BORROWED)
+
+
+def test_what_we_borrow_from_is_bounded_above() -> None:
+    """A new major version must not arrive unasked."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    required = map(Requirement, project["optional-dependencies"]["docs"])
+    bounded = {
+        canonicalize_name(requirement.name)
+        for requirement in required
+        if any(part.operator == "<" for part in requirement.specifier)
+    }
+    lenders = {canonicalize_name(name.split(".")[0]) for name in BORROWED} - {"jupyter-execute"}
+    assert lenders
+    assert lenders <= bounded
 
 
 def test_whatever_is_imported_from_an_undocumented_module_is_listed() -> None:

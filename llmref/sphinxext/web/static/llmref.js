@@ -9,8 +9,17 @@ function openAround(element) {
   }
 }
 
+// The id that an address names; a stray '%' in it stands for itself.
+function named(hash) {
+  try {
+    return decodeURIComponent(hash.slice(1));
+  } catch {
+    return hash.slice(1);
+  }
+}
+
 function openTarget() {
-  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const target = document.getElementById(named(location.hash));
   if (target && target.closest("details")) {
     openAround(target);
     target.scrollIntoView();
