@@ -65,8 +65,14 @@ def test_a_package_is_for_parts_and_its_door_defines_nothing() -> None:
         assert not parts & set(exported), f"{door}: a part and a function go by one name"
 
 
+def oracle_tests() -> list[Path]:
+    found = sorted((ROOT / "tests" / "oracle").glob("test_*.py"))
+    assert found, "no oracle test was found"
+    return found
+
+
 def test_every_oracle_test_names_its_topic() -> None:
-    for test in (ROOT / "tests" / "oracle").glob("test_*.py"):
+    for test in oracle_tests():
         topic = re.search(r'^TOPIC = "(.+)"$', test.read_text(encoding="utf-8"), re.MULTILINE)
         assert topic, test
         assert topic[1] in pages()
@@ -77,7 +83,7 @@ def test_the_agreement_table_is_about_pages() -> None:
     rows = json.loads((ROOT / "docs" / "agreement.json").read_text(encoding="utf-8"))
     tested = {
         re.search(r'^TOPIC = "(.+)"$', test.read_text(encoding="utf-8"), re.MULTILINE)[1]  # type: ignore[index]
-        for test in (ROOT / "tests" / "oracle").glob("test_*.py")
+        for test in oracle_tests()
     }
     assert {row["topic"] for row in rows} == tested
     assert all(row["largest_difference"] <= row["allowed"] for row in rows)
@@ -114,15 +120,21 @@ def test_an_installed_package_holds_every_data_file() -> None:
     """A downloaded notebook draws with figures.mplstyle, so the wheel must have it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = project["tool"]["setuptools"]["package-data"]["llmref"]
-    for path in (ROOT / "llmref").rglob("*"):
-        name = path.relative_to(ROOT / "llmref")
-        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name[0] != ".":
-            assert any(name.match(pattern) for pattern in patterns), name
+    names = [
+        path.relative_to(ROOT / "llmref")
+        for path in (ROOT / "llmref").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name[0] != "."
+    ]
+    assert names
+    for name in names:
+        assert any(name.match(pattern) for pattern in patterns), name
 
 
 def test_formulas_need_torch_alone() -> None:
     for group in GROUPS:
-        for module in (ROOT / "llmref" / group).rglob("*.py"):
+        modules = list((ROOT / "llmref" / group).rglob("*.py"))
+        assert len(modules) > 1, group
+        for module in modules:
             text = module.read_text(encoding="utf-8")
             third_party = re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE)
             for forbidden in ("sympy", "numpy", "scipy", "sphinx", "matplotlib", "transformers"):
