@@ -20,6 +20,8 @@ BORROWED = {
     "sphinx.application.Sphinx.parallel": "how many processes read may change between builds",
     "sphinx.search.IndexBuilder._mapping": "the pages of each word; a word without pages may go",
     "sphinx.search.IndexBuilder._title_mapping": "the same for words of titles",
+    "sphinx.search.IndexBuilder._objtypes": "the number of each kind of object",
+    "sphinx.search.IndexBuilder.get_objects": "(page, kind, priority, anchor, name), by prefix",
     # myst-nb
     "myst_nb.core.read.is_myst_markdown_notebook": "whether a text is an executed page",
     "myst_nb.core.read.read_myst_markdown_notebook": "its cells, and the line before each of them",

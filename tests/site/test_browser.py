@@ -1,5 +1,6 @@
 """The built site in Chromium: every page is complete and quiet, with scripts and without."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -253,6 +254,24 @@ def test_search_finds_a_result_by_its_id_and_title(page: Page, served: str, aske
     page.keyboard.press("Enter")
     found = hits(page).evaluate_all("(links) => links.map((link) => link.href)")
     assert any(url.startswith(served + RESULT[0]) for url in found), found
+
+
+def test_search_by_words_of_a_title_leads_to_the_result_itself(
+    page: Page, served: str, html: Path
+) -> None:
+    """Ten results from all over the site: their own anchors are among the hits."""
+    results = json.loads((html / "results.json").read_text(encoding="utf-8"))["results"]
+    for result in results[:: len(results) // 10][:10]:
+        words = re.findall(r"[a-z]{3,}", result["title"].lower())
+        page.goto(f"{served}search.html?q={'+'.join(words)}")
+        found = hits(page).evaluate_all("(links) => links.map((link) => [link.href, link.text])")
+        target = f"{served}{result['page']}.html#{result['id']}"
+        (text,) = [text for address, text in found if address == target]
+        assert text == f"{result['title']} ({result['id']})"
+        page.goto(target)
+        box = page.locator(f"#{result['id']}").bounding_box()
+        assert box
+        assert abs(box["y"]) < 800
 
 
 def clipboard(page: Page) -> str:

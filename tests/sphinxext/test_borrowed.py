@@ -179,10 +179,25 @@ def test_the_index_maps_words_of_titles_to_pages(tmp_path: Path) -> None:
     assert _index(tmp_path / "site")._title_mapping["titl"] == {"index"}
 
 
+@assumes("sphinx.search.IndexBuilder._objtypes")
+def test_the_index_numbers_the_kinds_of_objects(tmp_path: Path) -> None:
+    index = _index(tmp_path / "site")
+    assert index._objtypes["py", "function"] in index._objnames
+
+
+@assumes("sphinx.search.IndexBuilder.get_objects")
+def test_the_index_lists_objects_by_the_prefix_of_their_names(tmp_path: Path) -> None:
+    index = _index(tmp_path / "site")
+    kind = index._objtypes["py", "function"]
+    assert index.get_objects({"index": 0}) == {"module": [(0, kind, 1, "", "function")]}
+
+
 def _index(folder: Path) -> Any:
     folder.mkdir()
     (folder / "conf.py").write_text("")
-    (folder / "index.rst").write_text("Titles\n======\n\nA kernel.\n")
+    (folder / "index.rst").write_text(
+        "Titles\n======\n\nA kernel.\n\n.. py:function:: module.function()\n"
+    )
     app = SphinxTestApp("html", srcdir=folder)
     app.build()
     app.cleanup()

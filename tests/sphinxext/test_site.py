@@ -547,3 +547,14 @@ def test_a_result_rests_on_what_all_its_proofs_cite(site: Site) -> None:
     assert site.build().warnings == ""
     results = json.loads((site.root / "_build/html/results.json").read_text(encoding="utf-8"))
     assert results["results"][2]["rests_on"] == ["a-a", "b-b"]
+
+
+def test_the_search_index_leads_to_results(site: Site) -> None:
+    """By title and id, unescaped and uncut; the anchor is the id."""
+    title = "A. Bell's theorem <holds>"
+    site.write("index.md", f"# I\n\n:::{{prf:definition}} {title}\n:label: a-b\nIt is.\n:::\n")
+    assert site.build().warnings == ""
+    index = (site.root / "_build/html/searchindex.js").read_text(encoding="utf-8")
+    objects = json.loads(index.removeprefix("Search.setIndex(").removesuffix(")"))["objects"]
+    entries = [entry for entries in objects.values() for entry in entries]
+    assert [entry[3:] for entry in entries] == [["a-b", f"{title} (a-b)"]]

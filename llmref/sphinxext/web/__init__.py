@@ -1,8 +1,8 @@
 """What a page is made of in a browser, and what stands beside it for programs.
 
 katex: formulas, typeset at build time by node/. head, icons: what a page loads. accessible, notes:
-what keyboards and screen readers need. look: our style sheet, scripts and templates. programs:
-results.json, llms.txt, Markdown and notebooks.
+what keyboards and screen readers need. look: our style sheet, scripts and templates. search: what
+is found, and where. programs: results.json, llms.txt, Markdown and notebooks.
 Leaves out: what results look like (results.nodes).
 """
 
@@ -12,6 +12,15 @@ from sphinx.util.typing import ExtensionMetadata
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Set up every component; head after those that name the files it sorts out."""
-    for component in ("accessible", "icons", "katex", "look", "notes", "programs", "head"):
+    for component in (
+        "accessible",
+        "icons",
+        "katex",
+        "look",
+        "notes",
+        "programs",
+        "search",
+        "head",
+    ):
         app.setup_extension(f"{__name__}.{component}")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
