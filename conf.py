@@ -60,7 +60,7 @@ html_theme_options = {
     "use_repository_button": True,
     "use_issues_button": True,
     "use_download_button": False,
-    "use_sidenotes": True,
+    "use_sidenotes": False,
     "primary_sidebar_end": ["versions.html"],
     "navbar_persistent": [],  # else the page has two search boxes
     "show_toc_level": 2,

@@ -36,7 +36,6 @@ BORROWED = {
     "pydata_sphinx_theme.icons": "a rule for each icon in its style sheet, which we take out",
     "pydata_sphinx_theme.light": "colours of html[data-theme=light], which we make the default",
     "pydata_sphinx_theme.scripts": "scripts among the style sheets of its head, which we take out",
-    "sphinx_book_theme.nodes.SideNoteNode": "a note in the margin, named '...-NUMBER'",
     "sphinx_design.icons.get_octicon_data": "the shape of an icon, by name and height",
     # Jupyter
     "ipykernel.kernelapp.IPKernelApp.parent_handle": "a kernel ends when this process is gone",

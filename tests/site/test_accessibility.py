@@ -119,7 +119,6 @@ def page(browser: Browser) -> Iterator[Page]:
         (NARROW, ".secondary-toggle", "#pst-secondary-sidebar-modal .page-toc a"),
         (WIDE, ".theme-switch-button", ".theme-change-button"),
         (WIDE, ".dropdown-source-buttons button", ".btn-source-issues-button"),
-        (NARROW, "label.margin-toggle", "span.sidenote"),
     ],
 )
 def test_axe_finds_no_violation_in_what_a_control_opens(
@@ -158,9 +157,8 @@ FOCUS = """() => {
       : it.closest("article") && it.tagName === "A" ? "link"
       : it.closest("article") && it.tabIndex === 0 && !it.matches("a, button, input, select")
         ? "box" : "other",
-    // A note's box shows itself by its number.
     visible: box.width > 0 && box.height > 0
-      && it.checkVisibility({ visibilityProperty: true, opacityProperty: it.type !== "checkbox" }),
+      && it.checkVisibility({ visibilityProperty: true, opacityProperty: true }),
     marked: after !== before,
   };
 }"""
@@ -208,17 +206,6 @@ def test_a_fold_and_the_skip_link_work_by_keyboard(page: Page, served: str) -> N
     summary.focus()
     page.keyboard.press("Enter")
     assert summary.evaluate("(it) => it.parentElement.open")
-
-
-def test_a_note_is_opened_by_keyboard_on_a_phone(page: Page, served: str) -> None:
-    page.set_viewport_size(NARROW)
-    page.goto(served + "rl/kl.html")
-    box = page.get_by_role("checkbox", name="Note 1", exact=True).first
-    note = page.locator("span.sidenote").first
-    assert not note.is_visible()
-    box.focus()
-    page.keyboard.press("Space")
-    assert note.is_visible()
 
 
 # Boxes that scroll but are no stop of the keyboard, and stops that neither scroll nor act.

@@ -81,7 +81,7 @@ def test_whatever_is_imported_from_an_undocumented_module_is_listed() -> None:
 
 
 # The functions that write a node stand beside the node.
-BESIDE = ("", "HideCellInput", "SideNoteNode")
+BESIDE = ("", "HideCellInput")
 
 
 def test_every_private_attribute_of_others_is_listed() -> None:
@@ -324,17 +324,6 @@ def test_the_theme_loads_scripts_among_its_style_sheets(site: Site) -> None:
     built = site.build()
     assert (built.code, built.warnings) == (0, "")
     assert "fontawesome" not in built.page("index").partition("<body")[0]
-
-
-@assumes("sphinx_book_theme.nodes.SideNoteNode")
-def test_a_note_in_the_margin_is_named_by_its_number(site: Site) -> None:
-    site.configure('html_theme = "sphinx_book_theme"\nhtml_theme_options = {"use_sidenotes": True}')
-    site.write("index.md", "# I\n\nText.[^1] More.[^1]\n\n[^1]: A note.\n")
-    built = site.build()
-    assert (built.code, built.warnings) == (0, "")
-    page = built.page("index")
-    assert 'aria-label="Note 1"' in page
-    assert 'href="#note-1"' in page or "sidenote" in page
 
 
 @assumes("sphinx_design.icons.get_octicon_data")

@@ -34,26 +34,6 @@ function readParts(index) {
   return parts;
 }
 
-// Notes stand in the margin of the site; here they follow the chapter.
-function collectNotes(article, page) {
-  const notes = new Map();
-  for (const note of article.querySelectorAll(".sidenote, .marginnote")) {
-    const number = note.querySelector("sup")?.textContent ?? "";
-    note.querySelector("sup")?.remove();
-    const id = `${slug(page)}--note-${number || "m" + notes.size}`;
-    notes.set(id, element("p", { class: "note", id }, number ? `${number}. ` : "", ...note.childNodes));
-    note.remove();
-  }
-  for (const label of article.querySelectorAll("label.margin-toggle")) {
-    const number = label.textContent.trim();
-    const link = element("a", { href: `#${slug(page)}--note-${number}` }, number);
-    label.replaceWith(number ? element("sup", {}, link) : "");
-  }
-  if (notes.size) {
-    article.append(element("div", { class: "notes" }, element("p", { class: "notes-title" }, "Notes"), ...notes.values()));
-  }
-}
-
 function mendLinks(article, page, pages, site) {
   for (const link of article.querySelectorAll("a[href]")) {
     const href = link.getAttribute("href");
@@ -75,7 +55,6 @@ function mendLinks(article, page, pages, site) {
 
 // One page of the site as a chapter: nothing folded, ids unique in the book, headings one deeper.
 function makeChapter(article, page, pages, site) {
-  collectNotes(article, page);
   for (const formula of article.querySelectorAll(".katex")) {
     const tex = formula.querySelector("annotation")?.textContent ?? "";
     formula.setAttribute("role", "img");
@@ -83,10 +62,7 @@ function makeChapter(article, page, pages, site) {
   }
   article.querySelectorAll(USELESS).forEach((at) => at.remove());
   mendLinks(article, page, pages, site);
-  for (const at of article.querySelectorAll("[id]")) {
-    // Where notes were collected, ids are the book's already.
-    if (!at.id.startsWith(slug(page) + "--")) at.id = `${slug(page)}--${at.id}`;
-  }
+  for (const at of article.querySelectorAll("[id]")) at.id = `${slug(page)}--${at.id}`;
   for (const at of article.querySelectorAll("details, summary")) {
     const { class: class_ = "", id } = Object.fromEntries([...at.attributes].map((a) => [a.name, a.value]));
     const open = element("div", { class: `${class_} ${at.localName === "summary" ? "summary" : ""}`.trim() });

@@ -1,7 +1,7 @@
 """What a page is made of in a browser, and what stands beside it for programs.
 
-katex: formulas, typeset at build time by node/. head, icons: what a page loads. accessible, notes:
-what keyboards and screen readers need. look: our style sheet, scripts and templates. search: what
+katex: formulas, typeset at build time by node/. head, icons: what a page loads. accessible: what
+keyboards and screen readers need. look: our style sheet, scripts and templates. search: what
 is found, and where. programs: results.json, llms.txt, Markdown and notebooks.
 Leaves out: what results look like (results.nodes).
 """
@@ -17,7 +17,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
         "icons",
         "katex",
         "look",
-        "notes",
         "programs",
         "search",
         "head",

@@ -14,7 +14,6 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.html5 import HTML5Translator
-from sphinx_book_theme.nodes import SideNoteNode, depart_SideNoteNode, visit_SideNoteNode
 
 from llmref.sphinxext.borrowed import expect_match
 
@@ -24,30 +23,6 @@ _SIZE = re.compile(r'\s(width|height)="([\d.]+)(pt|px|)"')
 _LIGHT = re.compile(r'html\[data-theme="?light"?\]')
 _NOT_DARK = "html:not([data-theme=dark])"
 _PIXELS = {"pt": 4 / 3, "px": 1, "": 1}
-
-
-class PlaceNotes(SphinxPostTransform):
-    """Mends the margin notes that the theme put before the block that refers to them.
-
-    Such a note took the ids of its block along, and stood between the items of a list.
-    """
-
-    default_priority = 2  # right after the theme's own transform
-    formats = ("html",)
-
-    def run(self, **kwargs: Any) -> None:
-        """Leave the ids to the block, and nothing but items in a list."""
-        for note in list(self.document.findall(nodes.inline)):
-            around = note.parent
-            block = note.next_node(descend=False, siblings=True)
-            if not {"sidenote", "marginnote"} & set(note["classes"]) or not isinstance(
-                block, nodes.Element
-            ):
-                continue
-            note["ids"] = [id_ for id_ in note["ids"] if id_ not in block["ids"]]
-            if isinstance(around, (nodes.bullet_list, nodes.enumerated_list)):
-                around.remove(note)
-                block.insert(0, note)
 
 
 class DescribeImages(SphinxPostTransform):
@@ -139,18 +114,10 @@ def visit_hidden_cell(self: HTML5Translator, node: HideCodeCellNode) -> None:
     self.body[at] = "<summary>\n"
 
 
-def depart_note(self: HTML5Translator, node: SideNoteNode) -> None:
-    """Name the box that shows a note on a narrow screen."""
-    depart_SideNoteNode(self, node)
-    number = node["names"][0].rpartition("-")[2]
-    self.body[-1] = self.body[-1].replace("<input ", f'<input aria-label="Note {number}" ')
-
-
 def override_nodes(app: Sphinx) -> None:
     """Put our HTML in place of what the theme, which is loaded late, has registered."""
     app.add_node(nodes.entry, override=True, html=(visit_entry, depart_entry))
     app.add_node(HideCodeCellNode, override=True, html=(visit_hidden_cell, depart_HideCellInput))
-    app.add_node(SideNoteNode, override=True, html=(visit_SideNoteNode, depart_note))
 
 
 def light_by_default(app: Sphinx, exception: Exception | None) -> None:
@@ -169,7 +136,6 @@ def light_by_default(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register transforms and visitors."""
-    app.add_post_transform(PlaceNotes)
     app.add_post_transform(DescribeImages)
     app.add_post_transform(NameCells)
     app.connect("builder-inited", override_nodes)

@@ -55,7 +55,6 @@ PAGE = """
 def built(module_site: Callable[[], Site]) -> Built:
     site = module_site()
     site.configure('html_theme = "sphinx_book_theme"')
-    site.configure('html_theme_options = {"use_sidenotes": True}')
     site.write("drawing.svg", DRAWING)
     site.write("index.md", PAGE, executed=True)
     built = site.build()
@@ -70,28 +69,13 @@ def test_a_list_holds_nothing_but_items(built: Built) -> None:
     assert not re.search(r"</li>\s*<(?!li\b|/)", article)
 
 
-def test_the_note_of_an_item_stands_in_it(built: Built) -> None:
-    items = built.page("index").split("<article")[1].split("<li>")[1:]
-    for item, number, note in zip(items, "123", ("first", "second", "third"), strict=False):
-        assert item.startswith(
-            f'<span class="sidenote"><sup>{number}</sup>The {note} note.</span>'
-        ), item
-
-
-def test_a_note_takes_no_id_from_the_block_that_refers_to_it(built: Built) -> None:
-    page = built.page("index")
-    assert "The fourth note." in page
-    assert re.findall(r'<(\w+) [^>]*id="a-square"', page) == ["div"]
-
-
-def test_the_box_of_a_note_has_a_name(built: Built) -> None:
-    boxes = re.findall(r"<input [^>]*class='margin-toggle'>", built.page("index"))
-    assert [re.search('aria-label="(.*?)"', box)[1] for box in boxes] == [  # type: ignore[index]
-        "Note 1",
-        "Note 2",
-        "Note 3",
-        "Note 4",
-    ]
+def test_a_note_is_listed_at_the_end_and_leads_back(built: Built) -> None:
+    article = built.page("index").split("<article")[1].split("</article>")[0]
+    links = dict(re.findall(r'href="#(\S+)" id="(\S+)" role="doc-noteref"', article))
+    note = r'<aside class="footnote [^>]*id="(\S+)".*?href="#(\S+)"'
+    notes = re.findall(note, article, re.DOTALL)
+    assert len(notes) == 4
+    assert dict(notes) == links
 
 
 def test_an_empty_cell_of_a_head_is_no_heading(built: Built) -> None:
