@@ -3,7 +3,6 @@
 Sphinx never imports the module: torch would take seconds, and a page must show what is on disk.
 """
 
-import ast
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,45 +12,17 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext.execution.imports import PACKAGE_ROOT, module_file
+from llmref.sphinxext.api.definitions import find_definition
+from llmref.sphinxext.execution.imports import PACKAGE_ROOT
 
 
 def find_source(name: str, root: Path) -> tuple[Path, int, int]:
     """Return file, first and last line of the function, class or method `name`.
 
-    A name that a module only imports, as a front door does, is looked up where it is defined.
     Raises: LookupError that names the part which does not exist.
     """
-    parts = name.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        path = module_file(".".join(parts[:end]), root)
-        if path is not None:
-            break
-    else:
-        raise LookupError(f"no module on the way to {name}")
-    body: list[ast.stmt] = ast.parse(path.read_text(encoding="utf-8")).body
-    for depth, part in enumerate(parts[end:]):
-        definitions = (ast.FunctionDef, ast.ClassDef)
-        found = [node for node in body if isinstance(node, definitions) and node.name == part]
-        if not found and depth == 0 and (home := _imported_from(part, body)):
-            return find_source(".".join([home, *parts[end + 1 :]]), root)
-        if not found:
-            raise LookupError(f"{path.name} defines no {part} (of {name})")
-        node = found[-1]
-        body = node.body
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    assert node.end_lineno is not None
-    return path, first, node.end_lineno
-
-
-def _imported_from(name: str, body: list[ast.stmt]) -> str:
-    """'llmref.rl.ppo.terms.entropy_bonus', if a module imports `name` from there."""
-    for node in body:
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            for alias in node.names:
-                if name == (alias.asname or alias.name):
-                    return f"{node.module}.{alias.name}"
-    return ""
+    definition = find_definition(name, root)
+    return definition.path, *definition.lines
 
 
 class SourceDirective(SphinxDirective):
