@@ -53,7 +53,7 @@ class WriteLinks(SphinxPostTransform):
         """Replace each place by its links."""
         for node in list(self.document.findall(ApiLinks)):
             parts: list[list[nodes.Node]]
-            parts = [self._equations(node), self._pages(node), [self._source(node)]]
+            parts = [self._equations(node), self._pages(node), self._source(node)]
             paragraph = nodes.paragraph(classes=["api-links"])
             for part in filter(None, parts):
                 paragraph += [nodes.Text(" · "), *part] if len(paragraph) else part
@@ -62,9 +62,10 @@ class WriteLinks(SphinxPostTransform):
     def _equations(self, node: ApiLinks) -> list[nodes.Node]:
         known = self.env.domains.math_domain.equations
         numbered = [(label, *known[label]) for label in node["equations"] if label in known]
+        words = ["Equation", *["equation"] * len(numbered)]
         links = [
-            self._link(docname, nodes.make_id(f"equation-{label}"), f"equation ({number})")
-            for label, docname, number in numbered
+            self._link(docname, nodes.make_id(f"equation-{label}"), f"{word} ({number})")
+            for word, (label, docname, number) in zip(words, numbered, strict=False)
         ]
         return list(_listed(links))
 
@@ -73,11 +74,16 @@ class WriteLinks(SphinxPostTransform):
             self._link(docname, anchor, self.env.titles[docname].astext())
             for docname, anchor in shown_on(self.env, node["name"]).items()
         ]
-        return [nodes.Text("code on "), *_listed(links)] if links else []
+        return (
+            [nodes.Text("Page: " if len(links) == 1 else "Pages: "), *_listed(links)]
+            if links
+            else []
+        )
 
-    def _source(self, node: ApiLinks) -> nodes.reference:
+    def _source(self, node: ApiLinks) -> list[nodes.Node]:
         text = f"{node['file'].rpartition('/')[2]}, lines {node['lines']}"
-        return nodes.reference("", text, refuri=node["url"], internal=False)
+        link = nodes.reference("", text, refuri=node["url"], internal=False)
+        return [nodes.Text("Source: "), link]
 
     def _link(self, docname: str, anchor: str, text: str) -> nodes.reference:
         return make_refnode(self.builder, self.env.docname, docname, anchor, nodes.inline("", text))

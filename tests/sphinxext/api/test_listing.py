@@ -146,7 +146,9 @@ def test_the_summary_is_the_first_sentence(built: Built) -> None:
 def test_an_entry_leads_to_equations_page_and_source(built: Built) -> None:
     entry = part(built.page("api/maths"), "llmref.maths.square.square")
     assert 'href="../maths/square.html#equation-eq-square"' in entry
-    assert "equation (1), equation (2) · code on Squares of x" in words(entry)
+    assert "Equation (1), equation (2) · Page: Squares of x · Source: square.py, lines" in words(
+        entry
+    )
     assert 'href="../maths/square.html#source-llmref.maths.square.square"' in entry
     assert 'id="source-llmref.maths.square.square"' in built.page("maths/square")
     line = 1 + SQUARE.splitlines().index("@decorated")
@@ -155,8 +157,8 @@ def test_an_entry_leads_to_equations_page_and_source(built: Built) -> None:
 
 def test_an_equation_of_a_method_is_not_that_of_its_class(built: Built) -> None:
     page = built.page("api/maths")
-    assert "equation (3)" in part(page, "llmref.maths.square.Layer.forward")
-    assert "equation" not in part(page, "llmref.maths.square.Layer")
+    assert "Equation (3)" in part(page, "llmref.maths.square.Layer.forward")
+    assert "Equation" not in part(page, "llmref.maths.square.Layer")
 
 
 def test_a_topic_has_its_title_its_question_and_its_page(built: Built) -> None:
