@@ -20,7 +20,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page epub pdf hosted linkcheck test test-all test-site test-browser bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
+.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -69,6 +69,9 @@ page: $(VENV)/.docs ## Build one page while you write it: make page P=rl/kl
 		-D include_patterns=$(P).md -D root_doc=$(P) -D llmref_result_ids= docs _build/page/$(P)
 	@echo "The page is in _build/page/$(P)/$(P).html"
 
+topic: $(VENV)/.docs $(VENV)/.test ## Start a topic with its page and its tests: make topic T=group/name
+	@$(BIN)/python -m tools.new_topic "$(T)"
+
 epub: $(VENV)/.docs ## Write the whole book as _build/llmref.epub
 	@mkdir -p _build
 	@$(BIN)/python -m llmref.hosting.lock _build/lock $(MAKE) --no-print-directory build-epub
@@ -94,8 +97,8 @@ linkcheck: $(VENV)/.docs ## Follow the links to other sites (needs a network)
 	@$(SPHINX) -q -b linkcheck --doctree-dir _build/linkcheck/doctrees docs _build/linkcheck \
 		|| { echo "make linkcheck: the links above could not be followed (all of them: _build/linkcheck/output.txt). Without a network none can." >&2; exit 1; }
 
-test: $(VENV)/.docs $(VENV)/.test ## Run the tests
-	@$(BIN)/python -m pytest -q
+test: $(VENV)/.docs $(VENV)/.test ## Run the tests, or a part of them: make test T=tests/norm
+	@$(BIN)/python -m pytest -q $(T)
 
 test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences of edits (half an hour)
 	@LLMREF_SEQUENCES=200 $(BIN)/python -m pytest -q

@@ -53,6 +53,7 @@ llmref_home = os.environ.get("LLMREF_BASE_URL", "")
 # To quote a line, a search would fetch every page that it finds, and the hits would move.
 html_show_search_summary = False
 html_use_index = False  # it would be empty: results are listed in the ledger
+html_domain_indices = False  # modules are listed in the API
 html_theme_options = {
     "repository_url": _repository,
     "repository_branch": "main",

@@ -1,57 +1,29 @@
-"""Shows the source of an llmref object, read from its file, with a link to it.
+"""Shows the source of an llmref object, read from its file, with links to it and to its API entry.
 
 Sphinx never imports the module: torch would take seconds, and a page must show what is on disk.
 """
 
-import ast
 from pathlib import Path
 from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext.execution.imports import PACKAGE_ROOT, module_file
+from llmref.sphinxext.api.definitions import find_definition
+from llmref.sphinxext.execution.imports import PACKAGE_ROOT
 
 
 def find_source(name: str, root: Path) -> tuple[Path, int, int]:
     """Return file, first and last line of the function, class or method `name`.
 
-    A name that a module only imports, as a front door does, is looked up where it is defined.
     Raises: LookupError that names the part which does not exist.
     """
-    parts = name.split(".")
-    for end in range(len(parts) - 1, 0, -1):
-        path = module_file(".".join(parts[:end]), root)
-        if path is not None:
-            break
-    else:
-        raise LookupError(f"no module on the way to {name}")
-    body: list[ast.stmt] = ast.parse(path.read_text(encoding="utf-8")).body
-    for depth, part in enumerate(parts[end:]):
-        definitions = (ast.FunctionDef, ast.ClassDef)
-        found = [node for node in body if isinstance(node, definitions) and node.name == part]
-        if not found and depth == 0 and (home := _imported_from(part, body)):
-            return find_source(".".join([home, *parts[end + 1 :]]), root)
-        if not found:
-            raise LookupError(f"{path.name} defines no {part} (of {name})")
-        node = found[-1]
-        body = node.body
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    assert node.end_lineno is not None
-    return path, first, node.end_lineno
-
-
-def _imported_from(name: str, body: list[ast.stmt]) -> str:
-    """'llmref.rl.ppo.terms.entropy_bonus', if a module imports `name` from there."""
-    for node in body:
-        if isinstance(node, ast.ImportFrom) and not node.level:
-            for alias in node.names:
-                if name == (alias.asname or alias.name):
-                    return f"{node.module}.{alias.name}"
-    return ""
+    definition = find_definition(name, root)
+    return definition.path, *definition.lines
 
 
 class SourceDirective(SphinxDirective):
@@ -63,29 +35,54 @@ class SourceDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the highlighted source under a caption that links to the repository."""
         name = self.arguments[0]
+        root = Path(self.config.llmref_root)
         try:
-            path, first, last = find_source(name, Path(self.config.llmref_root))
+            definition = find_definition(name, root)
         except LookupError as error:
             raise self.error(str(error)) from error
+        path, (first, last) = definition.path, definition.lines
         self.env.note_dependency(str(path))
-        lines = path.read_text(encoding="utf-8").splitlines()[first - 1 : last]
-        code = "\n".join(lines)
+        code = "\n".join(path.read_text(encoding="utf-8").splitlines()[first - 1 : last])
         literal = nodes.literal_block(code, code, language="python")
         self.set_source_info(literal)
-        relative = path.relative_to(self.config.llmref_root).as_posix()
+        relative = path.relative_to(root).as_posix()
         url = self.config.llmref_source_url.format(path=relative, first=first, last=last)
         caption = nodes.caption(
             "",
             "",
-            nodes.literal(name, name),
+            self._entry_link(name, definition.name),
             nodes.Text(" "),
             nodes.reference("", f"{relative}, line {first}", refuri=url, internal=False),
         )
         block = nodes.container(
-            "", caption, literal, literal_block=True, classes=["literal-block-wrapper"]
+            "",
+            caption,
+            literal,
+            literal_block=True,
+            classes=["literal-block-wrapper"],
+            ids=self._note(definition.name),
         )
         self.set_source_info(block)
         return [block]
+
+    def _entry_link(self, name: str, defined: str) -> pending_xref:
+        """The name, as a link to its entry in the API, if it has one."""
+        return pending_xref(
+            "",
+            nodes.literal(name, name),
+            refdomain="py",
+            reftype="obj",
+            reftarget=defined,
+            llmref_optional=True,
+        )
+
+    def _note(self, defined: str) -> list[str]:
+        """Note that this page shows the source; return the place's id, the first time."""
+        shown = self.env.metadata[self.env.docname].setdefault("llmref_sources", {})
+        if defined in shown:
+            return []
+        shown[defined] = f"source-{defined}"
+        return [shown[defined]]
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

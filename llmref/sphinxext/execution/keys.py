@@ -15,7 +15,7 @@ from typing import Any
 
 from nbformat import NotebookNode
 
-from llmref.sphinxext.execution.imports import reached_files
+from llmref.sphinxext.execution.imports import package_files, reached_files
 
 # Named in a string by every page that draws, so no import leads to it.
 _FIGURE_STYLE = Path("llmref/figures.mplstyle")
@@ -47,7 +47,7 @@ def key_of(code: list[dict[str, Any]], root: Path) -> str:
     try:
         files = reached_files((cell["source"] for cell in code), root)
     except SyntaxError:  # an IPython command, say, beside an import
-        files = set((root / "llmref").rglob("*.py"))
+        files = package_files(root)
     return digest_of(code, files, root)
 
 

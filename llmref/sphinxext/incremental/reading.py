@@ -5,6 +5,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
+from llmref.sphinxext.execution.imports import package_files
 from llmref.sphinxext.execution.keys import digest_of, key_of
 from llmref.sphinxext.execution.pages import EDITED
 
@@ -20,7 +21,7 @@ def outdated_pages(
     unedited = env.found_docs - added - changed
     keys = {name: key for name in unedited if (key := env.metadata[name].get("llmref_key"))}
     # The key of a page without code that imports everything: while it stays, so do all others.
-    common = digest_of([], set((root / "llmref").rglob("*.py")), root)
+    common = digest_of([], package_files(root), root)
     before, env.llmref_common_key = getattr(env, "llmref_common_key", ""), common  # type: ignore[attr-defined]
     if common == before:
         return sorted(name for name, key in keys.items() if key == EDITED)

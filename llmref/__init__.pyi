@@ -1,0 +1,8 @@
+from . import attention as attention
+from . import components as components
+from . import functional as functional
+from . import norm as norm
+from . import rl as rl
+from . import verify as verify
+
+__version__: str

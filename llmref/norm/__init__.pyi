@@ -1,0 +1,14 @@
+from .layer_norm import LayerNorm as LayerNorm
+from .layer_norm import ResidualBlock as ResidualBlock
+from .layer_norm import fold_layer_norm as fold_layer_norm
+from .layer_norm import layer_norm as layer_norm
+from .layer_norm import layer_norm_backward as layer_norm_backward
+from .layer_norm import layer_norm_jacobian as layer_norm_jacobian
+from .layer_norm import layer_norm_stats as layer_norm_stats
+from .rms_norm import RMSNorm as RMSNorm
+from .rms_norm import fold_rms_norm as fold_rms_norm
+from .rms_norm import layer_norm_to_rms_norm as layer_norm_to_rms_norm
+from .rms_norm import rms_norm as rms_norm
+from .rms_norm import rms_norm_backward as rms_norm_backward
+from .rms_norm import rms_norm_jacobian as rms_norm_jacobian
+from .rms_norm import rotate_residual as rotate_residual

@@ -1,0 +1,1 @@
+"""What only authors run, from a checkout; nothing here is installed with the package."""
