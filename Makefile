@@ -70,7 +70,7 @@ page: $(VENV)/.docs ## Build one page while you write it: make page P=rl/kl
 	@echo "The page is in _build/page/$(P)/$(P).html"
 
 topic: $(VENV)/.docs $(VENV)/.test ## Start a topic with its page and its tests: make topic T=group/name
-	@$(BIN)/python -m tools.new_topic "$(T)"
+	@$(BIN)/python -m tests.new_topic "$(T)"
 
 epub: $(VENV)/.docs ## Write the whole book as _build/llmref.epub
 	@mkdir -p _build

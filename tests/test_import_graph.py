@@ -23,11 +23,12 @@ MAY_IMPORT = {
 }
 # The same within the machinery.
 MAY_IMPORT_IN_SPHINXEXT = {
+    "borrowed": set(),
     "execution": {"execution"},
     "results": {"results"},
     "api": {"api", "execution"},
     "incremental": {"incremental", "execution", "results"},
-    "web": {"web", "execution", "results"},
+    "web": {"web", "execution", "results", "borrowed"},
     "books": {"books"},
 }
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.new_topic import into_stub
 from tests.small_site import tree
 from tests.test_make import make
-from tools.new_topic import into_stub
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("llmref", "docs", "tests", "tools")
+PARTS = ("llmref", "docs", "tests")
 FILES = ("Makefile", "conf.py", "pyproject.toml", "CITATION.cff", "README.md")
 
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_a_topic_gets_one_line_and_nothing_is_made(
 
 def test_a_topic_whose_test_fails_is_taken_back(tmp_path: Path) -> None:
     project = copy_to(tmp_path / "project")
-    template = project / "tools/topic/oracle.py.txt"
+    template = project / "tests/topic_template/oracle.py.txt"
     text = template.read_text(encoding="utf-8")
     template.write_text(text.replace("torch.square(x + y)", "torch.square(x)"), encoding="utf-8")
     before = files(project)

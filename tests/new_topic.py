@@ -1,8 +1,8 @@
 """Starts a topic: `make topic T=group/name` makes its module, page, tests and entries, all green.
 
-What it makes is a true example, in tools/topic, that the author replaces. A name that cannot be a
-topic gets one line that says why, and then nothing is made. Leaves out: a topic of several parts,
-which starts as a module and becomes a package when it has two.
+What it makes is a true example, in tests/topic_template, that the author replaces. A name that
+cannot be a topic gets one line that says why, and then nothing is made. Leaves out: a topic of
+several parts, which starts as a module and becomes a package when it has two.
 """
 
 import keyword
@@ -16,7 +16,7 @@ from llmref.records import read_published
 from llmref.sphinxext.api.public import groups, stub_lines, topics
 
 ROOT = Path(__file__).parents[1]
-TEMPLATES = Path(__file__).parent / "topic"
+TEMPLATES = Path(__file__).parent / "topic_template"
 # What is made from each template.
 FILES = {
     "module.py.txt": "llmref/{group}/{name}.py",
