@@ -21,7 +21,17 @@ AXE = Path(sys.prefix) / "llmref-axe/node_modules/axe-core/axe.min.js"
 # that of the topics one stands for all, unless LLMREF_AXE_ALL asks for every page in every state.
 OPPOSITE = (("light", WIDE), ("dark", NARROW))
 FOUR = (*OPPOSITE, ("light", NARROW), ("dark", WIDE))
-IN_FOUR = {"404", "graph", "index", "ledger", "notation", "rl/index", "rl/gspo", "search"}
+IN_FOUR = {
+    "404",
+    "api/norm",
+    "graph",
+    "index",
+    "ledger",
+    "notation",
+    "rl/index",
+    "rl/gspo",
+    "search",
+}
 ALL_IN_FOUR = "LLMREF_AXE_ALL" in os.environ
 
 RUN = """async () => {

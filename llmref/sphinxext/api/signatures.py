@@ -13,7 +13,8 @@ from sphinx import addnodes
 
 from llmref.sphinxext.api.entries import Entry
 
-# A longer signature has a line for each parameter.
+# A longer signature has a line for each parameter: by the style sheet, since Sphinx would make a
+# list of definitions without terms, which is no HTML.
 _LINE = 76
 
 
@@ -45,11 +46,9 @@ def signature(entry: Entry) -> addnodes.desc_signature:
     given = parameters(entry)
     result = returned(entry)
     length = len(short + ", ".join(map(str, given)) + result)
-    brackets = addnodes.desc_parameterlist("", "", *map(_drawn, given))
     if length > _LINE:
-        brackets["multi_line_parameter_list"] = True
-        brackets["multi_line_trailing_comma"] = False
-    node += brackets
+        node["classes"].append("api-lines")
+    node += addnodes.desc_parameterlist("", "", *map(_drawn, given))
     if result:
         node += addnodes.desc_returns("", result)
     return node
