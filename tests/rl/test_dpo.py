@@ -469,6 +469,15 @@ def test_token_tensors_and_empty_batches_are_refused():
 # ---------------------------------------------------------------- simpo_loss
 
 
+def test_at_the_kink_of_the_hinge_the_slope_is_zero():
+    """Beta 1, gap 1: the margin is met exactly."""
+    zero = torch.zeros(1, dtype=torch.float64)
+    leaf = (zero - 1).requires_grad_()
+    loss = dpo_loss(leaf, zero - 2, zero, zero, beta=1.0, loss_type="hinge")
+    assert loss == 0
+    assert torch.autograd.grad(loss, leaf)[0] == 0
+
+
 def test_simpo_by_hand():
     """Means -2 and -3, beta 2, gamma 1: margin 2 * 1 - 1 = 1."""
     loss = simpo_loss(f64([-4.0]), f64([-9.0]), torch.tensor([2]), torch.tensor([3]))

@@ -102,6 +102,22 @@ def test_at_the_edge_of_the_clip_the_gradient_is_whole():
     )
 
 
+def test_at_the_edge_of_the_dual_clip_the_gradient_is_whole():
+    """Ratio 2, A = -1, dual_clip 2: both sides of the maximum are -2."""
+    logp, old = f64([0.5]).log(), f64([0.25]).log()
+    grads = gradient(lambda x: clipped_surrogate(x, old, f64([-1.0]), dual_clip=2.0), logp)
+    assert grads.item() == pytest.approx(-2.0)
+
+
+def test_at_the_edge_of_the_value_clip_the_gradient_is_whole():
+    """Value 1.5, old value 1, clip 0.5, target 3: half of (1.5 - 3)^2, slope -1.5."""
+    one = torch.ones(1, 1)
+    grads = gradient(
+        lambda v: clipped_value_loss(v, one, 3 * one, one, clip=0.5, agg="token-mean"), 1.5 * one
+    )
+    assert grads.item() == -1.5
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     low=st.floats(0, 0.9),

@@ -1,6 +1,6 @@
 """Which tiles does blockwise attention visit, and what are the scores of each?
 
-Leaves out: what is done with them (see online_softmax).
+Leaves out: what is done with them (see flash).
 """
 
 import math

@@ -1,7 +1,7 @@
 """How is a softmax over many keys put together from blocks of keys?
 
 A state is a summary of the keys seen so far, of fixed size; two of them merge. Leaves out: where
-the scores come from, and tiles of queries (see online_softmax).
+the scores come from, and tiles of queries (see flash).
 """
 
 import math
