@@ -82,9 +82,8 @@ def grouped_query_attention_backward(
     Raises: as grouped_query_attention; ValueError if grad_output is not (B, H, T, Dv).
     """
     folded, mask = _fold(query, key, value, attn_mask, is_causal)
-    expected = (*query.shape[:-1], value.shape[-1])
-    if grad_output.shape != expected:
-        raise ValueError(f"grad_output must be {expected}, got {tuple(grad_output.shape)}")
+    axes = "query (B, H, T, D), value (B, G, S, Dv), grad_output (B, H, T, Dv)"
+    require_shapes(axes, query=query, value=value, grad_output=grad_output)
     grad = grad_output.reshape(*folded.shape[:-1], value.shape[-1])
     # A product over the r * T queries of a group sums over its heads: eq. eq-gqa-backward
     grad_query, grad_key, grad_value = scaled_dot_product_attention_backward(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import check_distribution, widen
-from llmref._require import boolean_mask, require_in, require_positive
+from llmref._require import boolean_mask, require_in, require_positive, require_shapes
 from llmref.attention._inputs import require_inputs
 from llmref.attention._masking import bias_and_allowed, expand_mask
 
@@ -126,9 +126,8 @@ def scaled_dot_product_attention_backward(
     Raises: as scaled_dot_product_attention; ValueError if grad_output is not (..., T, Dv).
     """
     require_inputs(query=query, key=key, value=value)
-    expected = (*query.shape[:-1], value.shape[-1])
-    if grad_output.shape != expected:
-        raise ValueError(f"grad_output must be {expected}, got {tuple(grad_output.shape)}")
+    axes = "query (..., T, D), value (..., S, Dv), grad_output (..., T, Dv)"
+    require_shapes(axes, query=query, value=value, grad_output=grad_output)
     q, k, v, grad = (widen(x) for x in (query, key, value, grad_output))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     weights = attention_weights(q, k, attn_mask, is_causal, scale)

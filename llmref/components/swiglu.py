@@ -36,9 +36,7 @@ def glu(gate: Tensor, up: Tensor, activation: Activation = "silu", *, beta: floa
     """
     require_floating(gate=gate, up=up)
     require_shapes("gate (...), up (...)", gate=gate, up=up)
-    require_choice(Activation, activation=activation)
-    if beta != 1.0 and activation != "silu":
-        raise ValueError(f"beta is the slope of silu, got beta {beta} with {activation!r}")
+    _require_activation(activation, beta)
     return _activate(gate, activation, beta) * up  # eq. eq-swiglu
 
 
@@ -143,3 +141,9 @@ def _activate(gate: Tensor, activation: Activation, beta: float) -> Tensor:
     if activation == "silu":
         return silu(gate, beta)
     return {"sigmoid": sigmoid, "relu": relu, "gelu": gelu}[activation](gate)
+
+
+def _require_activation(activation: str, beta: float) -> None:
+    require_choice(Activation, activation=activation)
+    if beta != 1.0 and activation != "silu":
+        raise ValueError(f"beta is the slope of silu, got beta {beta} with {activation!r}")

@@ -39,7 +39,6 @@ def aggregate(
     positive, a mask that is not 0/1, an empty row, a NaN where a token counts; TypeError for
     integer losses.
     """
-    require_choice(Aggregation, agg=agg)
     require_choice(Empty, empty=empty)
     _require_divisors(agg, norm, denom)
     counted = token_mask(mask, loss)
@@ -63,6 +62,7 @@ def aggregate(
 
 
 def _require_divisors(agg: str, norm: float | None, denom: float | Tensor | None) -> None:
+    require_choice(Aggregation, agg=agg)
     if (agg == "constant") != (norm is not None):
         raise ValueError(f"norm goes with agg 'constant' and only there, got {agg!r}, {norm}")
     if denom is not None and agg == "constant":

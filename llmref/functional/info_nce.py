@@ -130,8 +130,7 @@ def mi_lower_bound(loss: Tensor, n_candidates: int) -> Tensor:
     Raises: ValueError if n_candidates, which counts the positive, is below 2, or a loss is negative
     or NaN: such a loss left the positive out of its denominator, and bounds nothing.
     """
-    if n_candidates < 2:
-        raise ValueError(f"n_candidates counts the positive and is at least 2, got {n_candidates}")
+    require_at_least(2, n_candidates=n_candidates)
     if not (loss >= 0).all():
         raise ValueError(
             f"an InfoNCE loss is >= 0, got {loss.min().item():g}: is the positive in the "

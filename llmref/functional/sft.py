@@ -90,16 +90,7 @@ def response_mask(prompt_lengths: Tensor, lengths: Tensor, max_len: int) -> Tens
     Raises: TypeError unless both hold integers; ValueError for wrong shapes or unless
     0 <= prompt_length <= length <= max_len.
     """
-    named = {"prompt_lengths": prompt_lengths, "lengths": lengths}
-    require_integers(**named)
-    require_shapes("prompt_lengths (B,), lengths (B,)", **named)
-    fits = (prompt_lengths >= 0) & (prompt_lengths <= lengths) & (lengths <= max_len)
-    if not fits.all():
-        row = int((~fits).nonzero()[0])
-        raise ValueError(
-            f"needs 0 <= prompt length <= length <= max_len {max_len}, prompt included, got "
-            f"{prompt_lengths[row]} and {lengths[row]} in row {row}"
-        )
+    _require_lengths(prompt_lengths, lengths, max_len)
     positions = torch.arange(max_len, device=lengths.device)
     return (positions >= prompt_lengths[:, None]) & (positions < lengths[:, None])
 
@@ -142,6 +133,27 @@ def packed_attention_mask(segment_ids: Tensor) -> Tensor:
     Raises: TypeError unless the ids are integers; ValueError unless (B, T), or if an id stands in
     two separate places of a row: two documents would read each other.
     """
+    _require_pieces(segment_ids)
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]  # (B, T, T)
+    itself = torch.eye(segment_ids.shape[1], dtype=torch.bool, device=segment_ids.device)
+    allowed = (same & (segment_ids >= 0)[:, None, :]).tril() | itself  # eq. eq-sft-packed-mask
+    return allowed[:, None]
+
+
+def _require_lengths(prompt_lengths: Tensor, lengths: Tensor, max_len: int) -> None:
+    named = {"prompt_lengths": prompt_lengths, "lengths": lengths}
+    require_integers(**named)
+    require_shapes("prompt_lengths (B,), lengths (B,)", **named)
+    fits = (prompt_lengths >= 0) & (prompt_lengths <= lengths) & (lengths <= max_len)
+    if not fits.all():
+        row = int((~fits).nonzero()[0])
+        raise ValueError(
+            f"needs 0 <= prompt length <= length <= max_len {max_len}, prompt included, got "
+            f"{prompt_lengths[row]} and {lengths[row]} in row {row}"
+        )
+
+
+def _require_pieces(segment_ids: Tensor) -> None:
     require_integers(segment_ids=segment_ids)
     require_shapes("segment_ids (B, T)", segment_ids=segment_ids)
     ordered = segment_ids.sort(-1).values
@@ -149,10 +161,6 @@ def packed_attention_mask(segment_ids: Tensor) -> Tensor:
     if not runs.equal(ids):
         row = int((runs != ids).nonzero()[0])
         raise ValueError(f"each document must be in one piece, got {segment_ids[row].tolist()}")
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]  # (B, T, T)
-    itself = torch.eye(segment_ids.shape[1], dtype=torch.bool, device=segment_ids.device)
-    allowed = (same & (segment_ids >= 0)[:, None, :]).tril() | itself  # eq. eq-sft-packed-mask
-    return allowed[:, None]
 
 
 def _check_documents(seqs: Sequence[Tensor], masks: Sequence[Tensor], max_len: int) -> list[Tensor]:

@@ -609,10 +609,13 @@ def test_states_that_do_not_fit_are_refused():
 
 def test_outputs_that_do_not_fit_are_refused():
     o, lse = normal(3, DV), normal(3)
-    with pytest.raises(ValueError, match=r"needs outputs \(..., Dv\) and lse"):
+    with pytest.raises(
+        ValueError,
+        match=r"lse2 must be \(\.\.\.\) = \(3,\) beside o1 \(3, 5\), lse1 \(3,\), o2 \(3, 5\), got",
+    ):
         merge_outputs(o, lse, o, lse[:2])
     for bad in (INF, math.nan):
-        with pytest.raises(ValueError, match=r"an lse is \+inf or NaN"):
+        with pytest.raises(ValueError, match=r"lse2 must be in \[-inf, inf\)"):
             merge_outputs(o, lse, o, torch.full((3,), bad))
         with pytest.raises(ValueError, match=r"x must be in \[-inf, inf\)"):
             online_logsumexp(tensor(0.0, bad))

@@ -10,7 +10,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from llmref._require import boolean_mask, require_float_dtype
+from llmref._require import boolean_mask, require_float_dtype, require_in
 from llmref.attention.masks._rows import require_rows
 
 
@@ -69,12 +69,8 @@ def additive_mask(
     infinity or within the range of dtype, or if an entry of the mask is neither 0 nor 1.
     """
     require_float_dtype(dtype=dtype)
-    if not value < 0:
-        raise ValueError(f"value must be negative, got {value}")
-    if math.isfinite(value) and value < torch.finfo(dtype).min:
-        raise ValueError(
-            f"value {value:g} is below {torch.finfo(dtype).min:g}, the least of {dtype}"
-        )
+    least = -math.inf if value == -math.inf else torch.finfo(dtype).min
+    require_in(f"[{least}, 0)", value=value)
     allowed = boolean_mask(mask)
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, value)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_at_least, require_in
+from llmref._require import require_at_least, require_in, require_shapes
 
 
 class SoftmaxState(NamedTuple):
@@ -54,11 +54,7 @@ def block_state(scores: Tensor, value: Tensor) -> SoftmaxState:
     values do not fit.
     """
     wide, values = widen(scores, "scores"), widen(value, "value")
-    if not _fits(wide, values):
-        raise ValueError(
-            "there must be one value (Dv,) for each score, "
-            f"got scores {tuple(scores.shape)} and values {tuple(value.shape)}"
-        )
+    _require_values(wide, values)
     if scores.shape[-1] == 0:
         return empty_state(scores.shape[:-1], value.shape[-1], dtype=wide.dtype, device=wide.device)
     m = wide.detach().amax(-1)  # the merged results do not depend on the reference point
@@ -115,11 +111,9 @@ def merge_outputs(o1: Tensor, lse1: Tensor, o2: Tensor, lse2: Tensor) -> tuple[T
     """
     outputs = widen(o1, "o1"), widen(o2, "o2")
     first, second = widen(lse1, "lse1"), widen(lse2, "lse2")
-    if o1.shape != o2.shape or lse1.shape != lse2.shape or o1.shape[:-1] != lse1.shape:
-        shapes = [tuple(x.shape) for x in (o1, lse1, o2, lse2)]
-        raise ValueError(f"needs outputs (..., Dv) and lse (...), got {shapes}")
-    if not (torch.maximum(first, second) < math.inf).all():
-        raise ValueError("an lse is +inf or NaN; a part without keys has lse -inf")
+    axes = "o1 (..., Dv), lse1 (...), o2 (..., Dv), lse2 (...)"
+    require_shapes(axes, o1=o1, lse1=lse1, o2=o2, lse2=lse2)
+    require_in("[-inf, inf)", lse1=first, lse2=second)
     nothing = (first == -math.inf) & (second == -math.inf)
     difference = (first - second).masked_fill(nothing, 0)  # -inf - -inf would be NaN
     share = difference.sigmoid().unsqueeze(-1)
@@ -151,6 +145,14 @@ def online_logsumexp(x: Tensor) -> Tensor:
 def _reference(m: Tensor) -> Tensor:
     """m, or 0 where there is no key: then every exponential is exp(-inf - 0) = 0, not NaN."""
     return m.masked_fill(m == -math.inf, 0)
+
+
+def _require_values(scores: Tensor, values: Tensor) -> None:
+    if not _fits(scores, values):
+        raise ValueError(
+            "there must be one value (Dv,) for each score, "
+            f"got scores {tuple(scores.shape)} and values {tuple(values.shape)}"
+        )
 
 
 def _fits(scores: Tensor, values: Tensor) -> bool:

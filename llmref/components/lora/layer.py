@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from llmref._numeric import wide_dtype
-from llmref._require import require_finite, require_floating, require_in
+from llmref._require import require_finite, require_floating, require_in, require_shapes
 from llmref.components.lora.factors import (
     lora_delta,
     lora_scaling,
@@ -69,10 +69,7 @@ class LoRALinear(nn.Module):
         Raises: TypeError unless x is floating point; ValueError if its last axis is not in.
         """
         require_floating(x=x)
-        if x.ndim < 1 or x.shape[-1] != self.base.in_features:
-            raise ValueError(
-                f"the last axis of x {tuple(x.shape)} must be in = {self.base.in_features}"
-            )
+        require_shapes("weight (out, in), x (..., in)", weight=self.base.weight, x=x)
         y: Tensor = self.base(x)
         if self.merged:
             return y

@@ -43,6 +43,16 @@ def convert_qk_weight(
         head, or `to` is unknown.
     """
     require_choice(Layout, to=to)
+    D, R = _sizes(weight, num_heads, rotary_dim)
+    order = rope_permutation(R)
+    order = order if to == "half" else order.argsort()
+    order = torch.cat([order, torch.arange(R, D)]).to(weight.device)  # (D,)
+    heads = weight.reshape(num_heads, D, *weight.shape[1:])
+    return heads[:, order].reshape(weight.shape)  # eq. eq-rope-conversion
+
+
+def _sizes(weight: Tensor, num_heads: int, rotary_dim: int | None) -> tuple[int, int]:
+    """The size of a head, and how much of it is rotated."""
     if weight.ndim not in (1, 2):
         raise ValueError(f"weight must be (H D, in) or (H D,), got {tuple(weight.shape)}")
     if num_heads < 1 or weight.shape[0] % num_heads:
@@ -51,8 +61,4 @@ def convert_qk_weight(
     R = D if rotary_dim is None else rotary_dim
     if R > D:
         raise ValueError(f"rotary_dim {R} is larger than the head size {D}")
-    order = rope_permutation(R)
-    order = order if to == "half" else order.argsort()
-    order = torch.cat([order, torch.arange(R, D)]).to(weight.device)  # (D,)
-    heads = weight.reshape(num_heads, D, *weight.shape[1:])
-    return heads[:, order].reshape(weight.shape)  # eq. eq-rope-conversion
+    return D, R

@@ -100,15 +100,10 @@ def nf4_dequantize(
     the sizes do not fit one another.
     """
     require_integers(idx=idx)
-    n, blocks = idx.numel(), _blocks(idx.numel(), block_size)
-    if math.prod(shape) != n or absmax.shape != (blocks,):
-        raise ValueError(
-            f"{n} indices in blocks of {block_size} need {blocks} absmax and a shape with {n} "
-            f"entries, got absmax {tuple(absmax.shape)} and shape {tuple(shape)}"
-        )
+    _require_blocks(idx, absmax, shape, block_size)
     require_in("[0, 15]", idx=idx)
     levels = nf4_codebook(wide_dtype(absmax)).to(idx.device)
-    scales = _spread(absmax, block_size, n)
+    scales = _spread(absmax, block_size, idx.numel())
     return (levels[idx.flatten().long()] * scales).reshape(shape).to(dtype)
 
 
@@ -120,3 +115,14 @@ def _spread(absmax: Tensor, block_size: int, n: int) -> Tensor:
 def _blocks(n: int, block_size: int) -> int:
     require_at_least(1, block_size=block_size)
     return -(-n // block_size)
+
+
+def _require_blocks(
+    idx: Tensor, absmax: Tensor, shape: tuple[int, ...] | torch.Size, block_size: int
+) -> None:
+    n, blocks = idx.numel(), _blocks(idx.numel(), block_size)
+    if math.prod(shape) != n or absmax.shape != (blocks,):
+        raise ValueError(
+            f"{n} indices in blocks of {block_size} need {blocks} absmax and a shape with {n} "
+            f"entries, got absmax {tuple(absmax.shape)} and shape {tuple(shape)}"
+        )
