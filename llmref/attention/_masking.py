@@ -34,7 +34,7 @@ def causal_offset(query_len: int, key_len: int) -> int:
     if query_len > key_len:
         raise ValueError(
             f"causal attention needs at least as many keys as queries, got {key_len} keys and "
-            f"{query_len} queries"
+            f"{query_len} queries: the last query is the last key's token"
         )
     return key_len - query_len
 
