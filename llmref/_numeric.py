@@ -1,23 +1,34 @@
-"""The precision that formulas compute in, and distributions that are some."""
+"""The precision that formulas compute in, kinks with a known gradient, means of rows.
+
+The gradients of torch's own clamp, minimum and maximum at a tie differ between its versions.
+"""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from llmref._require import require_choice, require_floating
 
-def at_least_float32(tensor: Tensor) -> torch.dtype:
-    """Return the dtype in which sums over `tensor` are taken."""
-    return torch.promote_types(tensor.dtype, torch.float32)
+Reduction = Literal["mean", "sum", "none"]
 
 
-def widen(x: Tensor, name: str) -> Tensor:
-    """The tensor in float32 at least, in which the functions of this group compute.
+def wide_dtype(*tensors: Tensor) -> torch.dtype:
+    """The dtype that formulas of these tensors compute in: the widest, float32 at least."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def widen(x: Tensor, name: str = "x") -> Tensor:
+    """The tensor in float32 at least.
 
     Shapes: x (...) -> (...)
-    Raises: TypeError that names the function, unless x is floating point.
+    Raises: TypeError that names the argument, unless x is floating point.
     """
-    if not x.is_floating_point():
-        raise TypeError(f"{name} needs a floating-point tensor, got {x.dtype}")
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    require_floating(**{name: x})
+    return x.to(wide_dtype(x))
 
 
 def check_distribution(p: Tensor, dim: int = -1) -> None:
@@ -42,7 +53,7 @@ def minus_max(x: Tensor, dim: int, name: str) -> Tensor:
     Shapes: x (..., n, ...) -> the same
     Raises: as softmax, with the name of the function.
     """
-    wide = widen(x, name)
+    wide = widen(x)
     if x.size(dim) == 0:
         raise ValueError(f"{name} along dim {dim} of a tensor {tuple(x.shape)}: no entries")
     peak = wide.detach().amax(dim, keepdim=True)  # the shift cancels, so it carries no gradient
@@ -53,3 +64,41 @@ def minus_max(x: Tensor, dim: int, name: str) -> Tensor:
             f"got {peak[tuple(bad)].item()} in the slice through {bad}"
         )
     return wide - peak
+
+
+def reduce_rows(losses: Tensor, reduction: Reduction) -> Tensor:
+    """The losses of independent rows as one number: their mean or sum; or, for "none", themselves.
+
+    Shapes: losses (...) -> (), or (...) with "none"
+    Raises: ValueError for another reduction, or a mean over nothing.
+    """
+    require_choice(Reduction, reduction=reduction)
+    if reduction == "none":
+        return losses
+    if reduction == "mean" and not losses.numel():
+        raise ValueError("there is no row: a mean over nothing does not exist")
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def bounded(x: Tensor, low: float, high: float) -> Tensor:
+    """The nearest number from low to high; the gradient is 1 there, the ends included, else 0.
+
+    Shapes: x (...) -> (...)
+    """
+    return torch.where(x < low, low, torch.where(x > high, high, x))
+
+
+def minimum(first: Tensor, second: Tensor) -> Tensor:
+    """The less of two numbers; of equal ones the first, with the whole gradient.
+
+    Shapes: first (...), second (...) -> (...)
+    """
+    return torch.where(second < first, second, first)
+
+
+def maximum(first: Tensor, second: Tensor) -> Tensor:
+    """The greater of two numbers; of equal ones the first, with the whole gradient.
+
+    Shapes: first (...), second (...) -> (...)
+    """
+    return torch.where(second > first, second, first)

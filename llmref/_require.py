@@ -1,24 +1,168 @@
 """What an argument must satisfy: each requirement once, its message with name, rule and value."""
 
+import re
 from typing import get_args
 
+import torch
 from torch import Tensor
 
 
 def require_floating(**tensors: Tensor) -> None:
-    """Raise TypeError, with its name, for a tensor that is not floating point."""
+    """Raise TypeError for a tensor that is not floating point."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
 
 
-def require_constant(name: str, tensor: Tensor) -> None:
+def require_one_dtype(**tensors: Tensor) -> None:
+    """Raise TypeError unless the tensors are floating point and of one dtype."""
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
+        seen = ", ".join(f"{name} {tensor.dtype}" for name, tensor in tensors.items())
+        raise TypeError(f"needs floating-point tensors of one dtype, got {seen}")
+
+
+def require_float_dtype(**dtypes: torch.dtype) -> None:
+    """Raise TypeError for a dtype that is not floating point."""
+    for name, dtype in dtypes.items():
+        if not dtype.is_floating_point:
+            raise TypeError(f"{name} must be floating point, got {dtype}")
+
+
+def require_integers(**tensors: Tensor) -> None:
+    """Raise TypeError for a tensor of real or complex numbers, or of booleans."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+            raise TypeError(f"{name} must hold integers, got {tensor.dtype}")
+
+
+def require_ids(size: int, /, *, lowest: int = 0, hint: str = "", **tensors: Tensor) -> None:
+    """Raise unless a tensor holds integers from `lowest` to size - 1; `hint` ends the message."""
+    require_integers(**tensors)
+    for name, ids in tensors.items():
+        outside = ids[(ids < lowest) | (ids >= size)]
+        if outside.numel():
+            raise ValueError(f"{name} holds the id {outside[0]}, outside [{lowest}, {size}){hint}")
+
+
+def require_int(**values: object) -> None:
+    """Raise TypeError for a value that is no int; a boolean is none."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an int, got {value!r}")
+
+
+def require_at_least(least: int, /, **values: float) -> None:
+    """Raise ValueError for a value that is below `least`, infinite or NaN."""
+    for name, value in values.items():
+        if not least <= value < float("inf"):
+            finite = " and finite" if isinstance(value, float) else ""
+            raise ValueError(f"{name} must be at least {least}{finite}, got {value}")
+
+
+def require_positive(**values: float | Tensor) -> None:
+    """Raise ValueError unless a value, or every entry of a tensor, is positive and finite."""
+    for name, value in values.items():
+        seen = _first_outside("(0, inf)", value)
+        if seen is not None:
+            raise ValueError(f"{name} must be positive and finite, got {seen}")
+
+
+def require_in(interval: str, /, **values: float | Tensor) -> None:
+    """Raise ValueError unless a value, or every entry of a tensor, lies in '[0, 1)' or the like."""
+    for name, value in values.items():
+        seen = _first_outside(interval, value)
+        if seen is not None:
+            raise ValueError(f"{name} must be in {interval}, got {seen}")
+
+
+def require_finite(where: str = "", /, **tensors: Tensor) -> None:
+    """Raise ValueError if an entry is infinite or NaN; `where` says which ones were looked at."""
+    for name, tensor in tensors.items():
+        bad = tensor[~tensor.isfinite()]
+        if bad.numel():
+            raise ValueError(
+                f"{name} must be finite{where}, got {bad[0].item()} "
+                f"({bad.numel()} of {tensor.numel()} entries)"
+            )
+
+
+def require_constant(**tensors: Tensor) -> None:
     """Raise ValueError if gradients would flow through a tensor that the derivation holds fixed."""
-    if tensor.requires_grad:
-        raise ValueError(f"{name} must not require grad: it is a constant here, detach it")
+    for name, tensor in tensors.items():
+        if tensor.requires_grad:
+            raise ValueError(f"{name} must not require grad: it is a constant here, detach it")
 
 
-def require_choice(name: str, value: object, choices: object) -> None:
-    """Raise ValueError unless `value` is one of the literals in `choices`."""
-    if value not in get_args(choices):
-        raise ValueError(f"{name} must be one of {list(get_args(choices))}, got {value!r}")
+def require_choice(choices: object, /, **values: object) -> None:
+    """Raise ValueError unless a value is one of the literals in `choices`."""
+    for name, value in values.items():
+        if value not in get_args(choices):
+            raise ValueError(f"{name} must be one of {list(get_args(choices))}, got {value!r}")
+
+
+def require_shapes(axes: str, /, **tensors: Tensor | None) -> None:
+    """Raise ValueError unless the axes of each tensor are those written: 'x (..., n), w (n,)'.
+
+    A letter has one size throughout, `...` stands for any leading axes, the same ones throughout,
+    and `_` is any size. None is a tensor that was not given, and fits.
+    """
+    sizes: dict[str, tuple[int, ...]] = {}
+    fitting: list[str] = []
+    for name, written in re.findall(r"(\w+) \(([^)]*)\)", axes):
+        tensor = tensors[name]
+        if tensor is None:
+            continue
+        shape = tuple(tensor.shape)
+        letters = [letter for letter in re.split(r",\s*", written) if letter]
+        seen = _bind(letters, shape)
+        if seen is None or any(sizes.get(letter, size) != size for letter, size in seen.items()):
+            known = all(letter in sizes for letter in letters)
+            expected = f" = {sum((sizes[letter] for letter in letters), ())}" if known else ""
+            beside = f" beside {', '.join(fitting)}" if fitting else ""
+            raise ValueError(f"{name} must be ({written}){expected}{beside}, got {shape}")
+        sizes.update(seen)
+        fitting.append(f"{name} {shape}")
+
+
+def boolean_mask(mask: Tensor) -> Tensor:
+    """The mask as True and False; exact zeros and ones of any dtype are taken for them.
+
+    Shapes: mask (...) -> (...)
+    Source: a convention of this package; torch takes a floating-point mask for a bias.
+    Raises: ValueError if an entry is neither 0 nor 1 (as in an additive mask).
+    """
+    if mask.dtype == torch.bool:
+        return mask
+    outside = mask[(mask != 0) & (mask != 1)]
+    if outside.numel():
+        raise ValueError(f"a mask holds zeros and ones only, got {outside[0].item()}")
+    return mask.bool()
+
+
+def _first_outside(interval: str, value: float | Tensor) -> str | None:
+    """The value, or the first entry, that is not in the interval; None if there is none."""
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    above = value >= low if interval[0] == "[" else value > low
+    below = value <= high if interval[-1] == "]" else value < high
+    if not isinstance(value, Tensor):
+        return None if above and below else str(value)
+    outside = value[~torch.logical_and(above, below)]  # type: ignore[arg-type]
+    return f"{outside.flatten()[0].item():g}" if outside.numel() else None
+
+
+def _bind(letters: list[str], shape: tuple[int, ...]) -> dict[str, tuple[int, ...]] | None:
+    """The size of each letter, or None if the number of axes or a repeated letter does not fit."""
+    found: dict[str, tuple[int, ...]] = {}
+    if letters[:1] == ["..."]:
+        letters = letters[1:]
+        split = len(shape) - len(letters)
+        if split < 0:
+            return None
+        found["..."], shape = shape[:split], shape[split:]
+    if len(letters) != len(shape):
+        return None
+    for letter, size in zip(letters, shape, strict=True):
+        if letter != "_" and found.setdefault(letter, (size,)) != (size,):
+            return None
+    return found

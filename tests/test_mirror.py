@@ -11,7 +11,7 @@ from llmref.records import ids_in_use
 ROOT = Path(__file__).parents[1]
 GROUPS = ("attention", "components", "norm", "functional", "rl")
 # Modules that several topics share and pages show, without a page of their own.
-SHARED = {"rl/aggregation"}
+SHARED = {"functional/aggregation"}
 
 
 def pages() -> set[str]:
@@ -63,6 +63,63 @@ def test_a_package_is_for_parts_and_its_door_defines_nothing() -> None:
         assert len(parts) >= 2, f"{door.parent} has one part: make it a module"
         assert not defined, f"{door} defines {defined}: a door only imports"
         assert not parts & set(exported), f"{door}: a part and a function go by one name"
+
+
+def public_names(topic: str) -> set[str]:
+    """The functions and classes of a topic that have no underscore, in files that have none."""
+    path = ROOT / "llmref" / topic
+    files = sorted(path.glob("[!_]*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    return {
+        node.name
+        for file in files
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+    }
+
+
+def exported(topic: str) -> set[str]:
+    """What a front door lists; of a topic in one file, what is public there."""
+    door = ROOT / "llmref" / topic / "__init__.py"
+    if not door.is_file():
+        return public_names(topic)
+    return next(
+        set(ast.literal_eval(node.value))
+        for node in ast.parse(door.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign)
+    )
+
+
+def imported_from_rooms(topic: str) -> set[str]:
+    """The functions and classes that a front door takes from a file with an underscore."""
+    door = ROOT / "llmref" / topic / "__init__.py"
+    if not door.is_file():
+        return set()
+    return {
+        alias.name
+        for node in ast.parse(door.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom) and "._" in str(node.module)
+        for alias in node.names
+        if alias.name in exported(topic) and alias.name[0].islower()
+    }
+
+
+def test_a_front_door_exports_all_that_is_public_behind_it() -> None:
+    """What parts share lives in a file with an underscore, or has one itself."""
+    for topic in topics():
+        assert public_names(topic) <= exported(topic), topic
+
+
+def test_every_public_name_is_shown_on_a_page_and_no_page_shows_another() -> None:
+    shown: set[str] = set()
+    for page in (ROOT / "docs").rglob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        shown |= set(re.findall(r"^```\{source\} llmref\.(\S+)$", text, re.MULTILINE))
+    for topic in topics():
+        prefix = topic.replace("/", ".") + "."
+        names = {name.removeprefix(prefix) for name in shown if name.startswith(prefix)}
+        # A page may show a method, and a helper that a proof speaks about.
+        names = {n.split(".")[0] for n in names if not n.rpartition(".")[2].startswith("_")}
+        assert names == public_names(topic) | imported_from_rooms(topic), topic
 
 
 def oracle_tests() -> list[Path]:

@@ -24,7 +24,6 @@ from .masks import padding_mask as padding_mask
 from .masks import position_ids as position_ids
 from .masks import prefix_lm_mask as prefix_lm_mask
 from .masks import receptive_field as receptive_field
-from .masks import require_rows as require_rows
 from .masks import sliding_window_mask as sliding_window_mask
 from .multi_head import MultiHeadAttention as MultiHeadAttention
 from .multi_head import attention_flops as attention_flops

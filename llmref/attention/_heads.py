@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from llmref._require import require_at_least, require_shapes
+
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """Cut the features into heads: head h gets the features h D to (h + 1) D - 1.
@@ -11,9 +13,9 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2.
     Raises: ValueError if x has no position axis or num_heads does not divide its features.
     """
-    if x.ndim < 2:
-        raise ValueError(f"x must be (..., T, H D), got {tuple(x.shape)}")
-    if num_heads < 1 or x.shape[-1] % num_heads:
+    require_shapes("x (..., T, HD)", x=x)
+    require_at_least(1, num_heads=num_heads)
+    if x.shape[-1] % num_heads:
         raise ValueError(f"num_heads {num_heads} must divide the features of x {tuple(x.shape)}")
     # eq. eq-split-heads. The transpose is needed: a view as (H, T, D) would cut positions.
     head_dim = x.shape[-1] // num_heads
@@ -27,8 +29,7 @@ def merge_heads(x: Tensor) -> Tensor:
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2.
     Raises: ValueError if x has no head axis.
     """
-    if x.ndim < 3:
-        raise ValueError(f"x must be (..., H, T, D), got {tuple(x.shape)}")
+    require_shapes("x (..., H, T, D)", x=x)
     return x.transpose(-3, -2).flatten(-2)
 
 
@@ -37,9 +38,9 @@ def require_head_dim(embed_dim: int, num_heads: int, head_dim: int | None) -> in
 
     Raises: ValueError if a size is below 1 or the division leaves a rest.
     """
-    require_positive(embed_dim=embed_dim, num_heads=num_heads)
+    require_at_least(1, embed_dim=embed_dim, num_heads=num_heads)
     if head_dim is not None:
-        require_positive(head_dim=head_dim)
+        require_at_least(1, head_dim=head_dim)
         return head_dim
     if embed_dim % num_heads:
         raise ValueError(
@@ -49,7 +50,12 @@ def require_head_dim(embed_dim: int, num_heads: int, head_dim: int | None) -> in
     return embed_dim // num_heads
 
 
-def require_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
+def heads_per_group(num_heads: int, num_kv_heads: int) -> int:
+    """How many query heads read one key/value head.
+
+    Raises: ValueError unless num_kv_heads divides num_heads and both are at least 1.
+    """
+    require_at_least(1, num_heads=num_heads, num_kv_heads=num_kv_heads)
+    if num_heads % num_kv_heads:
+        raise ValueError(f"num_kv_heads {num_kv_heads} must divide num_heads {num_heads}")
+    return num_heads // num_kv_heads

@@ -7,8 +7,10 @@ G = H is multi-head attention, G = 1 is multi-query attention. Leaves out: posit
 import torch
 from torch import Tensor, nn
 
-from llmref.attention._heads import merge_heads, require_head_dim, split_heads
-from llmref.attention.masks.algebra import expand_mask
+from llmref._numeric import widen
+from llmref._require import require_at_least, require_positive, require_shapes
+from llmref.attention._heads import heads_per_group, merge_heads, require_head_dim, split_heads
+from llmref.attention._masking import bias_and_allowed, expand_mask, one_mask
 from llmref.attention.scaled_dot_product import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
@@ -23,7 +25,7 @@ def kv_head_index(num_heads: int, num_kv_heads: int) -> Tensor:
     Source: Ainslie et al. 2023, arXiv:2305.13245.
     Raises: ValueError unless num_kv_heads divides num_heads and both are at least 1.
     """
-    ratio = _heads_per_group(num_heads, num_kv_heads)
+    ratio = heads_per_group(num_heads, num_kv_heads)
     return torch.arange(num_heads) // ratio  # eq. eq-gqa-index
 
 
@@ -35,10 +37,8 @@ def repeat_kv(x: Tensor, n_rep: int) -> Tensor:
     Source: Ainslie et al. 2023, arXiv:2305.13245.
     Raises: ValueError if x is not (B, G, T, D) or n_rep is below 1.
     """
-    if x.ndim != 4 or n_rep < 1:
-        raise ValueError(
-            f"needs x (B, G, T, D) and n_rep >= 1, got {tuple(x.shape)} and n_rep {n_rep}"
-        )
+    require_shapes("x (B, G, T, D)", x=x)
+    require_at_least(1, n_rep=n_rep)
     return x.repeat_interleave(n_rep, dim=1)
 
 
@@ -82,9 +82,8 @@ def grouped_query_attention_backward(
     Raises: as grouped_query_attention; ValueError if grad_output is not (B, H, T, Dv).
     """
     folded, mask = _fold(query, key, value, attn_mask, is_causal)
-    expected = (*query.shape[:-1], value.shape[-1])
-    if grad_output.shape != expected:
-        raise ValueError(f"grad_output must be {expected}, got {tuple(grad_output.shape)}")
+    axes = "query (B, H, T, D), value (B, G, S, Dv), grad_output (B, H, T, Dv)"
+    require_shapes(axes, query=query, value=value, grad_output=grad_output)
     grad = grad_output.reshape(*folded.shape[:-1], value.shape[-1])
     # A product over the r * T queries of a group sums over its heads: eq. eq-gqa-backward
     grad_query, grad_key, grad_value = scaled_dot_product_attention_backward(
@@ -113,7 +112,7 @@ class GroupedQueryAttention(nn.Module):
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        _heads_per_group(num_heads, num_kv_heads)
+        heads_per_group(num_heads, num_kv_heads)
         head_dim = require_head_dim(embed_dim, num_heads, head_dim)
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.q_proj = nn.Linear(embed_dim, num_heads * head_dim, bias=bias)
@@ -151,11 +150,8 @@ def mean_pool_kv_weight(weight: Tensor, num_heads: int, num_kv_heads: int) -> Te
     Raises: TypeError unless weight is floating point; ValueError unless num_kv_heads divides
     num_heads and num_heads divides the rows of the weight.
     """
-    ratio = _heads_per_group(num_heads, num_kv_heads)
-    if not weight.is_floating_point():
-        raise TypeError(f"needs a floating-point weight, got {weight.dtype}")
-    blocks = _head_blocks(weight, num_heads)  # (H, D, C)
-    wide = blocks.to(torch.promote_types(weight.dtype, torch.float32))
+    ratio = heads_per_group(num_heads, num_kv_heads)
+    wide = _head_blocks(widen(weight, "weight"), num_heads)  # (H, D, C)
     groups = wide.reshape(num_kv_heads, ratio, *wide.shape[1:])  # (G, r, D, C)
     pooled = groups.mean(1)  # (G, D, C), eq. eq-gqa-mean-pool
     return pooled.flatten(0, 1).to(weight.dtype)
@@ -169,57 +165,24 @@ def decode_intensity(num_heads: int, num_kv_heads: int, bytes_per_element: int) 
     Source: Shazeer 2019, arXiv:1911.02150, and Pope et al. 2022, arXiv:2211.05102, by counting.
     Raises: ValueError unless num_kv_heads divides num_heads and bytes_per_element is positive.
     """
-    ratio = _heads_per_group(num_heads, num_kv_heads)
-    if bytes_per_element <= 0:
-        raise ValueError(f"bytes_per_element must be positive, got {bytes_per_element}")
+    ratio = heads_per_group(num_heads, num_kv_heads)
+    require_positive(bytes_per_element=bytes_per_element)
     return 2 * ratio / bytes_per_element  # eq. eq-gqa-intensity
-
-
-def _heads_per_group(num_heads: int, num_kv_heads: int) -> int:
-    if num_heads < 1 or num_kv_heads < 1 or num_heads % num_kv_heads:
-        raise ValueError(
-            "num_kv_heads must divide num_heads, both at least 1: "
-            f"got {num_kv_heads} key/value heads for {num_heads} query heads"
-        )
-    return num_heads // num_kv_heads
 
 
 def _fold(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The queries as (B, G, r * T, D), and one mask for all of them."""
-    shapes = {"query": tuple(query.shape), "key": tuple(key.shape), "value": tuple(value.shape)}
-    if {query.ndim, key.ndim, value.ndim} != {4}:
-        raise ValueError(f"needs tensors (batch, heads, length, size), got {shapes}")
-    if key.shape[1] != value.shape[1]:
-        raise ValueError(f"key and value must have the same number of heads, got {shapes}")
+    named = {"query": query, "key": key, "value": value}
+    require_shapes("query (B, H, T, D), key (B, G, S, D), value (B, G, S, Dv)", **named)
     B, H, T, D = query.shape
     G, S = key.shape[1:3]
-    ratio = _heads_per_group(H, G)
-    mask = _one_mask(attn_mask, is_causal, (B, H, T, S), query.device)
-    folded = query.reshape(B, G, ratio * T, D)
-    return folded, None if mask is None else mask.reshape(B, G, ratio * T, S)
-
-
-def _one_mask(
-    attn_mask: Tensor | None,
-    is_causal: bool,
-    shape: tuple[int, int, int, int],
-    device: torch.device,
-) -> Tensor | None:
-    """The mask and the causal rule together, expanded to (B, H, T, S)."""
-    if attn_mask is None and not is_causal:
-        return None
-    mask = torch.ones((), dtype=torch.bool, device=device) if attn_mask is None else attn_mask
-    mask = expand_mask(mask, shape)
-    if not is_causal:
-        return mask
-    T, S = shape[-2:]
-    if T > S:
-        raise ValueError(f"is_causal needs at least as many keys as queries, got {S} and {T}")
-    future = torch.ones(T, S, dtype=torch.bool, device=device).triu(S - T + 1)
-    # A selecting mask forbids by False, an additive one by -inf.
-    return mask.masked_fill(future, float("-inf") if mask.is_floating_point() else 0)
+    ratio = heads_per_group(H, G)
+    mask = one_mask(*bias_and_allowed(attn_mask, is_causal, (B, H, T, S), query.device))
+    if mask is not None:
+        mask = expand_mask(mask, (B, H, T, S)).reshape(B, G, ratio * T, S)
+    return query.reshape(B, G, ratio * T, D), mask
 
 
 def _head_blocks(weight: Tensor, heads: int) -> Tensor:

@@ -9,8 +9,10 @@ import math
 import torch
 from torch import Tensor
 
-from llmref._numeric import check_distribution
-from llmref.attention.masks.algebra import boolean_mask, expand_mask
+from llmref._numeric import check_distribution, widen
+from llmref._require import boolean_mask, require_in, require_positive, require_shapes
+from llmref.attention._inputs import require_inputs
+from llmref.attention._masking import bias_and_allowed, expand_mask
 
 
 def attention_scores(query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
@@ -23,13 +25,12 @@ def attention_scores(query: Tensor, key: Tensor, scale: float | None = None) -> 
     Raises: TypeError unless both are floating point and of one dtype; ValueError if the leading
     axes or the head sizes differ, D is 0, or the scale is not finite.
     """
-    _check_inputs(query=query, key=key)
+    require_inputs(query=query, key=key)
     if scale is None:
         scale = query.shape[-1] ** -0.5
-    if not math.isfinite(scale):
-        raise ValueError(f"scale must be finite, got {scale}")
+    require_in("(-inf, inf)", scale=scale)
     # eq. eq-attention-scores. The scale goes to T D numbers in place of T S.
-    return ((scale * _widen(query)) @ _widen(key).mT).to(query.dtype)
+    return ((scale * widen(query)) @ widen(key).mT).to(query.dtype)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -43,11 +44,10 @@ def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     Raises: TypeError unless scores is floating point; ValueError if an allowed score is +inf or
     NaN, or the mask holds anything but True and False (or 0 and 1), or does not broadcast.
     """
-    if not scores.is_floating_point():
-        raise TypeError(f"needs floating-point scores, got {scores.dtype}")
-    wide = _widen(scores)
+    wide = widen(scores, "scores")
     if mask is not None:
-        wide = wide.masked_fill(~_as_bool(mask, scores.shape), -math.inf)
+        expand_mask(mask, scores.shape)  # whether it fits; the mask itself stays small
+        wide = wide.masked_fill(~boolean_mask(mask), -math.inf)
     if scores.shape[-1] == 0:
         return scores.clone()
     weights = wide.softmax(-1)  # eq. eq-attention-weights, in one pass over memory
@@ -78,18 +78,9 @@ def attention_weights(
     torch aligns the first with the first. With attn_mask as well, a pair must be allowed by both.
     Raises: as attention_scores and masked_softmax; ValueError if is_causal and T > S.
     """
-    scores = attention_scores(_widen(query), _widen(key), scale)
-    allowed = None
-    if attn_mask is not None and attn_mask.is_floating_point():
-        scores = scores + expand_mask(attn_mask, scores.shape)
-    elif attn_mask is not None:
-        allowed = _as_bool(attn_mask, scores.shape)
-    if is_causal:
-        T, S = scores.shape[-2:]
-        if T > S:
-            raise ValueError(f"is_causal needs at least as many keys as queries, got {S} and {T}")
-        causal = torch.ones(T, S, dtype=torch.bool, device=scores.device).tril(S - T)
-        allowed = causal if allowed is None else allowed & causal
+    scores = attention_scores(widen(query, "query"), widen(key, "key"), scale)
+    bias, allowed = bias_and_allowed(attn_mask, is_causal, scores.shape, scores.device)
+    scores = scores if bias is None else scores + bias
     return masked_softmax(scores, allowed).to(query.dtype)
 
 
@@ -111,12 +102,11 @@ def scaled_dot_product_attention(
     Raises: as attention_weights; ValueError if key and value differ in S, or dropout_p is not in
     [0, 1).
     """
-    _check_inputs(query=query, key=key, value=value)
-    if not 0 <= dropout_p < 1:
-        raise ValueError(f"dropout_p must be in [0, 1), got {dropout_p}")
-    weights = attention_weights(_widen(query), _widen(key), attn_mask, is_causal, scale)
+    require_inputs(query=query, key=key, value=value)
+    require_in("[0, 1)", dropout_p=dropout_p)
+    weights = attention_weights(widen(query), widen(key), attn_mask, is_causal, scale)
     weights = torch.nn.functional.dropout(weights, dropout_p)
-    return (weights @ _widen(value)).to(value.dtype)  # eq. eq-attention
+    return (weights @ widen(value)).to(value.dtype)  # eq. eq-attention
 
 
 def scaled_dot_product_attention_backward(
@@ -135,11 +125,10 @@ def scaled_dot_product_attention_backward(
     Source: Dao et al. 2022, arXiv:2205.14135, the backward pass in its appendix.
     Raises: as scaled_dot_product_attention; ValueError if grad_output is not (..., T, Dv).
     """
-    _check_inputs(query=query, key=key, value=value)
-    expected = (*query.shape[:-1], value.shape[-1])
-    if grad_output.shape != expected:
-        raise ValueError(f"grad_output must be {expected}, got {tuple(grad_output.shape)}")
-    q, k, v, grad = (_widen(x) for x in (query, key, value, grad_output))
+    require_inputs(query=query, key=key, value=value)
+    axes = "query (..., T, D), value (..., S, Dv), grad_output (..., T, Dv)"
+    require_shapes(axes, query=query, value=value, grad_output=grad_output)
+    q, k, v, grad = (widen(x) for x in (query, key, value, grad_output))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     weights = attention_weights(q, k, attn_mask, is_causal, scale)
     # eq. eq-attention-backward, line by line
@@ -161,7 +150,7 @@ def effective_keys(p: Tensor, dim: int = -1) -> Tensor:
     Raises: ValueError if p is not a distribution along dim; an empty row of attention is none.
     """
     check_distribution(p, dim)
-    return _widen(p).square().sum(dim).reciprocal().to(p.dtype)  # eq. eq-effective-keys
+    return widen(p).square().sum(dim).reciprocal().to(p.dtype)  # eq. eq-effective-keys
 
 
 def nadaraya_watson(query: Tensor, key: Tensor, value: Tensor, bandwidth: float) -> Tensor:
@@ -172,35 +161,8 @@ def nadaraya_watson(query: Tensor, key: Tensor, value: Tensor, bandwidth: float)
     Source: Nadaraya 1964, Watson 1964.
     Raises: as scaled_dot_product_attention; ValueError unless bandwidth is positive and finite.
     """
-    _check_inputs(query=query, key=key, value=value)
-    if not 0 < bandwidth < math.inf:
-        raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}")
-    difference = _widen(query).unsqueeze(-2) - _widen(key).unsqueeze(-3)  # (B, H, T, S, D)
+    require_inputs(query=query, key=key, value=value)
+    require_positive(bandwidth=bandwidth)
+    difference = widen(query).unsqueeze(-2) - widen(key).unsqueeze(-3)  # (B, H, T, S, D)
     log_kernel = -difference.square().sum(-1) / (2 * bandwidth**2)  # eq. eq-gaussian-kernel
-    return (masked_softmax(log_kernel) @ _widen(value)).to(value.dtype)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _check_inputs(**tensors: Tensor) -> None:
-    """The query, the key and, where given, the value fit each other."""
-    shapes = {name: tuple(x.shape) for name, x in tensors.items()}
-    dtypes = {x.dtype for x in tensors.values()}
-    if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
-        seen = ", ".join(f"{name} {x.dtype}" for name, x in tensors.items())
-        raise TypeError(f"needs floating-point tensors of one dtype, got {seen}")
-    if min(len(shape) for shape in shapes.values()) < 2:
-        raise ValueError(f"needs tensors (..., length, size), got {shapes}")
-    if len({shape[:-2] for shape in shapes.values()}) > 1:
-        raise ValueError(f"the leading axes must be equal, got {shapes}")
-    if shapes["query"][-1] != shapes["key"][-1] or shapes["query"][-1] == 0:
-        raise ValueError(f"query and key must have the same head size, at least 1, got {shapes}")
-    if "value" in shapes and shapes["value"][-2] != shapes["key"][-2]:
-        raise ValueError(f"there must be one value for each key, got {shapes}")
-
-
-def _as_bool(mask: Tensor, shape: torch.Size) -> Tensor:
-    expand_mask(mask, shape)  # whether it fits; the mask itself stays small
-    return boolean_mask(mask)
+    return (masked_softmax(log_kernel) @ widen(value)).to(value.dtype)

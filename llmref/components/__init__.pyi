@@ -2,12 +2,14 @@ from .bpe import GPT2_PATTERN as GPT2_PATTERN
 from .bpe import GPT4_PATTERN as GPT4_PATTERN
 from .bpe import BPETokenizer as BPETokenizer
 from .bpe import PairIndex as PairIndex
+from .bpe import RecountedWords as RecountedWords
 from .bpe import apply_merges as apply_merges
 from .bpe import count_pairs as count_pairs
 from .bpe import count_words as count_words
 from .bpe import learn_merges as learn_merges
 from .bpe import merge_by_rank as merge_by_rank
 from .bpe import merge_pair as merge_pair
+from .bpe import merges_from_ranks as merges_from_ranks
 from .bpe import pretokenize as pretokenize
 from .linear import Linear as Linear
 from .linear import activation_gain as activation_gain

@@ -10,10 +10,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from llmref._require import (
+    require_at_least,
+    require_choice,
+    require_floating,
+    require_positive,
+    require_shapes,
+)
 from llmref.functional.activations import d_silu, gelu, relu, sigmoid, silu
 
 Activation = Literal["sigmoid", "identity", "relu", "gelu", "silu"]
-_ACTIVATIONS = ("sigmoid", "identity", "relu", "gelu", "silu")
 Order = Literal["gate_up", "up_gate"]
 
 
@@ -28,11 +34,9 @@ def glu(gate: Tensor, up: Tensor, activation: Activation = "silu", *, beta: floa
     Raises: ValueError if the shapes differ, for another activation, or a beta that is not used;
     TypeError unless both are floating point.
     """
-    _require_same(gate, up)
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"activation must be one of {_ACTIVATIONS}, got {activation!r}")
-    if beta != 1.0 and activation != "silu":
-        raise ValueError(f"beta is the slope of silu, got beta {beta} with {activation!r}")
+    require_floating(gate=gate, up=up)
+    require_shapes("gate (...), up (...)", gate=gate, up=up)
+    _require_activation(activation, beta)
     return _activate(gate, activation, beta) * up  # eq. eq-swiglu
 
 
@@ -43,8 +47,9 @@ def swiglu_backward(grad_h: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, T
     Source: Shazeer 2020, arXiv:2002.05202 (the forward formula, differentiated).
     Raises: ValueError if the shapes differ; TypeError unless all are floating point.
     """
-    _require_same(gate, up)
-    _require_same(grad_h, up)
+    named = {"grad_h": grad_h, "gate": gate, "up": up}
+    require_floating(**named)
+    require_shapes("gate (...), up (...), grad_h (...)", **named)
     return grad_h * up * d_silu(gate), grad_h * silu(gate)  # eq. eq-swiglu-backward
 
 
@@ -63,10 +68,8 @@ def swiglu_hidden_dim(
     roundings is that of the published code.
     Raises: ValueError if dim or multiple_of is below 1, or ratio or multiplier is not positive.
     """
-    if dim < 1 or multiple_of < 1:
-        raise ValueError(f"dim and multiple_of must be at least 1, got {dim} and {multiple_of}")
-    if not ratio > 0 or (multiplier is not None and not multiplier > 0):
-        raise ValueError(f"ratio and multiplier must be positive, got {ratio} and {multiplier}")
+    require_at_least(1, dim=dim, multiple_of=multiple_of)
+    require_positive(ratio=float(ratio), multiplier=1.0 if multiplier is None else multiplier)
     hidden = int(ratio * dim)
     if multiplier is not None:
         hidden = int(multiplier * hidden)
@@ -80,8 +83,7 @@ def ffn_params(dim: int, hidden: int, *, gated: bool) -> int:
     Source: Shazeer 2020, arXiv:2002.05202, section 2.
     Raises: ValueError if a width is below 1.
     """
-    if dim < 1 or hidden < 1:
-        raise ValueError(f"dim and hidden must be at least 1, got {dim} and {hidden}")
+    require_at_least(1, dim=dim, hidden=hidden)
     return (3 if gated else 2) * dim * hidden  # eq. eq-swiglu-parameters
 
 
@@ -108,8 +110,7 @@ class SwiGLU(nn.Module):
         if hidden_dim is None:
             hidden_dim = swiglu_hidden_dim(dim, multiple_of=multiple_of)
         ffn_params(dim, hidden_dim, gated=True)  # raises unless both are at least 1
-        if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {_ACTIVATIONS}, got {activation!r}")
+        require_choice(Activation, activation=activation)
         self.activation: Activation = activation
         self.gate_proj = nn.Linear(dim, hidden_dim, bias=bias)
         self.up_proj = nn.Linear(dim, hidden_dim, bias=bias)
@@ -129,12 +130,8 @@ def fuse_gate_up(gate_w: Tensor, up_w: Tensor, *, order: Order) -> Tensor:
     Source: a convention of checkpoints.
     Raises: ValueError if the shapes differ or for another order.
     """
-    if gate_w.shape != up_w.shape or gate_w.ndim != 2:
-        raise ValueError(
-            f"gate_w and up_w must be (F, dim), got {(*gate_w.shape,)} and {(*up_w.shape,)}"
-        )
-    if order not in ("gate_up", "up_gate"):
-        raise ValueError(f"order must be 'gate_up' or 'up_gate', got {order!r}")
+    require_shapes("gate_w (F, dim), up_w (F, dim)", gate_w=gate_w, up_w=up_w)
+    require_choice(Order, order=order)
     return torch.cat((gate_w, up_w) if order == "gate_up" else (up_w, gate_w))
 
 
@@ -146,9 +143,7 @@ def _activate(gate: Tensor, activation: Activation, beta: float) -> Tensor:
     return {"sigmoid": sigmoid, "relu": relu, "gelu": gelu}[activation](gate)
 
 
-def _require_same(first: Tensor, second: Tensor) -> None:
-    if first.shape != second.shape:
-        raise ValueError(f"shapes differ: {(*first.shape,)} and {(*second.shape,)}")
-    for tensor in (first, second):
-        if not tensor.is_floating_point():
-            raise TypeError(f"glu needs floating-point tensors, got {tensor.dtype}")
+def _require_activation(activation: str, beta: float) -> None:
+    require_choice(Activation, activation=activation)
+    if beta != 1.0 and activation != "silu":
+        raise ValueError(f"beta is the slope of silu, got beta {beta} with {activation!r}")

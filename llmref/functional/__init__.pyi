@@ -1,3 +1,6 @@
+from .activations import GELU_CUBIC as GELU_CUBIC
+from .activations import GELU_SIGMOID as GELU_SIGMOID
+from .activations import Approximate as Approximate
 from .activations import d_gelu as d_gelu
 from .activations import d_relu as d_relu
 from .activations import d_sigmoid as d_sigmoid
@@ -10,6 +13,8 @@ from .activations import sigmoid as sigmoid
 from .activations import silu as silu
 from .activations import softplus as softplus
 from .activations import tanh as tanh
+from .aggregation import aggregate as aggregate
+from .cross_entropy import Reduction as Reduction
 from .cross_entropy import bits_per_byte as bits_per_byte
 from .cross_entropy import combine_microbatches as combine_microbatches
 from .cross_entropy import cross_entropy as cross_entropy
@@ -27,6 +32,7 @@ from .info_nce import info_nce_from_scores as info_nce_from_scores
 from .info_nce import mi_lower_bound as mi_lower_bound
 from .info_nce import uniformity as uniformity
 from .quantization import affine_qparams as affine_qparams
+from .quantization import code_range as code_range
 from .quantization import dequantize as dequantize
 from .quantization import dequantize_groupwise as dequantize_groupwise
 from .quantization import fake_quantize as fake_quantize
@@ -41,6 +47,8 @@ from .quantization import sqnr_db as sqnr_db
 from .quantization import stochastic_round as stochastic_round
 from .quantization import symmetric_scale as symmetric_scale
 from .quantization import unpack_int4 as unpack_int4
+from .sampling import FILTERS as FILTERS
+from .sampling import Method as Method
 from .sampling import apply_temperature as apply_temperature
 from .sampling import filtered_logprob as filtered_logprob
 from .sampling import gumbel_noise as gumbel_noise
@@ -58,6 +66,7 @@ from .sft import packed_attention_mask as packed_attention_mask
 from .sft import response_mask as response_mask
 from .sft import sequence_logprob as sequence_logprob
 from .sft import sft_loss as sft_loss
+from .sft import sft_token_losses as sft_token_losses
 from .softmax import entropy as entropy
 from .softmax import log_softmax as log_softmax
 from .softmax import logsumexp as logsumexp

@@ -6,15 +6,18 @@ the loss.
 """
 
 import math
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from llmref._numeric import widen
+from llmref._numeric import Reduction, reduce_rows, widen
+from llmref._require import (
+    require_at_least,
+    require_ids,
+    require_positive,
+    require_shapes,
+)
 from llmref.functional.softmax import log_softmax, logsumexp
-
-Reduction = Literal["mean", "sum", "none"]
 
 
 def info_nce(
@@ -35,21 +38,20 @@ def info_nce(
     Raises: TypeError unless floating point; ValueError if the shapes do not fit, there is no
     negative, the temperature is not positive and finite, or a vector to be normalised is 0.
     """
-    if query.ndim != 2 or query.shape != key.shape:
-        raise ValueError(f"needs (B, D) twice, got {tuple(query.shape)} and {tuple(key.shape)}")
-    _require_positive("temperature", temperature)
+    require_shapes("query (B, D), key (B, D)", query=query, key=key)
+    require_positive(temperature=temperature)
     direction = _unit if normalize else widen
     query, key = direction(query, "query"), direction(key, "key")
     if negatives is None:
         return info_nce_from_scores(query @ key.T / temperature, reduction=reduction)
-    B, D = query.shape
-    if negatives.shape[-1:] != (D,) or negatives.shape[:-2] not in ((), (B,)) or negatives.ndim < 2:
-        raise ValueError(f"negatives {tuple(negatives.shape)} must be (K, {D}) or ({B}, K, {D})")
+    axes = "B, K, D" if negatives.ndim == 3 else "K, D"
+    require_shapes(f"query (B, D), negatives ({axes})", query=query, negatives=negatives)
     negatives = direction(negatives, "negatives")
     own = (query * key).sum(-1, keepdim=True)  # (B, 1)
     others = (negatives @ query.unsqueeze(-1)).squeeze(-1)  # (B, K)
     scores = torch.cat([own, others], dim=1) / temperature
-    return info_nce_from_scores(scores, scores.new_zeros(B, dtype=torch.long), reduction=reduction)
+    first = torch.zeros_like(scores[:, 0], dtype=torch.long)
+    return info_nce_from_scores(scores, first, reduction=reduction)
 
 
 def info_nce_from_scores(
@@ -66,8 +68,8 @@ def info_nce_from_scores(
     """
     index = _positive_index(scores, positive)
     # eq. eq-info-nce
-    losses = -log_softmax(widen(scores, "info_nce")).gather(1, index).squeeze(1)
-    return _reduce(losses, reduction)
+    losses = -log_softmax(widen(scores, "scores")).gather(1, index).squeeze(1)
+    return reduce_rows(losses, reduction)
 
 
 def decoupled_contrastive(
@@ -82,12 +84,12 @@ def decoupled_contrastive(
     Raises: as info_nce_from_scores; a row needs a finite score besides its positive.
     """
     index = _positive_index(scores, positive)
-    wide = widen(scores, "decoupled_contrastive")
+    wide = widen(scores, "scores")
     others = logsumexp(wide.scatter(1, index, -math.inf))
     if not others.isfinite().all():
         raise ValueError("a row has no negative with a finite score")
     # eq. eq-decoupled
-    return _reduce(others - wide.gather(1, index).squeeze(1), reduction)
+    return reduce_rows(others - wide.gather(1, index).squeeze(1), reduction)
 
 
 def clip_loss(
@@ -100,9 +102,8 @@ def clip_loss(
     Source: Radford et al. 2021, arXiv:2103.00020.
     Raises: as info_nce.
     """
-    if image.ndim != 2 or image.shape != text.shape:
-        raise ValueError(f"needs (B, D) twice, got {tuple(image.shape)} and {tuple(text.shape)}")
-    _require_positive("logit_scale", logit_scale)
+    require_shapes("image (B, D), text (B, D)", image=image, text=text)
+    require_positive(logit_scale=logit_scale)
     scores = logit_scale * _unit(image, "image") @ _unit(text, "text").T
     return clip_loss_from_scores(scores, reduction=reduction)
 
@@ -115,10 +116,9 @@ def clip_loss_from_scores(scores: Tensor, *, reduction: Reduction = "mean") -> T
     Source: Radford et al. 2021, arXiv:2103.00020.
     Raises: as info_nce_from_scores; ValueError if scores is not square.
     """
-    if scores.ndim != 2 or scores.shape[0] != scores.shape[1]:
-        raise ValueError(f"scores of pairs must be square, got {tuple(scores.shape)}")
+    require_shapes("scores (B, B)", scores=scores)
     rows, columns = (info_nce_from_scores(s, reduction="none") for s in (scores, scores.T))
-    return _reduce((rows + columns) / 2, reduction)  # eq. eq-clip
+    return reduce_rows((rows + columns) / 2, reduction)  # eq. eq-clip
 
 
 def mi_lower_bound(loss: Tensor, n_candidates: int) -> Tensor:
@@ -130,8 +130,7 @@ def mi_lower_bound(loss: Tensor, n_candidates: int) -> Tensor:
     Raises: ValueError if n_candidates, which counts the positive, is below 2, or a loss is negative
     or NaN: such a loss left the positive out of its denominator, and bounds nothing.
     """
-    if n_candidates < 2:
-        raise ValueError(f"n_candidates counts the positive and is at least 2, got {n_candidates}")
+    require_at_least(2, n_candidates=n_candidates)
     if not (loss >= 0).all():
         raise ValueError(
             f"an InfoNCE loss is >= 0, got {loss.min().item():g}: is the positive in the "
@@ -148,10 +147,10 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
     Source: Wang & Isola 2020, arXiv:2005.10242.
     Raises: ValueError if the shapes differ, there is no pair, or alpha is not positive.
     """
-    if x.ndim != 2 or x.shape != y.shape or not len(x):
-        raise ValueError(f"needs (B, D) twice, B >= 1, got {tuple(x.shape)} and {tuple(y.shape)}")
-    _require_positive("alpha", alpha)
-    apart = widen(x, "alignment") - widen(y, "alignment")
+    require_shapes("x (B, D), y (B, D)", x=x, y=y)
+    require_at_least(1, B=len(x))
+    require_positive(alpha=alpha)
+    apart = widen(x) - widen(y, "y")
     distance: Tensor = torch.linalg.vector_norm(apart, dim=-1)  # (B,)
     return distance.pow(alpha).mean()  # eq. eq-alignment
 
@@ -164,11 +163,11 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
     Source: Wang & Isola 2020, arXiv:2005.10242.
     Raises: ValueError unless there are at least two vectors and t is positive.
     """
-    if x.ndim != 2 or len(x) < 2:
-        raise ValueError(f"needs (B, D) with B >= 2, got {tuple(x.shape)}")
-    _require_positive("t", t)
+    require_shapes("x (B, D)", x=x)
+    require_at_least(2, B=len(x))
+    require_positive(t=t)
     i, j = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
-    wide = widen(x, "uniformity")
+    wide = widen(x)
     square = (wide[i] - wide[j]).square().sum(-1)  # (B (B - 1) / 2,)
     return logsumexp(-t * square) - math.log(len(i))  # eq. eq-uniformity
 
@@ -185,13 +184,8 @@ def _positive_index(scores: Tensor, positive: Tensor | None) -> Tensor:
         if N < B:
             raise ValueError(f"the diagonal needs a column for each row, got {tuple(scores.shape)}")
         positive = torch.arange(B, device=scores.device)
-    if positive.is_floating_point() or positive.is_complex() or positive.dtype == torch.bool:
-        raise TypeError(f"positive holds column numbers, got {positive.dtype}")
-    if positive.shape != (B,):
-        raise ValueError(f"positive {tuple(positive.shape)} must be ({B},), one column a row")
-    outside = positive[(positive < 0) | (positive >= N)]
-    if outside.numel():
-        raise ValueError(f"a positive must be in [0, {N}), got {outside[0]}")
+    require_shapes("scores (B, N), positive (B,)", scores=scores, positive=positive)
+    require_ids(N, positive=positive)
     return positive.long().unsqueeze(1)
 
 
@@ -203,17 +197,3 @@ def _unit(x: Tensor, name: str) -> Tensor:
         worst = length.flatten()[~((length > 0) & length.isfinite()).flatten()][0].item()
         raise ValueError(f"a vector of {name} has length {worst:g} and no direction")
     return wide / length
-
-
-def _require_positive(name: str, value: float | Tensor) -> None:
-    number = value.item() if isinstance(value, Tensor) else value
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be positive and finite, got {number}")
-
-
-def _reduce(losses: Tensor, reduction: str) -> Tensor:
-    if reduction not in get_args(Reduction):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    if reduction == "none":
-        return losses
-    return losses.mean() if reduction == "mean" else losses.sum()

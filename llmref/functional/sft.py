@@ -4,16 +4,15 @@ Leaves out: the loss of one position (functional.cross_entropy), chat templates 
 A mask is aligned with the tokens, True where a token is a target; the shift is made here, once.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from llmref._require import boolean_mask, require_ids, require_integers, require_shapes
+from llmref.functional.aggregation import Aggregation, aggregate
 from llmref.functional.cross_entropy import cross_entropy
-
-Reduction = Literal["token_mean", "sequence_mean", "sum", "none"]
 
 
 class PackedBatch(NamedTuple):
@@ -34,47 +33,51 @@ def sft_loss(
     tokens: Tensor,
     mask: Tensor,
     *,
-    reduction: Reduction = "token_mean",
-    denom: int | float | Tensor | None = None,
+    agg: Aggregation,
+    norm: float | None = None,
+    denom: float | Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of each counted token under the logits at the position before it.
+    """Cross-entropy of each counted token under the logits at the position before it, averaged.
 
     logits (0, log 3) at every position, tokens (1, 1, 0), mask (0, 1, 1): the losses -log(3/4) and
     -log(1/4). The first token is never a target, whatever its mask.
-    Shapes: logits (B, T, V), tokens (B, T), mask (B, T) -> (); "none": (B, T - 1), 0 where nothing
-    counts
+    Shapes: logits (B, T, V), tokens (B, T), mask (B, T) -> ()
     Source: Ouyang et al. 2022, arXiv:2203.02155.
-    Differs: `denom` replaces the divisor (counted tokens; rows that count one; 1 for "sum"), for a
-    batch that comes in pieces. Half precision gives a loss in float32. Logits that predict nothing
-    counted do not enter.
-    Raises: ValueError for wrong shapes, a mask that is not 0/1, a counted token outside [0, V), a
-    mean without `denom` over nothing; TypeError for a wrong dtype.
+    Differs: a row that counts nothing adds nothing, and is not counted among the rows. `norm` and
+    `denom` are those of aggregate. Half precision gives a loss in float32.
+    Raises: as sft_token_losses and aggregate; a mean over nothing only with a `denom`.
     """
-    divisor = _check_reduction(reduction, denom)
-    losses, counted = _token_losses(logits, tokens, mask)  # (B, T - 1)
-    if reduction == "none":
-        return losses
-    counts, sums = counted.sum(-1), losses.sum(-1)  # (B,)
-    if reduction == "sequence_mean":
-        sums = sums / counts.clamp(min=1)  # eq. eq-sft-sequence-mean
-    if divisor is not None:
-        return sums.sum() / divisor  # eq. eq-sft-accumulation
-    if reduction == "sum":
-        return sums.sum()
-    if not counts.any():
-        raise ValueError(f"a mean needs a target: none of {tuple(tokens.shape)} tokens counts")
-    # A row that counts nothing has no mean of its own, so it is not counted among the rows either.
-    return sums.sum() / (counts if reduction == "token_mean" else counts > 0).sum()  # eq. eq-sft
+    losses, counted = sft_token_losses(logits, tokens, mask)
+    # eq. eq-sft, eq-sft-sequence-mean, eq-sft-accumulation
+    return aggregate(losses, counted, agg=agg, norm=norm, denom=denom, empty="skip")
+
+
+def sft_token_losses(logits: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses of tokens 2 to T, 0 where they do not count, and which of them count.
+
+    Shapes: logits (B, T, V), tokens (B, T), mask (B, T) -> (B, T - 1), (B, T - 1)
+    Source: Ouyang et al. 2022, arXiv:2203.02155.
+    Differs: logits that predict nothing counted do not enter.
+    Raises: ValueError for wrong shapes, a mask that is not 0/1, a counted token outside [0, V);
+    TypeError for a wrong dtype.
+    """
+    named = {"logits": logits, "tokens": tokens, "mask": mask}
+    require_shapes("logits (B, T, V), tokens (B, T), mask (B, T)", **named)
+    counted = boolean_mask(mask)[:, 1:]
+    require_ids(logits.shape[2], tokens=tokens[:, 1:][counted])
+    labels = tokens[:, 1:].long().masked_fill(~counted, -100)
+    return cross_entropy(logits[:, :-1], labels, reduction="none"), counted  # eq. eq-sft-shift
 
 
 def sequence_logprob(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
     """Log-probability of the counted tokens of each row, given those before them: a sum.
 
+    The shift is made here; rl.dpo.aligned_sequence_logprob takes labels that are shifted already.
     Shapes: logits (B, T, V), tokens (B, T), mask (B, T) -> (B,); 0 for a row that counts nothing
     Source: the chain rule of probability.
-    Raises: as sft_loss.
+    Raises: as sft_token_losses.
     """
-    losses, _ = _token_losses(logits, tokens, mask)
+    losses, _ = sft_token_losses(logits, tokens, mask)
     return -losses.sum(-1)  # eq. eq-sft-chain-rule
 
 
@@ -87,18 +90,7 @@ def response_mask(prompt_lengths: Tensor, lengths: Tensor, max_len: int) -> Tens
     Raises: TypeError unless both hold integers; ValueError for wrong shapes or unless
     0 <= prompt_length <= length <= max_len.
     """
-    for name, given in {"prompt_lengths": prompt_lengths, "lengths": lengths}.items():
-        _require_integers(name, given)
-    if prompt_lengths.ndim != 1 or prompt_lengths.shape != lengths.shape:
-        shapes = tuple(prompt_lengths.shape), tuple(lengths.shape)
-        raise ValueError(f"prompt_lengths and lengths must be (B,), got {shapes}")
-    fits = (prompt_lengths >= 0) & (prompt_lengths <= lengths) & (lengths <= max_len)
-    if not fits.all():
-        row = int((~fits).nonzero()[0])
-        raise ValueError(
-            f"needs 0 <= prompt length <= length <= max_len {max_len}, prompt included, got "
-            f"{prompt_lengths[row]} and {lengths[row]} in row {row}"
-        )
+    _require_lengths(prompt_lengths, lengths, max_len)
     positions = torch.arange(max_len, device=lengths.device)
     return (positions >= prompt_lengths[:, None]) & (positions < lengths[:, None])
 
@@ -141,74 +133,46 @@ def packed_attention_mask(segment_ids: Tensor) -> Tensor:
     Raises: TypeError unless the ids are integers; ValueError unless (B, T), or if an id stands in
     two separate places of a row: two documents would read each other.
     """
-    _require_integers("segment_ids", segment_ids)
-    if segment_ids.ndim != 2:
-        raise ValueError(f"segment_ids must be (B, T), got {tuple(segment_ids.shape)}")
-    ordered = segment_ids.sort(-1).values
-    runs, ids = (x.diff(dim=-1).ne(0).sum(-1) for x in (segment_ids, ordered))
-    if not runs.equal(ids):
-        row = int((runs != ids).nonzero()[0])
-        raise ValueError(f"each document must be in one piece, got {segment_ids[row].tolist()}")
+    _require_pieces(segment_ids)
     same = segment_ids[:, :, None] == segment_ids[:, None, :]  # (B, T, T)
     itself = torch.eye(segment_ids.shape[1], dtype=torch.bool, device=segment_ids.device)
     allowed = (same & (segment_ids >= 0)[:, None, :]).tril() | itself  # eq. eq-sft-packed-mask
     return allowed[:, None]
 
 
-def _token_losses(logits: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses of tokens 2 to T, 0 where they do not count, and which of them count."""
-    _require_integers("tokens", tokens)
-    if tokens.ndim != 2 or logits.ndim != 3 or logits.shape[:2] != tokens.shape:
-        shapes = tuple(logits.shape), tuple(tokens.shape)
-        raise ValueError(f"needs logits (B, T, V) and tokens (B, T), unshifted, got {shapes}")
-    counted = _as_bool(mask, tokens)[:, 1:]
-    targets, V = tokens[:, 1:], logits.shape[2]
-    outside = targets[counted & ((targets < 0) | (targets >= V))]
-    if outside.numel():
-        raise ValueError(f"a counted token is {outside[0]}, outside [0, {V})")
-    labels = targets.long().masked_fill(~counted, -100)
-    return cross_entropy(logits[:, :-1], labels, reduction="none"), counted  # eq. eq-sft-shift
+def _require_lengths(prompt_lengths: Tensor, lengths: Tensor, max_len: int) -> None:
+    named = {"prompt_lengths": prompt_lengths, "lengths": lengths}
+    require_integers(**named)
+    require_shapes("prompt_lengths (B,), lengths (B,)", **named)
+    fits = (prompt_lengths >= 0) & (prompt_lengths <= lengths) & (lengths <= max_len)
+    if not fits.all():
+        row = int((~fits).nonzero()[0])
+        raise ValueError(
+            f"needs 0 <= prompt length <= length <= max_len {max_len}, prompt included, got "
+            f"{prompt_lengths[row]} and {lengths[row]} in row {row}"
+        )
 
 
-def _check_reduction(reduction: str, denom: int | float | Tensor | None) -> float | None:
-    if reduction not in get_args(Reduction):
-        raise ValueError(f"reduction must be one of {get_args(Reduction)}, got {reduction!r}")
-    if denom is None:
-        return None
-    if reduction == "none":
-        raise ValueError("reduction 'none' divides by nothing: it takes no denom")
-    value = torch.as_tensor(denom)
-    if value.numel() != 1 or not 0 < value.item() < math.inf:
-        raise ValueError(f"denom must be one positive finite number, got {denom}")
-    return float(value.item())
-
-
-def _require_integers(name: str, x: Tensor) -> None:
-    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise TypeError(f"{name} must hold integers, got {x.dtype}")
-
-
-def _as_bool(mask: Tensor, tokens: Tensor) -> Tensor:
-    if mask.shape != tokens.shape:
-        shapes = tuple(mask.shape), tuple(tokens.shape)
-        raise ValueError(f"the mask is aligned with the tokens, got shapes {shapes}")
-    if mask.dtype == torch.bool:
-        return mask
-    binary = (mask == 0) | (mask == 1)
-    if not binary.all():
-        raise ValueError(f"a mask holds zeros and ones only, got {mask[~binary][0].item()}")
-    return mask.bool()
+def _require_pieces(segment_ids: Tensor) -> None:
+    require_integers(segment_ids=segment_ids)
+    require_shapes("segment_ids (B, T)", segment_ids=segment_ids)
+    ordered = segment_ids.sort(-1).values
+    runs, ids = (x.diff(dim=-1).ne(0).sum(-1) for x in (segment_ids, ordered))
+    if not runs.equal(ids):
+        row = int((runs != ids).nonzero()[0])
+        raise ValueError(f"each document must be in one piece, got {segment_ids[row].tolist()}")
 
 
 def _check_documents(seqs: Sequence[Tensor], masks: Sequence[Tensor], max_len: int) -> list[Tensor]:
     """The masks as booleans, once every document fits."""
     if not seqs or len(seqs) != len(masks):
         raise ValueError(f"needs documents, each with a mask, got {len(seqs)} and {len(masks)}")
-    for seq in seqs:
-        _require_integers("a document", seq)
-        if seq.ndim != 1 or not 1 <= len(seq) <= max_len:
+    for seq, mask in zip(seqs, masks, strict=True):
+        require_integers(document=seq)
+        require_shapes("document (T,), mask (T,)", document=seq, mask=mask)
+        if not 1 <= len(seq) <= max_len:
             raise ValueError(f"a document is (1 to {max_len},) tokens, got {tuple(seq.shape)}")
-    return [_as_bool(mask, seq) for mask, seq in zip(masks, seqs, strict=True)]
+    return [boolean_mask(mask) for mask in masks]
 
 
 def _best_fit(lengths: list[int], max_len: int) -> list[list[int]]:

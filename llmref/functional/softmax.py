@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import check_distribution, minus_max, widen
+from llmref._require import require_shapes
 
 
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
@@ -50,7 +51,7 @@ def logsumexp(x: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
     Differs: a slice with +inf gives +inf; there the gradient does not exist and autograd gives NaN.
     Raises: TypeError unless x is floating point; ValueError if x holds NaN.
     """
-    wide = widen(x, "logsumexp")
+    wide = widen(x)
     if x.size(dim) == 0:
         return x.sum(dim, keepdim=keepdim) - math.inf
     peak = wide.detach().amax(dim, keepdim=True)
@@ -74,7 +75,7 @@ def softmax_jacobian(p: Tensor) -> Tensor:
     Raises: ValueError if p is not a distribution over the last axis.
     """
     check_distribution(p)
-    wide = widen(p, "softmax_jacobian")
+    wide = widen(p)
     outer = wide.unsqueeze(-1) * wide.unsqueeze(-2)  # (..., n, n)
     return (torch.diag_embed(wide) - outer).to(p.dtype)  # eq. eq-softmax-jacobian
 
@@ -87,10 +88,9 @@ def softmax_vjp(p: Tensor, grad: Tensor) -> Tensor:
     Source: Bridle 1990.
     Raises: ValueError if p is not a distribution over the last axis, or grad has another shape.
     """
+    require_shapes("p (...), grad (...)", p=p, grad=grad)
     check_distribution(p)
-    if grad.shape != p.shape:
-        raise ValueError(f"grad {tuple(grad.shape)} must have the shape of p {tuple(p.shape)}")
-    wide = widen(p, "softmax_vjp")
+    wide = widen(p)
     mean = (wide * grad).sum(-1, keepdim=True)  # (..., 1)
     return (wide * (grad - mean)).to(p.dtype)  # eq. eq-softmax-vjp
 
@@ -106,6 +106,6 @@ def entropy(p: Tensor, dim: int = -1) -> Tensor:
     Raises: ValueError if p is not a distribution along dim (logits are a common mistake).
     """
     check_distribution(p, dim)
-    wide = widen(p, "entropy")
+    wide = widen(p)
     # eq. eq-entropy
     return (wide * -torch.where(wide > 0, wide, 1).log()).sum(dim).to(p.dtype)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from llmref._numeric import widen
+from llmref._require import require_at_least
 
 Shape = int | Sequence[int]
 
@@ -20,23 +21,14 @@ def prepare(
     """The input in float32 at least, and the axes that `normalized_shape` names.
 
     Raises: TypeError unless x is floating point; ValueError if the trailing axes of x or the shape
-    of a parameter differ from normalized_shape, if that is empty, or if eps is not >= 0.
+    of a parameter differ from normalized_shape, if that is empty, or if eps is negative, infinite
+    or NaN.
     """
     shape = shape_tuple(normalized_shape)
     if not shape or 0 in shape or tuple(x.shape[-len(shape) :]) != shape:
         raise ValueError(f"{name} over {shape} needs an input (..., *{shape}), got {(*x.shape,)}")
-    if not eps >= 0:
-        raise ValueError(f"eps must be >= 0, got {eps}")
+    require_at_least(0, eps=eps)
     for parameter, value in parameters.items():
         if value is not None and tuple(value.shape) != shape:
             raise ValueError(f"{parameter} must have the shape {shape}, got {(*value.shape,)}")
-    return widen(x, name), tuple(range(-len(shape), 0))
-
-
-def require_gradient(grad_output: Tensor, x: Tensor) -> None:
-    """Refuse a gradient of another shape than the input's.
-
-    Raises: ValueError.
-    """
-    if grad_output.shape != x.shape:
-        raise ValueError(f"grad_output {(*grad_output.shape,)} must have the shape {(*x.shape,)}")
+    return widen(x), tuple(range(-len(shape), 0))

@@ -9,7 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from llmref.norm._shape import Shape, prepare, require_gradient, shape_tuple
+from llmref._require import require_choice, require_shapes
+from llmref.norm._shape import Shape, prepare, shape_tuple
+
+Placement = Literal["pre", "post"]
 
 
 def layer_norm(
@@ -17,7 +20,8 @@ def layer_norm(
     normalized_shape: Shape,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
-    eps: float = 1e-5,
+    *,
+    eps: float,
 ) -> Tensor:
     """Subtract the mean of the features, divide by their standard deviation, scale and shift.
 
@@ -29,15 +33,13 @@ def layer_norm(
     or a constant row with eps = 0.
     """
     wide, _ = prepare(x, normalized_shape, eps, "layer_norm", weight=weight, bias=bias)
-    mean, rstd = layer_norm_stats(x, normalized_shape, eps)
+    mean, rstd = layer_norm_stats(x, normalized_shape, eps=eps)
     y = (wide - mean) * rstd  # eq. eq-layer-norm
     y = y if weight is None else weight * y
     return (y if bias is None else y + bias).to(x.dtype)
 
 
-def layer_norm_stats(
-    x: Tensor, normalized_shape: Shape, eps: float = 1e-5
-) -> tuple[Tensor, Tensor]:
+def layer_norm_stats(x: Tensor, normalized_shape: Shape, *, eps: float) -> tuple[Tensor, Tensor]:
     """Mean, and reciprocal of the root of variance plus eps, of each row.
 
     The variance divides by n, and is taken from the differences to the mean (two passes).
@@ -58,7 +60,8 @@ def layer_norm_backward(
     x: Tensor,
     weight: Tensor | None = None,
     normalized_shape: Shape | None = None,
-    eps: float = 1e-5,
+    *,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias from the gradient of the output.
 
@@ -67,10 +70,10 @@ def layer_norm_backward(
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450 (the forward formula, differentiated).
     Raises: as layer_norm; ValueError if grad_output has another shape than x.
     """
-    require_gradient(grad_output, x)
+    require_shapes("x (...), grad_output (...)", x=x, grad_output=grad_output)
     shape = normalized_shape or (x.shape[-1:] if weight is None else weight.shape)
     wide, axes = prepare(x, shape, eps, "layer_norm_backward", weight=weight)
-    mean, rstd = layer_norm_stats(x, shape, eps)
+    mean, rstd = layer_norm_stats(x, shape, eps=eps)
     x_hat = (wide - mean) * rstd
     dy = grad_output.to(x_hat.dtype)
     g = dy if weight is None else weight * dy
@@ -83,7 +86,7 @@ def layer_norm_backward(
     return dx.to(x.dtype), dweight.to(dtype), dbias.to(dtype)
 
 
-def layer_norm_jacobian(x: Tensor, eps: float = 1e-5) -> Tensor:
+def layer_norm_jacobian(x: Tensor, *, eps: float) -> Tensor:
     """Jacobian of the normalised row (weight 1, bias 0); symmetric.
 
     Shapes: x (..., n) -> (..., n, n)
@@ -91,7 +94,7 @@ def layer_norm_jacobian(x: Tensor, eps: float = 1e-5) -> Tensor:
     Raises: as layer_norm.
     """
     n = x.size(-1)
-    mean, rstd = layer_norm_stats(x, n, eps)
+    mean, rstd = layer_norm_stats(x, n, eps=eps)
     x_hat = (x - mean) * rstd
     centred = torch.eye(n, dtype=x_hat.dtype, device=x.device) - 1 / n
     outer = x_hat.unsqueeze(-1) * x_hat.unsqueeze(-2)
@@ -107,11 +110,9 @@ def fold_layer_norm(
     Source: folklore of quantisation and pruning; stated and proved as norm-layer-fold.
     Raises: ValueError for shapes that do not fit.
     """
-    out, n = weight.shape
-    for name, value, size in (("bias", bias, out), ("gamma", gamma, n), ("beta", beta, n)):
-        if value is not None and value.shape != (size,):
-            raise ValueError(f"{name} must have the shape ({size},), got {(*value.shape,)}")
-    shift = weight.new_zeros(out) if bias is None else bias
+    named = {"weight": weight, "bias": bias, "gamma": gamma, "beta": beta}
+    require_shapes("weight (out, n), bias (out,), gamma (n,), beta (n,)", **named)
+    shift = weight.new_zeros(len(weight)) if bias is None else bias
     # eq. eq-layer-norm-fold: gamma scales the columns.
     return weight * gamma, shift if beta is None else shift + weight @ beta
 
@@ -127,7 +128,8 @@ class LayerNorm(nn.Module):
     def __init__(
         self,
         normalized_shape: Shape,
-        eps: float = 1e-5,
+        *,
+        eps: float,
         elementwise_affine: bool = True,
         bias: bool = True,
     ) -> None:
@@ -139,7 +141,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over the trailing axes."""
-        return layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return layer_norm(x, self.normalized_shape, self.weight, self.bias, eps=self.eps)
 
 
 class ResidualBlock(nn.Module):
@@ -150,12 +152,9 @@ class ResidualBlock(nn.Module):
     Raises: ValueError for another placement.
     """
 
-    def __init__(
-        self, norm: nn.Module, sublayer: nn.Module, placement: Literal["pre", "post"]
-    ) -> None:
+    def __init__(self, norm: nn.Module, sublayer: nn.Module, placement: Placement) -> None:
         super().__init__()
-        if placement not in ("pre", "post"):
-            raise ValueError(f"placement must be 'pre' or 'post', got {placement!r}")
+        require_choice(Placement, placement=placement)
         self.norm, self.sublayer, self.placement = norm, sublayer, placement
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,16 +10,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from llmref.norm._shape import Shape, prepare, require_gradient, shape_tuple
+from llmref._numeric import wide_dtype, widen
+from llmref._require import require_choice, require_shapes
+from llmref.norm._shape import Shape, prepare, shape_tuple
+
+Cast = Literal["after_weight", "before_weight"]
 
 
 def rms_norm(
-    x: Tensor, normalized_shape: Shape, weight: Tensor | None = None, eps: float | None = None
+    x: Tensor, normalized_shape: Shape, weight: Tensor | None = None, *, eps: float | None
 ) -> Tensor:
     """Divide by the root of the mean square of the features, and scale.
 
-    rms_norm((3, 4), 2, eps=0) = (3, 4) * sqrt(2) / 5. eps None is the machine epsilon of the type
-    computed in: 1.2e-7 for 16 and 32 bits, 2.2e-16 for float64.
+    rms_norm((3, 4), 2, eps=0) = (3, 4) * sqrt(2) / 5. eps None, the default of torch, is the
+    machine epsilon of the type computed in: 1.2e-7 for 16 and 32 bits, 2.2e-16 for float64.
     Shapes: x (..., *normalized_shape), weight normalized_shape -> the shape of x
     Source: Zhang & Sennrich 2019, arXiv:1910.07467, section 3.
     Differs: eps inside the root, as in every library; the paper has none.
@@ -36,7 +40,8 @@ def rms_norm_backward(
     x: Tensor,
     weight: Tensor | None = None,
     normalized_shape: Shape | None = None,
-    eps: float | None = None,
+    *,
+    eps: float | None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x and weight from the gradient of the output.
 
@@ -45,7 +50,7 @@ def rms_norm_backward(
     Source: Zhang & Sennrich 2019, arXiv:1910.07467 (the forward formula, differentiated).
     Raises: as rms_norm; ValueError if grad_output has another shape than x.
     """
-    require_gradient(grad_output, x)
+    require_shapes("x (...), grad_output (...)", x=x, grad_output=grad_output)
     shape = normalized_shape or (x.shape[-1:] if weight is None else weight.shape)
     axes = tuple(range(-len(shape_tuple(shape)), 0))
     wide, rrms = _normalizer(x, shape, eps, weight)
@@ -59,7 +64,7 @@ def rms_norm_backward(
     return dx.to(x.dtype), dweight.to(x.dtype if weight is None else weight.dtype)
 
 
-def rms_norm_jacobian(x: Tensor, eps: float = 0.0) -> Tensor:
+def rms_norm_jacobian(x: Tensor, *, eps: float | None) -> Tensor:
     """Jacobian of the normalised row (weight 1); symmetric.
 
     Shapes: x (..., n) -> (..., n, n)
@@ -82,8 +87,7 @@ def fold_rms_norm(weight: Tensor, gamma: Tensor) -> Tensor:
     Source: Ashkboos et al. 2024, arXiv:2401.15024, section 3.
     Raises: ValueError for shapes that do not fit.
     """
-    if gamma.shape != weight.shape[1:]:
-        raise ValueError(f"gamma must have the shape {(*weight.shape[1:],)}, got {(*gamma.shape,)}")
+    require_shapes("weight (out, n), gamma (n,)", weight=weight, gamma=gamma)
     return weight * gamma
 
 
@@ -100,8 +104,7 @@ def layer_norm_to_rms_norm(
     """
     centred: list[tuple[Tensor, Tensor | None]] = []
     for weight, bias in writers:
-        if bias is not None and bias.shape != weight.shape[:1]:
-            raise ValueError(f"a bias {(*bias.shape,)} does not fit a weight {(*weight.shape,)}")
+        require_shapes("weight (n, in), bias (n,)", weight=weight, bias=bias)
         columns = weight - weight.mean(0, keepdim=True)
         centred.append((columns, None if bias is None else bias - bias.mean()))
     return centred
@@ -116,13 +119,9 @@ def rotate_residual(weight_in: Tensor, weight_out: Tensor, q: Tensor) -> tuple[T
     Source: Ashkboos et al. 2024, arXiv:2401.15024, section 3.
     Raises: ValueError unless q is orthogonal and fits.
     """
-    n = weight_in.size(1)
-    if q.shape != (n, n) or weight_out.size(0) != n:
-        raise ValueError(
-            f"a stream of {n} features needs q ({n}, {n}) and a writer ({n}, in), "
-            f"got {(*q.shape,)} and {(*weight_out.shape,)}"
-        )
-    error = (q.T @ q - torch.eye(n, dtype=q.dtype, device=q.device)).abs().max().item()
+    named = {"weight_in": weight_in, "q": q, "weight_out": weight_out}
+    require_shapes("weight_in (out, n), q (n, n), weight_out (n, in)", **named)
+    error = (q.T @ q - torch.eye(len(q), dtype=q.dtype, device=q.device)).abs().max().item()
     if not error <= max(1e-8, 8 * torch.finfo(q.dtype).eps):
         raise ValueError(f"q must be orthogonal, got q^T q that differs from I by {error:g}")
     return weight_in @ q, q.T @ weight_out  # eq. eq-rms-rotate
@@ -142,15 +141,14 @@ class RMSNorm(nn.Module):
     def __init__(
         self,
         normalized_shape: Shape,
-        eps: float | None = None,
-        elementwise_affine: bool = True,
         *,
+        eps: float | None,
+        elementwise_affine: bool = True,
         zero_centered: bool = False,
-        cast: Literal["after_weight", "before_weight"] = "after_weight",
+        cast: Cast = "after_weight",
     ) -> None:
         super().__init__()
-        if cast not in ("after_weight", "before_weight"):
-            raise ValueError(f"cast must be 'after_weight' or 'before_weight', got {cast!r}")
+        require_choice(Cast, cast=cast)
         self.normalized_shape, self.eps = shape_tuple(normalized_shape), eps
         self.zero_centered, self.cast = zero_centered, cast
         start = torch.zeros if zero_centered else torch.ones
@@ -160,13 +158,13 @@ class RMSNorm(nn.Module):
         """What the normalised features are multiplied by; 1 + weight is formed in float32."""
         if self.weight is None or not self.zero_centered:
             return self.weight
-        return 1 + self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+        return 1 + widen(self.weight, "weight")
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over the trailing axes."""
         gain = self.gain()
         if gain is None or self.cast == "after_weight":
-            return rms_norm(x, self.normalized_shape, gain, self.eps)
+            return rms_norm(x, self.normalized_shape, gain, eps=self.eps)
         assert self.weight is not None
         return gain.to(self.weight.dtype) * rms_norm(x, self.normalized_shape, eps=self.eps)
 
@@ -176,7 +174,7 @@ def _normalizer(
 ) -> tuple[Tensor, Tensor]:
     """The input in float32 at least, and the reciprocal of its root mean square."""
     if eps is None:
-        eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
+        eps = torch.finfo(wide_dtype(x)).eps
     wide, axes = prepare(x, normalized_shape, eps, "rms_norm", weight=weight)
     if eps == 0 and (wide == 0).all(axes).any():
         raise ValueError("rms_norm of a row of zeros with eps = 0 is 0/0: give eps > 0")

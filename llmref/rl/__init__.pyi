@@ -1,8 +1,7 @@
-from .aggregation import aggregate as aggregate
+from .dpo import aligned_sequence_logprob as aligned_sequence_logprob
 from .dpo import dpo_loss as dpo_loss
 from .dpo import implicit_reward as implicit_reward
 from .dpo import optimal_policy as optimal_policy
-from .dpo import sequence_logps as sequence_logps
 from .dpo import simpo_loss as simpo_loss
 from .grpo import binary_group_weight as binary_group_weight
 from .grpo import dapo_loss as dapo_loss
@@ -12,12 +11,16 @@ from .grpo import grpo_loss as grpo_loss
 from .gspo import gspo_loss as gspo_loss
 from .gspo import gspo_token_loss as gspo_token_loss
 from .gspo import sequence_ratio as sequence_ratio
+from .kl import Kind as Kind
+from .kl import Ratio as Ratio
+from .kl import RatioScope as RatioScope
 from .kl import expm1_minus_x as expm1_minus_x
 from .kl import kl_categorical as kl_categorical
 from .kl import kl_estimate as kl_estimate
 from .kl import kl_gaussian as kl_gaussian
 from .kl import kl_loss as kl_loss
 from .kl import kl_reward as kl_reward
+from .kl import sequence_kl_loss as sequence_kl_loss
 from .policy_gradient import discounted_returns as discounted_returns
 from .policy_gradient import gae as gae
 from .policy_gradient import k_step_advantage as k_step_advantage

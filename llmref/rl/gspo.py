@@ -7,8 +7,9 @@ Leaves out: KL penalties (see kl), group advantages (see grpo).
 
 from torch import Tensor
 
-from llmref.rl._tokens import require_rows, token_advantages, token_log_probs, token_mask
-from llmref.rl.aggregation import aggregate
+from llmref.functional._tokens import require_rows, token_mask
+from llmref.functional.aggregation import aggregate
+from llmref.rl._tokens import token_advantages, token_log_probs
 from llmref.rl.ppo import clipped_surrogate, importance_ratio
 
 
@@ -72,11 +73,11 @@ def gspo_token_loss(
     pi = token_log_probs("logp", logp, counted, constant=False)
     of_sequence = _mean_log_ratio(logp, old_logp, mask).detach().unsqueeze(1)  # (N, 1)
     log_ratio = of_sequence + (pi - pi.detach())  # eq. eq-gspo-token; adds a gradient and no value
-    weights = token_advantages(advantages, counted).expand_as(pi)
+    weights = token_advantages(advantages, counted)
     surrogate = clipped_surrogate(
         *_as_log_probs(log_ratio), weights, clip_low=clip_low, clip_high=clip_high
     )
-    return aggregate(-surrogate, counted, "seq-mean-token-mean").to(logp.dtype)
+    return aggregate(-surrogate, counted, agg="seq-mean-token-mean").to(logp.dtype)
 
 
 def _mean_log_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor) -> Tensor:

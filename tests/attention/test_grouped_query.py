@@ -362,7 +362,11 @@ def test_intensity_is_the_ratio_of_counts_for_every_batch_and_context(groups, ra
 
 @pytest.mark.parametrize(("heads", "groups"), [(6, 4), (2, 3), (0, 1), (4, 0), (4, -2)])
 def test_groups_must_divide_heads(heads, groups):
-    message = f"got {groups} key/value heads for {heads} query heads"
+    message = (
+        "must be at least 1, got"
+        if min(heads, groups) < 1
+        else f"num_kv_heads {groups} must divide"
+    )
     for call in (
         lambda: kv_head_index(heads, groups),
         lambda: decode_intensity(heads, groups, 2),
@@ -382,21 +386,36 @@ def test_groups_must_divide_heads(heads, groups):
 
 def test_wrong_shapes_are_named():
     query, key, value = inputs()
-    with pytest.raises(ValueError, match=r"needs tensors \(batch, heads, length, size\)"):
+    with pytest.raises(ValueError, match=r"query must be \(B, H, T, D\), got \(6, 5, 4\)"):
         grouped_query_attention(query[0], key, value)
-    with pytest.raises(ValueError, match="key and value must have the same number of heads"):
+    with pytest.raises(
+        ValueError,
+        match=r"value must be \(B, G, S, Dv\) beside query \(2, 6, 5, 4\), key \(2, 3, 7",
+    ):
         grouped_query_attention(query, key, value[:, :1])
-    with pytest.raises(ValueError, match="the leading axes must be equal"):
+    with pytest.raises(
+        ValueError,
+        match=r"key must be \(B, G, S, D\) beside query \(2, 6, 5, 4\), got \(1, 3, 7, 4\)",
+    ):
         grouped_query_attention(query, key[:1], value[:1])
-    with pytest.raises(ValueError, match="there must be one value for each key"):
+    with pytest.raises(
+        ValueError,
+        match=r"value must be \(B, G, S, Dv\) beside query \(2, 6, 5, 4\), key \(2, 3, 7",
+    ):
         grouped_query_attention(query, key, value[:, :, :-1])
-    with pytest.raises(ValueError, match="the same head size"):
+    with pytest.raises(
+        ValueError,
+        match=r"key must be \(B, G, S, D\) beside query \(2, 6, 5, 4\), got \(2, 3, 7, 3\)",
+    ):
         grouped_query_attention(query, key[..., :-1], value)
-    with pytest.raises(ValueError, match=r"grad_output must be \(2, 6, 5, 8\), got \(2, 6, 5, 4\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"grad_output must be \(B, H, T, Dv\) = \(2, 6, 5, 8\) beside query \(2, 6",
+    ):
         grouped_query_attention_backward(query, query, key, value)
-    with pytest.raises(ValueError, match=r"needs x \(B, G, T, D\) and n_rep >= 1, got \(2, 3, 7\)"):
+    with pytest.raises(ValueError, match=r"x must be \(B, G, T, D\), got \(2, 3, 7\)"):
         repeat_kv(key[..., 0], 2)
-    with pytest.raises(ValueError, match="n_rep 0"):
+    with pytest.raises(ValueError, match="n_rep must be at least 1, got 0"):
         repeat_kv(key, 0)
 
 
@@ -406,10 +425,12 @@ def test_wrong_masks_are_named():
         grouped_query_attention(*tensors, torch.ones(3, S, dtype=torch.bool))
     with pytest.raises(ValueError, match="does not broadcast to the scores"):
         grouped_query_attention(*tensors, torch.ones(B, G, T, S, dtype=torch.bool))
-    with pytest.raises(ValueError, match="a selecting mask holds True or False"):
+    with pytest.raises(ValueError, match="a mask holds zeros and ones only"):
         grouped_query_attention(*tensors, torch.full((T, S), 2))
     query, key, value = tensors
-    with pytest.raises(ValueError, match="is_causal needs at least as many keys as queries"):
+    with pytest.raises(
+        ValueError, match="causal attention needs at least as many keys as queries, got 3 keys"
+    ):
         grouped_query_attention(query, key[:, :, :3], value[:, :, :3], is_causal=True)
 
 
@@ -419,7 +440,7 @@ def test_wrong_types_are_named():
         grouped_query_attention(query.float(), key, value)
     with pytest.raises(TypeError, match="needs floating-point tensors of one dtype"):
         grouped_query_attention(query.long(), key.long(), value.long())
-    with pytest.raises(TypeError, match="needs a floating-point weight, got torch.int64"):
+    with pytest.raises(TypeError, match=r"weight must be floating point, got torch\.int64"):
         mean_pool_kv_weight(torch.zeros(4, 2, dtype=torch.long), 4, 2)
 
 
@@ -432,7 +453,7 @@ def test_wrong_sizes_of_weights_are_named():
         tie_kv_weight(torch.zeros(2, 2, 2), 2, 4)
     with pytest.raises(ValueError, match="embed_dim 10 is not divisible by num_heads 4"):
         GroupedQueryAttention(10, 4, 2)
-    with pytest.raises(ValueError, match="bytes_per_element must be positive, got 0"):
+    with pytest.raises(ValueError, match="bytes_per_element must be positive and finite, got 0"):
         decode_intensity(4, 2, 0)
 
 

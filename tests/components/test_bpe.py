@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmref.components import bpe
-from llmref.components.bpe import BPETokenizer, files, words
-from llmref.components.bpe.merges import check_merges
+from llmref.components.bpe import BPETokenizer, _files, _text
+from llmref.components.bpe._merges import check_merges
 
 FEW = settings(deadline=None, max_examples=40)
 TEXT = (
@@ -447,7 +447,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch) ->
     def interrupt(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(files.os, "replace", interrupt)
+    monkeypatch.setattr(_files.os, "replace", interrupt)
     with pytest.raises(OSError, match="disk full"):
         BPETokenizer().save(path)
     assert BPETokenizer.load(path).merges == [(97, 98)]
@@ -573,11 +573,13 @@ def test_wrong_training_is_refused() -> None:
         bpe.learn_merges({(256, 1): 1}, 1)
     with pytest.raises(ValueError, match="a word must occur at least once, got 0 times"):
         bpe.learn_merges({(1, 1): 0}, 1)
-    with pytest.raises(ValueError, match="need num_merges >= 0, min_count >= 1; got -1, 1"):
+    with pytest.raises(ValueError, match="num_merges must be at least 0, got -1"):
         bpe.learn_merges({(1, 1): 1}, -1)
-    with pytest.raises(ValueError, match="need num_merges >= 0, min_count >= 1; got 1, 0"):
+    with pytest.raises(ValueError, match="min_count must be at least 1, got 0"):
         bpe.learn_merges({(1, 1): 1}, 1, min_count=0)
-    with pytest.raises(ValueError, match="method must be 'naive' or 'incremental', got 'fast'"):
+    with pytest.raises(
+        ValueError, match=r"method must be one of \['naive', 'incremental'\], got 'fast'"
+    ):
         bpe.learn_merges({(1, 1): 1}, 1, method="fast")  # type: ignore[arg-type]
 
 
@@ -586,7 +588,7 @@ def test_splitting_keeps_every_character() -> None:
     draw = random.Random(2)
     for _ in range(300):
         text = "".join(draw.choices([*names, "<", "x", ")"], k=8))
-        parts = words.split_special(text, names)
+        parts = _text.split_special(text, names)
         assert "".join(parts) == text
         assert set(parts[1::2]) <= set(names)
         assert Counter(part in names for part in parts[::2])[True] == 0

@@ -314,15 +314,25 @@ def test_the_variance_of_an_output_is_the_second_moment_of_the_input_times_that_
 
 def test_shapes_that_do_not_fit_are_refused():
     x, weight, bias = inputs()
-    with pytest.raises(ValueError, match=r"the last axis of x \(2, 3, 5\) must be the last"):
+    with pytest.raises(
+        ValueError, match=r"x must be \(\.\.\., in\) beside weight \(4, 3\), got \(2, 3, 5\)"
+    ):
         linear(x, weight[:, :3])
     with pytest.raises(ValueError, match=r"weight must be \(out, in\), got \(5,\)"):
         linear(x, weight[0])
-    with pytest.raises(ValueError, match=r"bias must be \(4,\), one number for each output"):
+    with pytest.raises(
+        ValueError,
+        match=r"bias must be \(out,\) = \(4,\) beside weight \(4, 5\), x \(2, 3, 5\), got \(1,\)",
+    ):
         linear(x, weight, bias[:1])
-    with pytest.raises(ValueError, match=r"grad_out must be \(2, 3, 4\), got \(3, 4\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"grad_out must be \(\.\.\., out\) = \(2, 3, 4\) beside weight \(4, 5\), x \(2",
+    ):
         linear_backward(linear(x, weight)[0], x, weight)
-    with pytest.raises(ValueError, match="the last axis of x"):
+    with pytest.raises(
+        ValueError, match=r"x must be \(\.\.\., in\) beside weight \(4, 5\), got \(2, 3, 1\)"
+    ):
         linear_backward(x, x[..., :1], weight)
 
 
@@ -330,16 +340,22 @@ def test_dtypes_that_do_not_fit_are_refused():
     x, weight, bias = inputs()
     with pytest.raises(TypeError, match="floating-point tensors of one dtype"):
         linear(x.long(), weight.long())
-    with pytest.raises(TypeError, match=r"got x torch.float64 and weight torch.float32"):
+    with pytest.raises(
+        TypeError, match=r"needs floating-point tensors of one dtype, got x torch\.float64"
+    ):
         linear(x, weight.float())
-    with pytest.raises(TypeError, match=r"got x torch.float64 and bias torch.float32"):
+    with pytest.raises(
+        TypeError, match=r"needs floating-point tensors of one dtype, got x torch\.float64"
+    ):
         linear(x, weight, bias.float())
-    with pytest.raises(TypeError, match=r"got x torch.float64 and grad_out torch.float32"):
+    with pytest.raises(
+        TypeError, match=r"needs floating-point tensors of one dtype, got x torch\.float64"
+    ):
         linear_backward(linear(x, weight).float(), x, weight)
 
 
 def test_options_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="fans must be at least 1, got 0 in and 3 out"):
+    with pytest.raises(ValueError, match="fan_in must be at least 1, got 0"):
         init_std(0, 3, "xavier")
     with pytest.raises(ValueError, match="scheme must be one of"):
         init_std(2, 3, "he")
@@ -349,11 +365,13 @@ def test_options_out_of_range_are_refused():
         uniform_bound(-1.0)
     with pytest.raises(ValueError, match="name must be one of"):
         activation_gain("softmax")
-    with pytest.raises(ValueError, match="the slope a must be finite"):
+    with pytest.raises(ValueError, match=r"a must be in \(-inf, inf\), got nan"):
         activation_gain("leaky_relu", math.nan)
-    with pytest.raises(ValueError, match="sizes must be at least 1"):
+    with pytest.raises(ValueError, match="tokens must be at least 1, got 0"):
         linear_flops(0, 2, 3)
-    with pytest.raises(ValueError, match="convention must be 'mac2' or 'exact'"):
+    with pytest.raises(
+        ValueError, match=r"convention must be one of \['mac2', 'exact'\], got 'mac'"
+    ):
         linear_flops(1, 2, 3, convention="mac")
     with pytest.raises(ValueError, match="scheme must be one of"):
         Linear(2, 3, init="he")

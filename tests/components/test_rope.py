@@ -522,7 +522,7 @@ def test_everything_stays_on_the_device_of_its_inputs():
         (lambda: rope.rope_inv_freq(5), ValueError, "even and at least 2 .*got 5"),
         (lambda: rope.rope_inv_freq(0), ValueError, "even and at least 2 .*got 0"),
         (lambda: rope.rope_inv_freq(-2), ValueError, "even and at least 2 .*got -2"),
-        (lambda: rope.rope_inv_freq(4.0), TypeError, "dim must be an int, got float"),
+        (lambda: rope.rope_inv_freq(4.0), TypeError, r"dim must be an int, got 4\.0"),
         (lambda: rope.rope_inv_freq(4, 0.0), ValueError, "base must be positive .*got 0.0"),
         (lambda: rope.rope_inv_freq(4, math.nan), ValueError, "base must be positive .*got nan"),
         (lambda: rope.rope_inv_freq(4, math.inf), ValueError, "base must be positive .*got inf"),
@@ -533,7 +533,7 @@ def test_everything_stays_on_the_device_of_its_inputs():
         (lambda: rope.ntk_base(1e4, 7, 4.0), ValueError, "even and at least 2 .*got 7"),
         (lambda: rope.ntk_base(-1.0, 8, 4.0), ValueError, "base must be positive .*got -1.0"),
         (lambda: rope.ntk_base(1e4, 8, 0.25), ValueError, "at least 1 .*got 0.25"),
-        (lambda: rope.yarn_inv_freq(8, 1.0, 8, 512), ValueError, "base must be above 1.*got 1.0"),
+        (lambda: rope.yarn_inv_freq(8, 1.0, 8, 512), ValueError, r"base must be in \(1, inf\]"),
         (lambda: rope.yarn_inv_freq(8, 1e4, 0.5, 512), ValueError, "at least 1 .*got 0.5"),
         (lambda: rope.yarn_inv_freq(8, 1e4, 8, 0), ValueError, "original_max_position .*got 0"),
         (
@@ -544,7 +544,7 @@ def test_everything_stays_on_the_device_of_its_inputs():
         (
             lambda: rope.yarn_inv_freq(8, 1e4, 8, 512, ramp="linear"),
             ValueError,
-            "ramp must be 'paper' or 'index', got 'linear'",
+            r"ramp must be one of \['paper', 'index'\], got 'linear'",
         ),
         (lambda: rope.yarn_inv_freq(8, 10.0, 8, 1), ValueError, "from pair 0 to pair -3"),
         (lambda: rope.yarn_inv_freq(8, 2.0, 8, 4096), ValueError, "from pair 17 to pair 7"),
@@ -555,11 +555,11 @@ def test_everything_stays_on_the_device_of_its_inputs():
         ),
         (lambda: rope.llama3_inv_freq(8, 1e4, 0, 1.0, 4.0, 8192), ValueError, "at least 1 .*got 0"),
         (lambda: rope.rope_permutation(3), ValueError, "even and at least 2 .*got 3"),
-        (lambda: rope.rope_permutation(4.0), TypeError, "dim must be an int, got float"),
+        (lambda: rope.rope_permutation(4.0), TypeError, r"dim must be an int, got 4\.0"),
         (
             lambda: rope.rope_matrix(1.0, torch.ones(2), layout="neox"),
             ValueError,
-            "layout must be 'half' or 'interleaved', got 'neox'",
+            r"layout must be one of \['half', 'interleaved'\], got 'neox'",
         ),
         (
             lambda: rope.rope_matrix(1.0, torch.ones(2, 1)),
@@ -569,7 +569,7 @@ def test_everything_stays_on_the_device_of_its_inputs():
         (
             lambda: rope.convert_qk_weight(torch.ones(8, 2), 2, to="neox"),
             ValueError,
-            "to must be 'half' or 'interleaved', got 'neox'",
+            r"to must be one of \['half', 'interleaved'\], got 'neox'",
         ),
         (
             lambda: rope.convert_qk_weight(torch.ones(8, 2), 3, to="half"),

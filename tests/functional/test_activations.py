@@ -298,7 +298,7 @@ def test_no_warning_and_no_nan_over_the_whole_range(name):
 
 @every_function
 def test_integers_are_refused(name):
-    with pytest.raises(TypeError, match=r"needs a floating-point tensor, got torch.int64"):
+    with pytest.raises(TypeError, match=r"must be floating point, got torch\.int64"):
         FUNCTIONS[name](torch.tensor([0, 1]))
 
 
@@ -312,7 +312,7 @@ def test_beta_must_be_positive_and_finite(function, beta):
 @pytest.mark.parametrize("function", [gelu, d_gelu])
 def test_an_unknown_approximation_is_refused(function):
     with pytest.raises(
-        ValueError, match=r"approximate must be 'none', 'tanh' or 'sigmoid', got 'erf'"
+        ValueError, match=r"approximate must be one of \['none', 'tanh', 'sigmoid'\], got 'erf'"
     ):
         function(f64(1), approximate="erf")
 

@@ -25,7 +25,7 @@ from llmref.functional.quantization import (
     symmetric_scale,
     unpack_int4,
 )
-from llmref.functional.quantization.uniform import code_range
+from llmref.functional.quantization._grid import code_range
 
 F64 = torch.float64
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -566,13 +566,13 @@ MAPS = [
 @pytest.mark.parametrize("function", REDUCTIONS + MAPS)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_entries_that_are_not_finite_are_refused(function, bad):
-    with pytest.raises(ValueError, match="needs finite entries, got 1 of 4 inf or NaN"):
+    with pytest.raises(ValueError, match="x must be finite, got"):
         function(torch.tensor([0.0, bad, 1.0, 2.0]))
 
 
 @pytest.mark.parametrize("function", REDUCTIONS + MAPS)
 def test_integers_are_refused_where_numbers_are_needed(function):
-    with pytest.raises(TypeError, match="needs a floating-point tensor, got torch.int64"):
+    with pytest.raises(TypeError, match=r"must be floating point, got torch\.int64"):
         function(torch.tensor([1, 2, 3, 4]))
 
 
@@ -591,7 +591,7 @@ def test_bits_outside_two_to_sixteen_are_refused(bits):
         lambda: quantize(x, torch.tensor(1.0), bits=bits),
         lambda: fake_quantize(x, torch.tensor(1.0), 0, bits=bits),
     ):
-        with pytest.raises(ValueError, match=f"bits must be from 2 to 16, got {bits}"):
+        with pytest.raises(ValueError, match=rf"bits must be in \[2, 16\], got {bits}"):
             call()
 
 
@@ -607,20 +607,20 @@ def test_a_scale_that_is_not_positive_and_finite_is_refused(scale):
         lambda: dequantize(torch.ones(2, dtype=torch.int8), torch.tensor(scale)),
         lambda: fake_quantize(torch.ones(2), scale, 0),
     ):
-        with pytest.raises(ValueError, match=f"positive and finite, got a smallest of {scale:g}"):
+        with pytest.raises(ValueError, match=f"positive and finite, got {scale:g}"):
             call()
 
 
 def test_a_real_zero_point_is_refused():
-    with pytest.raises(TypeError, match=r"zero_point needs integer codes, got torch.float32"):
+    with pytest.raises(TypeError, match=r"zero_point must hold integers, got torch\.float32"):
         quantize(torch.ones(2), torch.tensor(1.0), torch.tensor(0.5))
-    with pytest.raises(TypeError, match=r"zero_point needs integer codes"):
+    with pytest.raises(TypeError, match=r"zero_point must hold integers, got torch\.float32"):
         dequantize(torch.ones(2, dtype=torch.int8), torch.tensor(1.0), 0.5)
 
 
 @pytest.mark.parametrize("zero", [-9, 8, torch.tensor([3, -9])])
 def test_a_zero_point_off_the_grid_is_refused(zero):
-    with pytest.raises(ValueError, match=r"must be a code in \[-8, 7\], got (-9|8)"):
+    with pytest.raises(ValueError, match=r"zero_point must be in \[-8, 7\], got"):
         quantize(torch.ones(2), torch.tensor(1.0), zero, bits=4)
 
 
@@ -630,7 +630,7 @@ def test_codes_must_be_integers():
         lambda: pack_int4(torch.ones(2)),
         lambda: nf4_dequantize(torch.ones(2), torch.ones(1), (2,)),
     ):
-        with pytest.raises(TypeError, match="needs integer codes, got torch.float32"):
+        with pytest.raises(TypeError, match=r"(q|idx) must hold integers, got torch\.float32"):
             call()
 
 
@@ -665,7 +665,7 @@ def test_groups_must_divide_the_last_axis():
 def test_packing_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match=r"last axis must be even to pack pairs, got \(2, 3\)"):
         pack_int4(torch.ones(2, 3, dtype=torch.int8))
-    with pytest.raises(ValueError, match=r"a 4-bit code is in \[-8, 7\], got 8"):
+    with pytest.raises(ValueError, match=r"q must be in \[-8, 7\], got 8"):
         pack_int4(torch.tensor([0, 8], dtype=torch.int8))
     with pytest.raises(TypeError, match=r"needs bytes, torch.uint8, got torch.int8"):
         unpack_int4(torch.ones(2, dtype=torch.int8))
@@ -679,7 +679,7 @@ def test_nf4_decoding_refuses_sizes_that_do_not_fit():
         nf4_dequantize(index, torch.ones(1), (5,), 4)
     with pytest.raises(ValueError, match=r"a shape with 5 entries, .* shape \(2, 2\)"):
         nf4_dequantize(index, torch.ones(2), (2, 2), 4)
-    with pytest.raises(ValueError, match=r"an index is in \[0, 15\], got 0 to 16"):
+    with pytest.raises(ValueError, match=r"idx must be in \[0, 15\], got 16"):
         nf4_dequantize(torch.tensor([0, 16]), torch.ones(1), (2,))
 
 
@@ -687,22 +687,24 @@ def test_integer_product_refuses_what_it_cannot_multiply():
     q = torch.ones(2, 3, dtype=torch.int8)
     with pytest.raises(TypeError, match=r"needs int8 or uint8 codes, got torch.int32"):
         int_matmul(q.int(), 0, 1.0, q, 0, 1.0)
-    with pytest.raises(TypeError, match=r"zw needs integer codes, got torch.float32"):
+    with pytest.raises(TypeError, match=r"zw must hold integers, got torch\.float32"):
         int_matmul(q, 0, 1.0, q, 0.5, 1.0)
     with pytest.raises(TypeError, match="integer"):
         int_matmul(q, 0.5, 1.0, q, 0, 1.0)
-    with pytest.raises(ValueError, match=r"needs \(M, K\) and \(N, K\), got \(2, 3\) and \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"qw must be \(N, K\) beside qx \(2, 3\), got \(2, 4\)"):
         int_matmul(q, 0, 1.0, torch.ones(2, 4, dtype=torch.int8), 0, 1.0)
     with pytest.raises(ValueError, match=r"sx must be a scalar or \(2, 1\), got \(3,\)"):
         int_matmul(q, 0, torch.ones(3), q, 0, 1.0)
     with pytest.raises(ValueError, match=r"sw must be a scalar, \(2,\) or \(2, 1\), got \(3,\)"):
         int_matmul(q, 0, 1.0, q, 0, torch.ones(3))
-    with pytest.raises(ValueError, match="scales must be positive, got 0 and 1 at least"):
+    with pytest.raises(ValueError, match="sx must be positive and finite, got 0"):
         int_matmul(q, 0, 0.0, q, 0, 1.0)
 
 
 def test_decibels_refuse_a_signal_of_zeros_and_another_shape():
     with pytest.raises(ValueError, match="a signal of zeros has no ratio"):
         sqnr_db(torch.zeros(3), torch.ones(3))
-    with pytest.raises(ValueError, match=r"x \(3,\) and xhat \(2,\) must have one shape"):
+    with pytest.raises(
+        ValueError, match=r"xhat must be \(\.\.\.\) = \(3,\) beside x \(3,\), got \(2,\)"
+    ):
         sqnr_db(torch.ones(3), torch.ones(2))

@@ -13,10 +13,11 @@ from llmref.functional.sft import (
     response_mask,
     sequence_logprob,
     sft_loss,
+    sft_token_losses,
 )
 
 INF = math.inf
-MEANS = ["token_mean", "sequence_mean"]
+MEANS = ["token-mean", "seq-mean-token-mean"]
 law = settings(deadline=None, max_examples=40)
 
 
@@ -55,8 +56,8 @@ def test_losses_of_two_counted_tokens():
     logits = torch.tensor([0.0, math.log(3)], dtype=torch.float64).expand(1, 3, 2)
     tokens, mask = torch.tensor([[1, 1, 0]]), torch.tensor([[0, 1, 1]])
     expected = -torch.tensor([[3 / 4, 1 / 4]], dtype=torch.float64).log()
-    close(sft_loss(logits, tokens, mask, reduction="none"), expected)
-    close(sft_loss(logits, tokens, mask), expected.mean())
+    close(sft_token_losses(logits, tokens, mask)[0], expected)
+    close(sft_loss(logits, tokens, mask, agg="token-mean"), expected.mean())
     close(sequence_logprob(logits, tokens, mask), torch.tensor([3 / 16]).double().log())
 
 
@@ -67,23 +68,27 @@ def test_means_of_unequal_rows():
     logits[1, :, 2:] = -INF  # log 2
     tokens = torch.zeros(2, 4, dtype=torch.long)
     mask = torch.tensor([[0, 1, 0, 0], [0, 1, 1, 1]])
-    close(sft_loss(logits, tokens, mask) / unit, torch.tensor(1.5).double())
-    mean = sft_loss(logits, tokens, mask, reduction="sequence_mean")
+    close(sft_loss(logits, tokens, mask, agg="token-mean") / unit, torch.tensor(1.5).double())
+    mean = sft_loss(logits, tokens, mask, agg="seq-mean-token-mean")
     close(mean / unit, torch.tensor(2.0).double())
-    close(sft_loss(logits, tokens, mask, reduction="sum") / unit, torch.tensor(6.0).double())
+    close(
+        sft_loss(logits, tokens, mask, agg="token-mean", denom=1) / unit, torch.tensor(6.0).double()
+    )
 
 
-def test_every_reduction_equals_the_definition_written_as_a_loop():
+def test_every_aggregation_equals_the_definition_written_as_a_loop():
     logits, tokens, mask = batch()
     losses, counts = loop_losses(logits, tokens, mask), mask[:, 1:].sum(-1)
     expected = {
-        "none": losses,
-        "sum": losses.sum(),
-        "token_mean": losses.sum() / counts.sum(),
-        "sequence_mean": (losses.sum(-1) / counts).sum() / 3,
+        "token-mean": losses.sum() / counts.sum(),
+        "seq-mean-token-mean": (losses.sum(-1) / counts).sum() / 3,
+        "seq-mean-token-sum": losses.sum() / 3,
     }
-    for reduction, value in expected.items():
-        close(sft_loss(logits, tokens, mask, reduction=reduction), value)
+    close(sft_token_losses(logits, tokens, mask)[0], losses)
+    close(sft_loss(logits, tokens, mask, agg="token-mean", denom=1), losses.sum())
+    close(sft_loss(logits, tokens, mask, agg="constant", norm=2.0), losses.sum() / (3 * 2))
+    for agg, value in expected.items():
+        close(sft_loss(logits, tokens, mask, agg=agg), value)
     close(sequence_logprob(logits, tokens, mask), -losses.sum(-1))
 
 
@@ -91,39 +96,43 @@ def test_a_perfect_predictor_of_the_next_token_has_loss_zero_and_no_other_shift_
     tokens = torch.tensor([[0, 1, 2, 3, 4, 5]])
     mask = torch.ones_like(tokens)
     logits = 100 * torch.eye(7)[tokens + 1]
-    assert sft_loss(logits, tokens, mask) < 1e-9
-    assert sft_loss(logits.roll(1, 1), tokens, mask) > 50  # not shifted
-    assert sft_loss(logits[:, :-1], tokens[:, 1:], mask[:, 1:]) > 50  # shifted before as well
+    assert sft_loss(logits, tokens, mask, agg="token-mean") < 1e-9
+    assert sft_loss(logits.roll(1, 1), tokens, mask, agg="token-mean") > 50  # not shifted
+    assert (
+        sft_loss(logits[:, :-1], tokens[:, 1:], mask[:, 1:], agg="token-mean") > 50
+    )  # shifted before as well
 
 
 def test_the_first_response_token_is_predicted_at_the_last_prompt_position():
     logits, tokens, _ = batch(B=1)
     mask = response_mask(torch.tensor([2]), torch.tensor([4]), 5)
-    grad = torch.autograd.functional.jacobian(lambda z: sft_loss(z, tokens, mask), logits)
+    grad = torch.autograd.functional.jacobian(
+        lambda z: sft_loss(z, tokens, mask, agg="token-mean"), logits
+    )
     assert (grad.abs().sum(-1) > 0).tolist() == [[False, True, True, False, False]]
 
 
 def test_the_first_token_is_never_a_target():
     logits, tokens, mask = batch()
     mask[:, 0] = False
-    for reduction in ("token_mean", "sequence_mean", "sum", "none"):
-        base = sft_loss(logits, tokens, mask, reduction=reduction)
+    for agg in (*MEANS, "seq-mean-token-sum"):
+        base = sft_loss(logits, tokens, mask, agg=agg)
         mask[:, 0] = True
-        close(sft_loss(logits, tokens, mask, reduction=reduction), base, atol=0)
+        close(sft_loss(logits, tokens, mask, agg=agg), base, atol=0)
         mask[:, 0] = False
 
 
 def test_the_id_zero_counts_like_any_other():
     logits = torch.zeros(1, 3, 4, dtype=torch.float64)
     tokens = torch.zeros(1, 3, dtype=torch.long)
-    loss = sft_loss(logits, tokens, torch.ones(1, 3, dtype=torch.bool), reduction="sum")
+    loss = sft_loss(logits, tokens, torch.ones(1, 3, dtype=torch.bool), agg="token-mean", denom=1)
     close(loss, torch.tensor(2 * math.log(4), dtype=torch.float64))
 
 
 def test_the_gradient_is_p_minus_the_target_where_a_token_counts():
     logits, tokens, mask = batch()
     grad = torch.autograd.functional.jacobian(
-        lambda z: sft_loss(z, tokens, mask, reduction="sum"), logits
+        lambda z: sft_loss(z, tokens, mask, agg="token-mean", denom=1), logits
     )
     expected = torch.zeros_like(logits)
     for i in range(3):
@@ -134,23 +143,21 @@ def test_the_gradient_is_p_minus_the_target_where_a_token_counts():
     close(grad, expected)
 
 
-@pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean", "sum", "none"])
-def test_autograd_agrees_with_finite_differences(reduction):
+@pytest.mark.parametrize("agg", [*MEANS, "seq-mean-token-sum"])
+def test_autograd_agrees_with_finite_differences(agg):
     logits, tokens, mask = batch(2, 4, 3)
     logits.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda z: sft_loss(z, tokens, mask, reduction=reduction), logits
-    )
+    assert torch.autograd.gradcheck(lambda z: sft_loss(z, tokens, mask, agg=agg), logits)
     assert torch.autograd.gradcheck(lambda z: sequence_logprob(z, tokens, mask), logits)
 
 
 def test_uncounted_positions_may_hold_anything():
     logits, tokens, mask = batch()
     mask[:, 3:] = False
-    base = sft_loss(logits, tokens, mask)
+    base = sft_loss(logits, tokens, mask, agg="token-mean")
     logits[:, 2:], tokens[:, 3:] = math.nan, -100
     logits.requires_grad_()
-    loss = sft_loss(logits, tokens, mask)
+    loss = sft_loss(logits, tokens, mask, agg="token-mean")
     close(loss, base, atol=0)
     (grad,) = torch.autograd.grad(loss, logits)
     assert grad.isfinite().all()
@@ -162,9 +169,9 @@ def test_uncounted_positions_may_hold_anything():
 def test_the_difference_of_the_means_is_a_covariance(seed):
     logits, tokens, mask = batch(5, 7, 3, seed)
     counts = mask[:, 1:].sum(-1).double()
-    means = sft_loss(logits, tokens, mask, reduction="none").sum(-1) / counts
+    means = sft_token_losses(logits, tokens, mask)[0].sum(-1) / counts
     covariance = (counts * means).mean() - counts.mean() * means.mean()
-    token, sequence = (sft_loss(logits, tokens, mask, reduction=r) for r in MEANS)
+    token, sequence = (sft_loss(logits, tokens, mask, agg=r) for r in MEANS)
     close(token - sequence, covariance / counts.mean())
 
 
@@ -175,11 +182,9 @@ def test_micro_batches_with_the_global_count_add_up(seed, cut):
     mask[0] = False  # a piece may be empty
     parts = [slice(0, cut), slice(cut, 5)]
     counts = mask[:, 1:].sum(-1)
-    for reduction, denom in zip(MEANS, (counts.sum(), (counts > 0).sum()), strict=True):
-        whole = sft_loss(logits, tokens, mask, reduction=reduction)
-        pieces = [
-            sft_loss(logits[s], tokens[s], mask[s], reduction=reduction, denom=denom) for s in parts
-        ]
+    for agg, denom in zip(MEANS, (counts.sum(), (counts > 0).sum()), strict=True):
+        whole = sft_loss(logits, tokens, mask, agg=agg)
+        pieces = [sft_loss(logits[s], tokens[s], mask[s], agg=agg, denom=denom) for s in parts]
         close(sum(pieces), whole)
 
 
@@ -187,16 +192,16 @@ def test_averaging_the_means_of_micro_batches_is_something_else():
     logits, tokens, mask = batch()
     mask[0, 2:], mask[1:, 1:] = False, True
     parts = [slice(0, 1), slice(1, 3)]
-    means = [sft_loss(logits[s], tokens[s], mask[s]) for s in parts]
-    assert (sum(means) / 2 - sft_loss(logits, tokens, mask)).abs() > 1e-2
+    means = [sft_loss(logits[s], tokens[s], mask[s], agg="token-mean") for s in parts]
+    assert (sum(means) / 2 - sft_loss(logits, tokens, mask, agg="token-mean")).abs() > 1e-2
 
 
 @pytest.mark.parametrize("denom", [12, 12.0, torch.tensor(12), torch.tensor([12.0])])
 def test_denom_replaces_the_divisor_and_the_loss_stays_a_scalar(denom):
     logits, tokens, mask = batch()
-    total = sft_loss(logits, tokens, mask, reduction="sum")
-    for reduction in ("token_mean", "sum"):
-        loss = sft_loss(logits, tokens, mask, reduction=reduction, denom=denom)
+    total = sft_loss(logits, tokens, mask, agg="token-mean", denom=1)
+    for agg in ("token-mean", "seq-mean-token-sum"):
+        loss = sft_loss(logits, tokens, mask, agg=agg, denom=denom)
         assert loss.shape == ()
         close(loss, total / 12)
 
@@ -205,12 +210,12 @@ def test_a_batch_that_counts_nothing_has_no_mean_but_a_sum_of_zero_with_gradient
     logits, tokens, mask = batch()
     mask[:, 1:] = False
     mask[:, 0] = True
-    for reduction in MEANS:
-        with pytest.raises(ValueError, match=r"a mean needs a target: none of \(3, 5\) tokens"):
-            sft_loss(logits, tokens, mask, reduction=reduction)
+    for agg in MEANS:
+        with pytest.raises(ValueError, match="a mean over nothing does not exist"):
+            sft_loss(logits, tokens, mask, agg=agg)
     logits.requires_grad_()
-    for options in ({"reduction": "sum"}, {"denom": 9}, {"reduction": "sequence_mean", "denom": 3}):
-        loss = sft_loss(logits, tokens, mask, **options)
+    for agg in (*MEANS, "seq-mean-token-sum"):
+        loss = sft_loss(logits, tokens, mask, agg=agg, denom=9)
         assert loss == 0
         assert (torch.autograd.grad(loss, logits)[0] == 0).all()
     assert (sequence_logprob(logits, tokens, mask) == 0).all()
@@ -220,48 +225,56 @@ def test_a_row_that_counts_nothing_is_left_out_of_both_means():
     logits, tokens, mask = batch()
     mask[1] = False
     rows = [0, 2]
-    for reduction in MEANS:
+    for agg in MEANS:
         close(
-            sft_loss(logits, tokens, mask, reduction=reduction),
-            sft_loss(logits[rows], tokens[rows], mask[rows], reduction=reduction),
+            sft_loss(logits, tokens, mask, agg=agg),
+            sft_loss(logits[rows], tokens[rows], mask[rows], agg=agg),
         )
 
 
 def test_a_single_column_has_no_target():
     logits, tokens = torch.zeros(2, 1, 3), torch.zeros(2, 1, dtype=torch.long)
     mask = torch.ones(2, 1, dtype=torch.bool)
-    assert sft_loss(logits, tokens, mask, reduction="none").shape == (2, 0)
-    assert sft_loss(logits, tokens, mask, reduction="sum") == 0
-    with pytest.raises(ValueError, match="needs a target"):
-        sft_loss(logits, tokens, mask)
+    assert sft_token_losses(logits, tokens, mask)[0].shape == (2, 0)
+    assert sft_loss(logits, tokens, mask, agg="token-mean", denom=1) == 0
+    with pytest.raises(ValueError, match="a mean over nothing"):
+        sft_loss(logits, tokens, mask, agg="token-mean")
 
 
 def test_a_target_of_probability_zero_costs_infinity():
     logits = torch.tensor([0.0, -INF]).expand(1, 2, 2)
-    assert sft_loss(logits, torch.tensor([[0, 1]]), torch.tensor([[0, 1]])) == INF
+    assert sft_loss(logits, torch.tensor([[0, 1]]), torch.tensor([[0, 1]]), agg="token-mean") == INF
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.long, torch.uint8, torch.float32])
 def test_masks_of_zeros_and_ones_are_booleans(kind):
     logits, tokens, mask = batch()
-    close(sft_loss(logits, tokens, mask.to(kind)), sft_loss(logits, tokens, mask), atol=0)
+    close(
+        sft_loss(logits, tokens, mask.to(kind), agg="token-mean"),
+        sft_loss(logits, tokens, mask, agg="token-mean"),
+        atol=0,
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_half_precision_logits_give_a_loss_in_float32(dtype):
     logits, tokens, mask = batch(V=40)
     logits = (3 * logits).to(dtype)
-    expected = sft_loss(logits.double(), tokens, mask)
+    expected = sft_loss(logits.double(), tokens, mask, agg="token-mean")
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    for reduction in ("token_mean", "sequence_mean", "sum", "none"):
-        assert sft_loss(logits, tokens, mask, reduction=reduction).dtype == wide
+    for agg in (*MEANS, "seq-mean-token-sum"):
+        assert sft_loss(logits, tokens, mask, agg=agg).dtype == wide
     assert sequence_logprob(logits, tokens, mask).dtype == wide
-    close(sft_loss(logits, tokens, mask).double(), expected, atol=1e-6)
+    close(sft_loss(logits, tokens, mask, agg="token-mean").double(), expected, atol=1e-6)
 
 
 def test_tokens_of_any_integer_type_are_taken():
     logits, tokens, mask = batch()
-    close(sft_loss(logits, tokens.to(torch.int32), mask), sft_loss(logits, tokens, mask), atol=0)
+    close(
+        sft_loss(logits, tokens.to(torch.int32), mask, agg="token-mean"),
+        sft_loss(logits, tokens, mask, agg="token-mean"),
+        atol=0,
+    )
 
 
 def test_response_mask_counts_the_end_of_sequence_and_not_the_padding():
@@ -353,7 +366,7 @@ def test_packing_is_exact_with_its_mask_positions_and_targets(mistake):
     for doc, mask in zip(docs, masks, strict=True):
         allowed = packed_attention_mask(torch.zeros(1, len(doc), dtype=torch.long))
         logits = attention_lm(doc[None], allowed, torch.arange(len(doc))[None])
-        apart = apart + sft_loss(logits, doc[None], mask[None], reduction="sum")
+        apart = apart + sft_loss(logits, doc[None], mask[None], agg="token-mean", denom=1)
     packed = pack_sequences(docs, masks, max_len=11, pad_id=0)
     allowed, positions, mask = packed_attention_mask(packed.segment_ids), packed[3], packed.mask
     if mistake == "mask":
@@ -363,7 +376,7 @@ def test_packing_is_exact_with_its_mask_positions_and_targets(mistake):
     if mistake == "target":
         mask = packed.segment_ids >= 0
     logits = attention_lm(packed.tokens, allowed, positions)
-    together = sft_loss(logits, packed.tokens, mask, reduction="sum")
+    together = sft_loss(logits, packed.tokens, mask, agg="token-mean", denom=1)
     if mistake is None:
         close(together, apart)
     else:
@@ -373,12 +386,18 @@ def test_packing_is_exact_with_its_mask_positions_and_targets(mistake):
 def test_shapes_that_do_not_fit_are_refused():
     logits, tokens, mask = batch()
     for bad in (logits[:, :-1], logits[0], logits[:2]):
-        with pytest.raises(ValueError, match=r"logits \(B, T, V\) and tokens \(B, T\), unshifted"):
-            sft_loss(bad, tokens, mask)
-    with pytest.raises(ValueError, match="needs logits"):
-        sft_loss(logits, tokens[0], mask[0])
-    with pytest.raises(ValueError, match=r"aligned with the tokens, .*\(3, 4\), \(3, 5\)"):
-        sft_loss(logits, tokens, mask[:, 1:])
+        with pytest.raises(ValueError, match=r"(logits|tokens) must be \(B, T.*, got"):
+            sft_loss(bad, tokens, mask, agg="token-mean")
+    with pytest.raises(
+        ValueError,
+        match=r"tokens must be \(B, T\) = \(3, 5\) beside logits \(3, 5, 7\), got \(5,\)",
+    ):
+        sft_loss(logits, tokens[0], mask[0], agg="token-mean")
+    with pytest.raises(
+        ValueError,
+        match=r"mask must be \(B, T\) = \(3, 5\) beside logits \(3, 5, 7\), tokens \(3, 5\)",
+    ):
+        sft_loss(logits, tokens, mask[:, 1:], agg="token-mean")
 
 
 @pytest.mark.parametrize("bad", [2, -1, 0.5, math.nan])
@@ -387,48 +406,50 @@ def test_masks_that_are_not_zero_or_one_are_refused(bad):
     mask = mask.double()
     mask[0, 2] = bad
     with pytest.raises(ValueError, match=f"zeros and ones only, got {float(bad)}"):
-        sft_loss(logits, tokens, mask)
+        sft_loss(logits, tokens, mask, agg="token-mean")
 
 
 @pytest.mark.parametrize("bad", [-100, -1, 7])
 def test_counted_tokens_outside_the_vocabulary_are_refused(bad):
     logits, tokens, mask = batch()
     tokens[1, 1] = bad
-    with pytest.raises(ValueError, match=rf"a counted token is {bad}, outside \[0, 7\)"):
-        sft_loss(logits, tokens, mask)
+    with pytest.raises(ValueError, match=rf"tokens holds the id {bad}, outside \[0, 7\)"):
+        sft_loss(logits, tokens, mask, agg="token-mean")
 
 
 def test_a_nan_logit_that_predicts_a_counted_token_is_refused():
     logits, tokens, mask = batch()
     logits[1, 0] = math.nan
     with pytest.raises(ValueError, match="needs a finite maximum, got nan"):
-        sft_loss(logits, tokens, mask)
+        sft_loss(logits, tokens, mask, agg="token-mean")
 
 
 def test_wrong_options_are_refused():
     logits, tokens, mask = batch()
-    with pytest.raises(ValueError, match="reduction must be one of .*token_mean.*, got 'mean'"):
-        sft_loss(logits, tokens, mask, reduction="mean")
-    with pytest.raises(ValueError, match="'none' divides by nothing"):
-        sft_loss(logits, tokens, mask, reduction="none", denom=3)
-    for bad in (0, -1, math.nan, INF, torch.tensor([1, 2])):
-        with pytest.raises(ValueError, match="denom must be one positive finite number"):
-            sft_loss(logits, tokens, mask, denom=bad)
+    with pytest.raises(ValueError, match="agg must be one of .*token-mean.*, got 'mean'"):
+        sft_loss(logits, tokens, mask, agg="mean")
+    with pytest.raises(ValueError, match="'constant' counts nothing that denom could replace"):
+        sft_loss(logits, tokens, mask, agg="constant", norm=1.0, denom=3)
+    for bad in (0, -1, math.nan, INF):
+        with pytest.raises(ValueError, match="denom must be positive and finite"):
+            sft_loss(logits, tokens, mask, denom=bad, agg="token-mean")
+    with pytest.raises(ValueError, match="denom must be one number"):
+        sft_loss(logits, tokens, mask, denom=torch.tensor([1, 2]), agg="token-mean")
 
 
 def test_wrong_dtypes_are_refused():
     logits, tokens, mask = batch()
     with pytest.raises(TypeError, match=r"tokens must hold integers, got torch.float32"):
-        sft_loss(logits, tokens.float(), mask)
+        sft_loss(logits, tokens.float(), mask, agg="token-mean")
     with pytest.raises(TypeError, match=r"tokens must hold integers, got torch.bool"):
-        sft_loss(logits, tokens.bool(), mask)
-    with pytest.raises(TypeError, match=r"needs a floating-point tensor, got torch.int64"):
-        sft_loss(logits.long(), tokens, mask)
+        sft_loss(logits, tokens.bool(), mask, agg="token-mean")
+    with pytest.raises(TypeError, match=r"must be floating point, got torch\.int64"):
+        sft_loss(logits.long(), tokens, mask, agg="token-mean")
     with pytest.raises(TypeError, match=r"lengths must hold integers, got torch.float32"):
         response_mask(torch.tensor([1]), torch.tensor([2.0]), 3)
     with pytest.raises(TypeError, match="segment_ids must hold integers"):
         packed_attention_mask(torch.zeros(1, 2))
-    with pytest.raises(TypeError, match="a document must hold integers"):
+    with pytest.raises(TypeError, match=r"document must hold integers, got torch\.float32"):
         pack_sequences([torch.zeros(2)], [torch.ones(2)], 3, 0)
 
 
@@ -439,7 +460,10 @@ def test_response_lengths_taken_for_total_lengths_are_refused():
         response_mask(torch.tensor([1]), torch.tensor([6]), 5)
     with pytest.raises(ValueError, match="got -1 and 2 in row 0"):
         response_mask(torch.tensor([-1]), torch.tensor([2]), 5)
-    with pytest.raises(ValueError, match=r"must be \(B,\), got \(\(1,\), \(2,\)\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"lengths must be \(B,\) = \(1,\) beside prompt_lengths \(1,\), got \(2,\)",
+    ):
         response_mask(torch.tensor([1]), torch.tensor([2, 2]), 5)
 
 
@@ -449,13 +473,15 @@ def test_documents_that_do_not_fit_are_refused():
         pack_sequences([doc], [mask], 2, 0)
     with pytest.raises(ValueError, match=r"tokens, got \(0,\)"):
         pack_sequences([doc[:0]], [mask[:0]], 2, 0)
-    with pytest.raises(ValueError, match=r"tokens, got \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"document must be \(T,\), got \(1, 3\)"):
         pack_sequences([doc[None]], [mask[None]], 4, 0)
     with pytest.raises(ValueError, match="each with a mask, got 1 and 0"):
         pack_sequences([doc], [], 4, 0)
     with pytest.raises(ValueError, match="needs documents, .* got 0 and 0"):
         pack_sequences([], [], 4, 0)
-    with pytest.raises(ValueError, match=r"aligned with the tokens, got shapes \(\(2,\), \(3,\)\)"):
+    with pytest.raises(
+        ValueError, match=r"mask must be \(T,\) = \(3,\) beside document \(3,\), got \(2,\)"
+    ):
         pack_sequences([doc], [mask[:2]], 4, 0)
 
 

@@ -296,7 +296,7 @@ def test_lse_refuses_nan():
 
 @pytest.mark.parametrize("function", [softmax, log_softmax, logsumexp, entropy, softmax_jacobian])
 def test_integers_are_refused(function):
-    with pytest.raises(TypeError, match=r"needs a floating-point tensor, got torch.int64"):
+    with pytest.raises(TypeError, match=r"must be floating point, got torch\.int64"):
         function(torch.tensor([0, 1]))
 
 
@@ -323,7 +323,9 @@ def test_the_sum_is_taken_along_the_named_axis():
 
 
 def test_vjp_refuses_another_shape():
-    with pytest.raises(ValueError, match=r"grad \(3,\) must have the shape of p \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"grad must be \(\.\.\.\) = \(2,\) beside p \(2,\), got \(3,\)"
+    ):
         softmax_vjp(torch.tensor([0.5, 0.5]), torch.zeros(3))
     with pytest.raises(ValueError, match="must sum to 1"):
         softmax_vjp(torch.tensor([0.5, 0.6]), torch.zeros(2))

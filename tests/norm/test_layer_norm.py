@@ -55,14 +55,14 @@ def test_one_two_three():
 
 def test_the_fast_form_equals_the_loop():
     x, weight, bias = random(5, 7), random(7, seed=1), random(7, seed=2)
-    close(layer_norm(x, 7, weight, bias, 1e-3), loop_layer_norm(x, weight, bias, 1e-3))
+    close(layer_norm(x, 7, weight, bias, eps=1e-3), loop_layer_norm(x, weight, bias, 1e-3))
 
 
 def test_two_axes_are_normalised_together():
     x = random(2, 3, 5)
-    together = layer_norm(x.reshape(2, 15), 15).reshape(2, 3, 5)
-    close(layer_norm(x, (3, 5)), together)
-    assert not torch.allclose(layer_norm(x, 5), together)
+    together = layer_norm(x.reshape(2, 15), 15, eps=1e-5).reshape(2, 3, 5)
+    close(layer_norm(x, (3, 5), eps=1e-5), together)
+    assert not torch.allclose(layer_norm(x, 5, eps=1e-5), together)
 
 
 @law
@@ -91,7 +91,7 @@ def test_backward_equals_autograd(eps, shape):
     weight, bias = (random(*shape, seed=s).requires_grad_() for s in (1, 2))
     dy = random(2, 3, 5, 7, seed=3)
     grads = torch.autograd.grad(
-        (layer_norm(x, shape, weight, bias, eps) * dy).sum(), (x, weight, bias)
+        (layer_norm(x, shape, weight, bias, eps=eps) * dy).sum(), (x, weight, bias)
     )
     for ours, expected in zip(layer_norm_backward(dy, x, weight, eps=eps), grads, strict=True):
         close(ours.detach(), expected)
@@ -99,25 +99,25 @@ def test_backward_equals_autograd(eps, shape):
 
 def test_backward_without_weight_and_of_a_single_row():
     x, dy = random(7).requires_grad_(), random(7, seed=1)
-    (dx,) = torch.autograd.grad((layer_norm(x, 7) * dy).sum(), x)
-    ours = layer_norm_backward(dy, x)
+    (dx,) = torch.autograd.grad((layer_norm(x, 7, eps=1e-5) * dy).sum(), x)
+    ours = layer_norm_backward(dy, x, eps=1e-5)
     close(ours[0].detach(), dx)
     assert [tuple(g.shape) for g in ours] == [(7,)] * 3
     wide = random(2, 5, 7)
-    assert layer_norm_backward(wide, wide, normalized_shape=(5, 7))[1].shape == (5, 7)
+    assert layer_norm_backward(wide, wide, normalized_shape=(5, 7), eps=1e-5)[1].shape == (5, 7)
 
 
 def test_gradcheck():
     x, weight, bias = (random(*s).requires_grad_() for s in ((3, 5), (5,), (5,)))
     assert torch.autograd.gradcheck(
-        lambda *a: layer_norm(a[0], 5, a[1], a[2], 0.1), (x, weight, bias)
+        lambda *a: layer_norm(a[0], 5, a[1], a[2], eps=0.1), (x, weight, bias)
     )
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 def test_jacobian_equals_autograd(eps):
     x = random(2, 5)
-    for row, ours in zip(x, layer_norm_jacobian(x, eps), strict=True):
+    for row, ours in zip(x, layer_norm_jacobian(x, eps=eps), strict=True):
         close(ours, torch.autograd.functional.jacobian(lambda r: layer_norm(r, 5, eps=eps), row))
 
 
@@ -126,17 +126,17 @@ def test_folding_leaves_the_function():
     weight, bias = random(7, 5, seed=3), random(7, seed=4)
     for b in (bias, None):
         folded = fold_layer_norm(weight, b, gamma, beta)
-        expected = nn.functional.linear(layer_norm(x, 5, gamma, beta), weight, b)
-        close(nn.functional.linear(layer_norm(x, 5), *folded), expected)
+        expected = nn.functional.linear(layer_norm(x, 5, gamma, beta, eps=1e-5), weight, b)
+        close(nn.functional.linear(layer_norm(x, 5, eps=1e-5), *folded), expected)
     close(fold_layer_norm(weight, bias, gamma, None)[1], bias)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sixteen_bits_are_computed_in_float32_and_rounded_once(dtype):
     x = (300 * random(4, 64) + 1000).to(dtype)
-    y = layer_norm(x, 64)
+    y = layer_norm(x, 64, eps=1e-5)
     assert y.dtype == dtype
-    assert torch.equal(y, layer_norm(x.float(), 64).to(dtype))
+    assert torch.equal(y, layer_norm(x.float(), 64, eps=1e-5).to(dtype))
     assert y.isfinite().all()
 
 
@@ -153,10 +153,10 @@ def test_the_variance_is_taken_from_differences():
 def test_a_constant_row_gives_the_bias_or_is_refused():
     x = torch.full((2, 3), 0.1, dtype=torch.float64)
     bias = random(3)
-    close(layer_norm(x, 3, bias=bias), bias.expand(2, 3), atol=1e-11)
+    close(layer_norm(x, 3, bias=bias, eps=1e-5), bias.expand(2, 3), atol=1e-11)
     with pytest.raises(ValueError, match=r"constant row with eps = 0 is 0/0"):
         layer_norm(x, 3, eps=0)
-    close(layer_norm(torch.ones(2, 1), 1, bias=torch.ones(1)), torch.ones(2, 1))
+    close(layer_norm(torch.ones(2, 1), 1, bias=torch.ones(1), eps=1e-5), torch.ones(2, 1))
 
 
 def test_a_nan_stays_a_nan_in_its_own_row():
@@ -174,17 +174,19 @@ def test_the_module_takes_the_weights_of_torch():
     ours.load_state_dict(theirs.state_dict())
     x = random(3, 5)
     close(ours(x), theirs(x).detach())
-    assert LayerNorm(5, bias=False).bias is None
-    assert list(LayerNorm(5, elementwise_affine=False).parameters()) == []
+    assert LayerNorm(5, bias=False, eps=1e-5).bias is None
+    assert list(LayerNorm(5, elementwise_affine=False, eps=1e-5).parameters()) == []
 
 
 def test_a_residual_block_normalises_before_or_after():
-    norm, sublayer, x = LayerNorm(5).double(), nn.Linear(5, 5).double(), random(3, 5)
+    norm, sublayer, x = LayerNorm(5, eps=1e-5).double(), nn.Linear(5, 5).double(), random(3, 5)
     with torch.no_grad():
         pre = ResidualBlock(norm, sublayer, "pre")(x)
-        close(pre, x + sublayer(layer_norm(x, 5)))
-        close(ResidualBlock(norm, sublayer, "post")(x), layer_norm(x + sublayer(x), 5))
-    with pytest.raises(ValueError, match="placement must be 'pre' or 'post', got 'sandwich'"):
+        close(pre, x + sublayer(layer_norm(x, 5, eps=1e-5)))
+        close(ResidualBlock(norm, sublayer, "post")(x), layer_norm(x + sublayer(x), 5, eps=1e-5))
+    with pytest.raises(
+        ValueError, match=r"placement must be one of \['pre', 'post'\], got 'sandwich'"
+    ):
         ResidualBlock(norm, sublayer, "sandwich")
 
 
@@ -192,44 +194,56 @@ def test_a_residual_block_normalises_before_or_after():
     ("call", "error", "message"),
     [
         (
-            lambda x: layer_norm(x, 4),
+            lambda x: layer_norm(x, 4, eps=1e-5),
             ValueError,
             r"over \(4,\) needs an input \(\.\.\., \*\(4,\)\)",
         ),
-        (lambda x: layer_norm(x, ()), ValueError, r"over \(\) needs an input"),
-        (lambda x: layer_norm(x[:, :0], 0), ValueError, r"over \(0,\) needs an input"),
+        (lambda x: layer_norm(x, (), eps=1e-5), ValueError, r"over \(\) needs an input"),
+        (lambda x: layer_norm(x[:, :0], 0, eps=1e-5), ValueError, r"over \(0,\) needs an input"),
         (
-            lambda x: layer_norm(x, 3, torch.ones(1)),
+            lambda x: layer_norm(x, 3, torch.ones(1), eps=1e-5),
             ValueError,
             r"weight must have the shape \(3,\)",
         ),
         (
-            lambda x: layer_norm(x, 3, None, x),
+            lambda x: layer_norm(x, 3, None, x, eps=1e-5),
             ValueError,
             r"bias must have the shape \(3,\), got \(2, 3",
         ),
-        (lambda x: layer_norm(x, 3, eps=-1.0), ValueError, "eps must be >= 0, got -1.0"),
-        (lambda x: layer_norm(x, 3, eps=math.nan), ValueError, "eps must be >= 0, got nan"),
-        (lambda x: layer_norm(x.long(), 3), TypeError, "layer_norm needs a floating-point tensor"),
         (
-            lambda x: layer_norm_backward(x[0], x),
+            lambda x: layer_norm(x, 3, eps=-1.0),
             ValueError,
-            r"grad_output \(3,\) must have the sh",
+            r"eps must be at least 0 and finite, got -1\.0",
+        ),
+        (
+            lambda x: layer_norm(x, 3, eps=math.nan),
+            ValueError,
+            "eps must be at least 0 and finite, got nan",
+        ),
+        (
+            lambda x: layer_norm(x.long(), 3, eps=1e-5),
+            TypeError,
+            r"x must be floating point, got torch\.int64",
+        ),
+        (
+            lambda x: layer_norm_backward(x[0], x, eps=1e-5),
+            ValueError,
+            r"grad_output must be \(\.\.\.\) = \(2, 3\) beside x \(2, 3\), got \(3,\)",
         ),
         (
             lambda x: fold_layer_norm(x, None, x[0, :2], None),
             ValueError,
-            r"gamma must .* \(3,\), got",
+            r"gamma must be \(n,\) = \(3,\) beside weight \(2, 3\), got \(2,\)",
         ),
         (
             lambda x: fold_layer_norm(x, x[0], x[0], None),
             ValueError,
-            r"bias must have the shape \(2",
+            r"bias must be \(out,\) = \(2,\) beside weight \(2, 3\), got \(3,\)",
         ),
         (
             lambda x: fold_layer_norm(x, None, x[0], x[:, 0]),
             ValueError,
-            r"beta must have the shape",
+            r"beta must be \(n,\) = \(3,\) beside weight \(2, 3\), gamma \(3,\), got \(2,\)",
         ),
     ],
 )

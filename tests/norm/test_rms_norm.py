@@ -45,21 +45,21 @@ def test_three_four():
 
 def test_the_fast_form_equals_the_loop():
     x, weight = random(5, 7), random(7, seed=1)
-    for row, y in zip(x, rms_norm(x, 7, weight, 1e-3), strict=True):
+    for row, y in zip(x, rms_norm(x, 7, weight, eps=1e-3), strict=True):
         root = math.sqrt(sum(entry**2 for entry in row.tolist()) / 7 + 1e-3)
         close(y, torch.stack([w * entry / root for w, entry in zip(weight, row, strict=True)]))
 
 
 def test_two_axes_are_normalised_together():
     x = random(2, 3, 5)
-    close(rms_norm(x, (3, 5)), rms_norm(x.reshape(2, 15), 15).reshape(2, 3, 5))
+    close(rms_norm(x, (3, 5), eps=None), rms_norm(x.reshape(2, 15), 15, eps=None).reshape(2, 3, 5))
 
 
 def test_eps_none_is_the_machine_epsilon_of_the_type_computed_in():
     tiny = torch.full((1, 4), 1e-4)
     for dtype, eps in ((torch.float32, 2**-23), (torch.bfloat16, 2**-23), (torch.float64, 2**-52)):
         x = tiny.to(dtype)
-        assert torch.equal(rms_norm(x, 4), rms_norm(x, 4, eps=eps))
+        assert torch.equal(rms_norm(x, 4, eps=None), rms_norm(x, 4, eps=eps))
 
 
 @law
@@ -82,42 +82,45 @@ def test_the_image_is_the_sphere_of_radius_root_n(row):
 def test_backward_equals_autograd(eps, shape):
     x, weight = random(2, 3, 5, 7).requires_grad_(), random(*shape, seed=1).requires_grad_()
     dy = random(2, 3, 5, 7, seed=3)
-    grads = torch.autograd.grad((rms_norm(x, shape, weight, eps) * dy).sum(), (x, weight))
+    grads = torch.autograd.grad((rms_norm(x, shape, weight, eps=eps) * dy).sum(), (x, weight))
     for ours, expected in zip(rms_norm_backward(dy, x, weight, eps=eps), grads, strict=True):
         close(ours.detach(), expected)
 
 
 def test_backward_without_weight_and_of_a_single_row():
     x, dy = random(7).requires_grad_(), random(7, seed=1)
-    (dx,) = torch.autograd.grad((rms_norm(x, 7) * dy).sum(), x)
-    ours = rms_norm_backward(dy, x)
+    (dx,) = torch.autograd.grad((rms_norm(x, 7, eps=None) * dy).sum(), x)
+    ours = rms_norm_backward(dy, x, eps=None)
     close(ours[0].detach(), dx)
     assert ours[1].shape == (7,)
     wide = random(2, 5, 7)
-    assert rms_norm_backward(wide, wide, normalized_shape=(5, 7))[1].shape == (5, 7)
+    assert rms_norm_backward(wide, wide, normalized_shape=(5, 7), eps=None)[1].shape == (5, 7)
 
 
 def test_gradcheck():
     x, weight = random(3, 5).requires_grad_(), random(5, seed=1).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, w: rms_norm(x, 5, w, 0.1), (x, weight))
+    assert torch.autograd.gradcheck(lambda x, w: rms_norm(x, 5, w, eps=0.1), (x, weight))
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.1])
 def test_jacobian_equals_autograd(eps):
     x = random(2, 5)
-    for row, ours in zip(x, rms_norm_jacobian(x, eps), strict=True):
+    for row, ours in zip(x, rms_norm_jacobian(x, eps=eps), strict=True):
         close(ours, torch.autograd.functional.jacobian(lambda r: rms_norm(r, 5, eps=eps), row))
 
 
 def test_layer_norm_is_the_rms_norm_of_the_centred_row():
     x, gamma, beta = random(3, 5), random(5, seed=1), random(5, seed=2)
     centred = x - x.mean(-1, keepdim=True)
-    close(layer_norm(x, 5, gamma, beta, 0.1), rms_norm(centred, 5, gamma, 0.1) + beta)
+    close(layer_norm(x, 5, gamma, beta, eps=0.1), rms_norm(centred, 5, gamma, eps=0.1) + beta)
 
 
 def test_folding_leaves_the_function():
     x, gamma, weight = random(3, 5), random(5, seed=1), random(7, 5, seed=2)
-    close(rms_norm(x, 5) @ fold_rms_norm(weight, gamma).T, rms_norm(x, 5, gamma) @ weight.T)
+    close(
+        rms_norm(x, 5, eps=None) @ fold_rms_norm(weight, gamma).T,
+        rms_norm(x, 5, gamma, eps=None) @ weight.T,
+    )
 
 
 def test_centred_writers_turn_layer_norm_into_rms_norm():
@@ -143,7 +146,7 @@ def test_rotated_readers_and_writers_leave_the_function():
     reader, writer = random(7, 5, seed=1), random(5, 7, seed=2)
 
     def network(x, reader, writer):
-        return rms_norm(x + torch.tanh(rms_norm(x, 5) @ reader.T) @ writer.T, 5)
+        return rms_norm(x + torch.tanh(rms_norm(x, 5, eps=None) @ reader.T) @ writer.T, 5, eps=None)
 
     turned = network(x @ q, *rotate_residual(reader, writer, q))
     close(turned, network(x, reader, writer) @ q)
@@ -153,35 +156,35 @@ def test_rotated_readers_and_writers_leave_the_function():
 def test_sixteen_bits_are_computed_in_float32_and_rounded_once(dtype):
     """300^2 is infinite in float16."""
     x = torch.full((2, 64), 300.0).to(dtype)
-    y = rms_norm(x, 64)
+    y = rms_norm(x, 64, eps=None)
     assert y.dtype == dtype
     assert torch.equal(y, torch.ones_like(y))
     weight = random(64).float()
-    expected = (rms_norm(x.float(), 64) * weight).to(dtype)
-    assert torch.equal(rms_norm(x, 64, weight), expected)
+    expected = (rms_norm(x.float(), 64, eps=None) * weight).to(dtype)
+    assert torch.equal(rms_norm(x, 64, weight, eps=None), expected)
 
 
 def test_the_cast_before_the_weight_rounds_twice():
     x, weight = random(64, 64).bfloat16(), random(64, seed=1).bfloat16()
-    before, after = RMSNorm(64, 1e-6, cast="before_weight"), RMSNorm(64, 1e-6)
+    before, after = RMSNorm(64, eps=1e-6, cast="before_weight"), RMSNorm(64, eps=1e-6)
     for norm in (before, after):
         norm.weight.data = weight
     x_hat = rms_norm(x, 64, eps=1e-6)
     assert torch.equal(before(x), weight * x_hat)
     assert torch.equal(after(x), (weight.float() * rms_norm(x.float(), 64, eps=1e-6)).bfloat16())
     assert 0.1 < (before(x) != after(x)).float().mean() < 0.5
-    assert RMSNorm(64, cast="before_weight")(x).dtype == torch.float32  # float32 weight
-    assert RMSNorm(64)(x).dtype == torch.bfloat16
+    assert RMSNorm(64, cast="before_weight", eps=None)(x).dtype == torch.float32  # float32 weight
+    assert RMSNorm(64, eps=None)(x).dtype == torch.bfloat16
 
 
 def test_a_zero_centred_gain_starts_at_one_and_is_formed_in_float32():
-    norm = RMSNorm(64, 1e-6, zero_centered=True)
+    norm = RMSNorm(64, eps=1e-6, zero_centered=True)
     assert torch.equal(norm.weight, torch.zeros(64))
     x = random(3, 64).bfloat16()
     assert torch.equal(norm(x), rms_norm(x, 64, eps=1e-6))
     norm.weight.data = random(64, seed=1).bfloat16()
-    assert torch.equal(norm(x), rms_norm(x, 64, 1 + norm.weight.float(), 1e-6))
-    plain = RMSNorm(64, 1e-6, zero_centered=True, cast="before_weight")
+    assert torch.equal(norm(x), rms_norm(x, 64, 1 + norm.weight.float(), eps=1e-6))
+    plain = RMSNorm(64, eps=1e-6, zero_centered=True, cast="before_weight")
     plain.weight.data = norm.weight.data
     assert torch.equal(plain(x), (1 + norm.weight.float()).bfloat16() * rms_norm(x, 64, eps=1e-6))
 
@@ -192,16 +195,16 @@ def test_the_module_takes_the_weights_of_torch():
     ours = RMSNorm(5, eps=1e-3).double()
     ours.load_state_dict(theirs.state_dict())
     close(ours(random(3, 5)), theirs(random(3, 5)).detach())
-    assert list(RMSNorm(5, elementwise_affine=False).parameters()) == []
+    assert list(RMSNorm(5, elementwise_affine=False, eps=None).parameters()) == []
     close(
-        RMSNorm(5, 1e-3, elementwise_affine=False)(random(3, 5)),
+        RMSNorm(5, eps=1e-3, elementwise_affine=False)(random(3, 5)),
         rms_norm(random(3, 5), 5, eps=1e-3),
     )
 
 
 def test_a_row_of_zeros_gives_zeros_or_is_refused():
     x = torch.zeros(2, 3)
-    assert torch.equal(rms_norm(x, 3), x)
+    assert torch.equal(rms_norm(x, 3, eps=None), x)
     with pytest.raises(ValueError, match=r"row of zeros with eps = 0 is 0/0"):
         rms_norm(x, 3, eps=0)
 
@@ -209,29 +212,53 @@ def test_a_row_of_zeros_gives_zeros_or_is_refused():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: rms_norm(x, 4), ValueError, r"rms_norm over \(4,\) needs an input"),
-        (lambda x: rms_norm(x, 3, torch.ones(1)), ValueError, r"weight must have the shape \(3,\)"),
-        (lambda x: rms_norm(x, 3, eps=-1.0), ValueError, "eps must be >= 0, got -1.0"),
-        (lambda x: rms_norm(x.long(), 3), TypeError, "rms_norm needs a floating-point tensor"),
+        (lambda x: rms_norm(x, 4, eps=None), ValueError, r"rms_norm over \(4,\) needs an input"),
         (
-            lambda x: rms_norm_backward(x[0], x),
+            lambda x: rms_norm(x, 3, torch.ones(1), eps=None),
             ValueError,
-            r"grad_output \(3,\) must have the shape",
+            r"weight must have the shape \(3,\)",
+        ),
+        (
+            lambda x: rms_norm(x, 3, eps=-1.0),
+            ValueError,
+            r"eps must be at least 0 and finite, got -1\.0",
+        ),
+        (
+            lambda x: rms_norm(x.long(), 3, eps=None),
+            TypeError,
+            r"x must be floating point, got torch\.int64",
+        ),
+        (
+            lambda x: rms_norm_backward(x[0], x, eps=None),
+            ValueError,
+            r"grad_output must be \(\.\.\.\) = \(2, 3\) beside x \(2, 3\), got \(3,\)",
         ),
         (
             lambda x: fold_rms_norm(x, x[0, :2]),
             ValueError,
-            r"gamma must have the shape \(3,\), got",
+            r"gamma must be \(n,\) = \(3,\) beside weight \(2, 3\), got \(2,\)",
         ),
-        (lambda x: layer_norm_to_rms_norm([(x, x[0])]), ValueError, r"a bias \(3,\) does not fit"),
-        (lambda x: rotate_residual(x, x.T, torch.eye(2)), ValueError, r"needs q \(3, 3\)"),
-        (lambda x: rotate_residual(x, x, torch.eye(3)), ValueError, r"and a writer \(3, in\)"),
+        (
+            lambda x: layer_norm_to_rms_norm([(x, x[0])]),
+            ValueError,
+            r"bias must be \(n,\) = \(2,\) beside weight \(2, 3\), got \(3,\)",
+        ),
+        (
+            lambda x: rotate_residual(x, x.T, torch.eye(2)),
+            ValueError,
+            r"q must be \(n, n\) = \(3, 3\) beside weight_in \(2, 3\), got \(2, 2\)",
+        ),
+        (
+            lambda x: rotate_residual(x, x, torch.eye(3)),
+            ValueError,
+            r"weight_out must be \(n, in\) beside weight_in \(2, 3\), q \(3, 3\), got \(2",
+        ),
         (
             lambda x: rotate_residual(x, x.T, 2 * torch.eye(3).double()),
             ValueError,
             "q must be orthogonal, got q.T q that differs from I by 3",
         ),
-        (lambda x: RMSNorm(3, cast="never"), ValueError, "cast must be .*, got 'never'"),
+        (lambda x: RMSNorm(3, cast="never", eps=None), ValueError, "cast must be .*, got 'never'"),
     ],
 )
 def test_wrong_input_is_refused(call, error, message):

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from llmref.rl.dpo import dpo_loss, implicit_reward, sequence_logps, simpo_loss
+from llmref.rl.dpo import aligned_sequence_logprob, dpo_loss, implicit_reward, simpo_loss
 
 TOPIC = "rl/dpo"
 N, T, V = 3, 5, 7
@@ -254,14 +254,17 @@ def test_sequence_logps_equal_torchtunes(agreement):
     agreement(
         "log-probability of a response",
         "torchtune",
-        sequence_logps(logits[:, :-1], labels[:, 1:], MASK),
+        aligned_sequence_logprob(logits[:, :-1], labels[:, 1:], MASK),
         get_batch_log_probs(logits, labels),
         atol=1e-12,
         convention="get_batch_log_probs shifts inside and sums; return_average_logprobs divides",
     )
     mean = get_batch_log_probs(logits, labels, return_average_logprobs=True)
     torch.testing.assert_close(
-        mean * LENGTHS, sequence_logps(logits[:, :-1], labels[:, 1:], MASK), atol=1e-12, rtol=0
+        mean * LENGTHS,
+        aligned_sequence_logprob(logits[:, :-1], labels[:, 1:], MASK),
+        atol=1e-12,
+        rtol=0,
     )
 
 

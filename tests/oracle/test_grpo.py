@@ -25,6 +25,10 @@ ADVANTAGES = torch.tensor([1.1, -0.8, 0.3], dtype=torch.float64)
 REWARDS = torch.randn(3, 5, dtype=torch.float64, generator=GENERATOR)
 
 
+def eps_of(scale: str, eps: float) -> float | None:
+    return None if scale == "none" else eps
+
+
 def grad(function, at: torch.Tensor = LOGP) -> torch.Tensor:
     leaf = at.clone().requires_grad_()
     return torch.autograd.grad(function(leaf).sum(), leaf)[0]
@@ -102,7 +106,7 @@ def test_trl_counts_an_empty_row():
     mask = MASK.clone()
     mask[2] = False
     theirs = trl_loss(LOGP, "grpo", mask=mask)
-    ours = grpo_loss(LOGP[:2], OLD[:2], ADVANTAGES[:2], MASK[:2])
+    ours = grpo_loss(LOGP[:2], OLD[:2], ADVANTAGES[:2], MASK[:2], agg="seq-mean-token-mean")
     torch.testing.assert_close(theirs, ours * 2 / 3, atol=1e-12, rtol=0)
 
 
@@ -140,7 +144,7 @@ def test_advantages_equal_trls(agreement, scale):
     agreement(
         "group advantages",
         "trl",
-        group_advantages(REWARDS, scale=scale),
+        group_advantages(REWARDS, scale=scale, eps=eps_of(scale, 1e-4)),
         trl_advantages(REWARDS, scale),
         atol=1e-12,
         convention="scale_rewards group and none; ddof 1, eps 1e-4",
@@ -160,7 +164,9 @@ def test_trls_batch_scale_takes_the_spread_of_the_raw_rewards():
     raw = rewards.std() + 1e-4
     torch.testing.assert_close(theirs, torch.tensor([[-0.5, 0.5]] * 2).double() / raw)
     assert raw == pytest.approx(5.80, abs=0.01)
-    assert group_advantages(rewards, scale="batch")[0, 1] == pytest.approx(0.866, abs=1e-3)
+    assert group_advantages(rewards, scale="batch", eps=1e-4)[0, 1] == pytest.approx(
+        0.866, abs=1e-3
+    )
 
 
 def test_trls_defaults():
@@ -199,7 +205,7 @@ def verl_config():
     ("mode", "options"),
     [
         ("token-mean", {"agg": "token-mean"}),
-        ("seq-mean-token-mean", {}),
+        ("seq-mean-token-mean", {"agg": "seq-mean-token-mean"}),
         ("seq-mean-token-sum-norm", {"agg": "constant", "norm": 7.0}),
     ],
 )
@@ -255,7 +261,7 @@ def test_advantages_equal_verls(agreement, verl, scale):
     agreement(
         "group advantages",
         "verl",
-        group_advantages(REWARDS, scale=scale, eps=1e-6),
+        group_advantages(REWARDS, scale=scale, eps=eps_of(scale, 1e-6)),
         verl_advantages(verl, REWARDS, norm_adv_by_std_in_grpo=scale == "group"),
         atol=1e-12,
         convention="norm_adv_by_std_in_grpo True and False; ddof 1, eps 1e-6",
@@ -335,7 +341,7 @@ def test_advantages_equal_openrlhfs(agreement, estimator, scale):
     agreement(
         "group advantages",
         "openrlhf",
-        group_advantages(REWARDS, scale=scale, eps=1e-9),
+        group_advantages(REWARDS, scale=scale, eps=eps_of(scale, 1e-9)),
         openrlhf_advantages(REWARDS, estimator),
         atol=1e-12,
         convention="estimators group_norm and dr_grpo; ddof 1, eps 1e-9",

@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from llmref.rl.aggregation import aggregate
+from llmref.functional.aggregation import aggregate
 from llmref.rl.gspo import gspo_loss, gspo_token_loss, sequence_ratio
 from llmref.rl.kl import kl_estimate
 
@@ -76,7 +76,7 @@ def test_trls_kl_takes_the_ratio_of_the_sequence():
     k3 = kl_estimate(LOGP, OLD - 0.3, "k3")
     weighted = sequence_ratio(LOGP, OLD, MASK).unsqueeze(1) * k3
     policy = gspo_loss(LOGP, OLD, ADVANTAGES, MASK, clip_low=0.2, clip_high=0.28)
-    expected = policy + 0.5 * aggregate(weighted, MASK, "seq-mean-token-mean")
+    expected = policy + 0.5 * aggregate(weighted, MASK, agg="seq-mean-token-mean")
     theirs = trl_loss(LOGP, 0.2, 0.28, beta=0.5)
     torch.testing.assert_close(theirs, expected, atol=1e-12, rtol=0)
 

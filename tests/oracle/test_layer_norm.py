@@ -22,7 +22,7 @@ def test_values_equal_torch(agreement, eps, shape):
     agreement(
         "layer_norm",
         "torch",
-        layer_norm(x, shape, weight, bias, eps),
+        layer_norm(x, shape, weight, bias, eps=eps),
         theirs,
         atol=1e-12,
         convention="variance divided by n, eps inside the root",
@@ -36,12 +36,12 @@ def test_statistics_and_gradients_equal_the_kernels_of_torch(agreement):
         random(3, 5, 7, seed=3),
     )
     _, mean, rstd = torch.ops.aten.native_layer_norm(x, [7], weight, bias, 1e-5)
-    for ours, theirs in zip(layer_norm_stats(x, 7), (mean, rstd), strict=True):
+    for ours, theirs in zip(layer_norm_stats(x, 7, eps=1e-5), (mean, rstd), strict=True):
         agreement("layer_norm_stats", "torch", ours, theirs, atol=1e-12)
     gradients = torch.ops.aten.native_layer_norm_backward(
         dy, x, [7], mean, rstd, weight, bias, [True, True, True]
     )
-    for ours, theirs in zip(layer_norm_backward(dy, x, weight), gradients, strict=True):
+    for ours, theirs in zip(layer_norm_backward(dy, x, weight, eps=1e-5), gradients, strict=True):
         agreement("layer_norm_backward", "torch", ours, theirs, atol=1e-12)
 
 
@@ -51,7 +51,7 @@ def test_sixteen_bits_equal_torch_up_to_one_rounding(agreement, dtype):
     agreement(
         "layer_norm, 16 bits",
         "torch",
-        layer_norm(x, 64),
+        layer_norm(x, 64, eps=1e-5),
         functional.layer_norm(x, (64,)),
         atol=2**-6,
         convention="statistics in float32; one unit in the last place of values up to 4",
@@ -69,7 +69,7 @@ def test_the_module_equals_the_norm_of_gpt2_and_bert(agreement):
     for name, theirs, eps in (("GPT-2", gpt2, 1e-5), ("BERT", bert, 1e-12)):
         theirs = theirs.double()
         nn.init.normal_(theirs.weight)
-        ours = LayerNorm(8, eps).double()
+        ours = LayerNorm(8, eps=eps).double()
         ours.load_state_dict(theirs.state_dict())
         x = random(3, 8)
         agreement(

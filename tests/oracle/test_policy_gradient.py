@@ -77,7 +77,7 @@ def test_gae_equals_verls(agreement, verl, mask, gamma, lam):
     agreement(
         "GAE, whitened",
         "verl",
-        masked_whiten(ours, mask),
+        masked_whiten(ours, mask, eps=1e-8),
         on(mask, theirs),
         atol=1e-7,  # verl adds 1e-8 to the number of tokens
         convention="whitens inside the function, after the returns were taken: n - 1, eps 1e-8",
@@ -139,7 +139,7 @@ def test_gae_equals_torchtunes(agreement, torchtune):
     agreement(
         "GAE, divided by its spread but not centred",
         "torchtune",
-        masked_whiten(ours, MASK, center=False),
+        masked_whiten(ours, MASK, center=False, eps=1e-8),
         theirs,
         atol=1e-7,  # torchtune adds 1e-8 to the number of tokens
         convention="its whiten(shift_mean=True) adds the mean back",
@@ -194,7 +194,7 @@ def test_whitening_equals_verls(agreement, verl):
         agreement(
             "whitening",
             "verl",
-            masked_whiten(REWARDS, MASK, center=center),
+            masked_whiten(REWARDS, MASK, center=center, eps=1e-8),
             on(MASK, theirs(REWARDS, MASK.double(), shift_mean=center)),
             atol=1e-7,  # verl adds 1e-8 to the number of tokens
             convention="shift_mean=True centres, as center=True does; padding is not 0",
@@ -206,7 +206,7 @@ def test_whitening_equals_torchtunes_with_the_opposite_flag(agreement, torchtune
     agreement(
         "whitening",
         "torchtune",
-        masked_whiten(REWARDS, MASK, center=center),
+        masked_whiten(REWARDS, MASK, center=center, eps=1e-8),
         on(MASK, torchtune.whiten(REWARDS, MASK, shift_mean=not center)),
         atol=1e-7,  # torchtune adds 1e-8 to the number of tokens
         convention="shift_mean=True is center=False",

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from llmref.rl.aggregation import aggregate
+from llmref.functional.aggregation import aggregate
 from llmref.rl.ppo import (
     clip_fraction,
     clipped_surrogate,
@@ -80,7 +80,7 @@ def verl_config(low: float, high: float, dual: float):
 @pytest.mark.parametrize(
     ("mode", "options"),
     [
-        ("token-mean", {}),
+        ("token-mean", {"agg": "token-mean"}),
         ("seq-mean-token-mean", {"agg": "seq-mean-token-mean"}),
         ("seq-mean-token-sum", {"agg": "seq-mean-token-sum"}),
         ("seq-mean-token-sum-norm", {"agg": "constant", "norm": 7.0}),
@@ -148,7 +148,7 @@ def test_verls_log_ratio_clamp_stops_the_gradient(verl):
         return verl.compute_policy_loss_vanilla(old, x, *args, "token-mean", config)[0]
 
     assert grad(theirs, logp).item() == 0
-    assert grad(lambda x: ppo_policy_loss(x, old, *args), logp).item() > 1e8
+    assert grad(lambda x: ppo_policy_loss(x, old, *args, agg="token-mean"), logp).item() > 1e8
 
 
 @pytest.mark.parametrize("clip", [0.2, 0.5])
@@ -192,9 +192,9 @@ def test_entropy_equals_verls(agreement, verl):
 @pytest.mark.parametrize(
     ("mode", "options"),
     [
-        ("token-mean", {"mode": "token-mean"}),
-        ("seq-mean-token-mean", {"mode": "seq-mean-token-mean"}),
-        ("seq-mean-token-sum", {"mode": "seq-mean-token-sum"}),
+        ("token-mean", {"agg": "token-mean"}),
+        ("seq-mean-token-mean", {"agg": "seq-mean-token-mean"}),
+        ("seq-mean-token-sum", {"agg": "seq-mean-token-sum"}),
     ],
 )
 def test_an_empty_row_is_skipped_by_verl(agreement, verl, mode, options):
@@ -280,7 +280,7 @@ def test_an_empty_row_is_skipped_by_openrlhf(agreement, openrlhf):
         agreement(
             "aggregation with a row that counts nothing",
             "openrlhf",
-            aggregate(ADVANTAGES, mask, mode, empty="skip"),
+            aggregate(ADVANTAGES, mask, agg=mode, empty="skip"),
             openrlhf.aggregate_loss(ADVANTAGES, mask.double(), token_level_loss=token_level),
             atol=1e-7,  # it adds 1e-8 to the lengths
             convention="the row is not counted in N; here only with empty='skip'",
@@ -300,11 +300,17 @@ def test_losses_equal_torchtunes(agreement, torchtune):
     """Its default clip is 0.1, its mask True where a token counts, whatever its name says."""
     for a, b in (
         (
-            grad(lambda x: ppo_policy_loss(x, OLD, ADVANTAGES, MASK, clip_low=0.1, clip_high=0.1)),
+            grad(
+                lambda x: ppo_policy_loss(
+                    x, OLD, ADVANTAGES, MASK, clip_low=0.1, clip_high=0.1, agg="token-mean"
+                )
+            ),
             grad(lambda x: torchtune_loss(torchtune, x, VALUES)[0]),
         ),
         (
-            ppo_policy_loss(LOGP, OLD, ADVANTAGES, MASK, clip_low=0.1, clip_high=0.1),
+            ppo_policy_loss(
+                LOGP, OLD, ADVANTAGES, MASK, clip_low=0.1, clip_high=0.1, agg="token-mean"
+            ),
             torchtune_loss(torchtune, LOGP, VALUES)[1],
         ),
     ):
@@ -318,11 +324,14 @@ def test_losses_equal_torchtunes(agreement, torchtune):
         )
     for a, b in (
         (
-            0.1 * grad(lambda v: clipped_value_loss(v, OLD_VALUES, RETURNS, MASK), VALUES),
+            0.1
+            * grad(
+                lambda v: clipped_value_loss(v, OLD_VALUES, RETURNS, MASK, agg="token-mean"), VALUES
+            ),
             grad(lambda v: torchtune_loss(torchtune, LOGP, v)[0], VALUES),
         ),
         (
-            clipped_value_loss(VALUES, OLD_VALUES, RETURNS, MASK),
+            clipped_value_loss(VALUES, OLD_VALUES, RETURNS, MASK, agg="token-mean"),
             torchtune_loss(torchtune, LOGP, VALUES)[2],
         ),
     ):
@@ -403,7 +412,7 @@ def test_trl_counts_an_empty_row_in_the_mean():
     logp = LOGP.clone()
     tokens = -clipped_surrogate(LOGP, OLD, ADVANTAGES[:, :1].expand(3, 7))
     theirs = trl_loss(logp, mask=mask, loss_type="grpo")
-    skipped = aggregate(tokens, mask, "seq-mean-token-mean", empty="skip")
+    skipped = aggregate(tokens, mask, agg="seq-mean-token-mean", empty="skip")
     torch.testing.assert_close(theirs, skipped * 2 / 3, atol=1e-12, rtol=0)
 
 

@@ -21,7 +21,7 @@ def test_values_equal_torch(agreement, eps, shape):
     agreement(
         "rms_norm",
         "torch",
-        rms_norm(x, shape, weight, eps),
+        rms_norm(x, shape, weight, eps=eps),
         theirs,
         atol=1e-12,
         convention="eps inside the root; None is the epsilon of the type computed in",
@@ -35,7 +35,7 @@ def test_the_default_eps_is_that_of_the_type_computed_in(agreement, dtype):
     agreement(
         "rms_norm with eps None, small rows",
         "torch",
-        rms_norm(x, 64),
+        rms_norm(x, 64, eps=None),
         functional.rms_norm(x, (64,)),
         atol=2**-6,
         convention="1.2e-7 for 16 and 32 bits",
@@ -98,7 +98,7 @@ def qwen3():
 def test_each_family_is_reproduced_bit_by_bit_in_bfloat16(agreement, family, convention):
     theirs, options = family()
     theirs.weight.data = random(64, seed=1).bfloat16()
-    ours = RMSNorm(64, 1e-6, **options)
+    ours = RMSNorm(64, eps=1e-6, **options)
     ours.load_state_dict(theirs.state_dict())
     ours.weight.data = theirs.weight.data
     x = random(32, 64).bfloat16()
@@ -134,7 +134,7 @@ def test_the_norm_of_torchtune(agreement, torchtune_imports):
     agreement(
         "RMSNorm",
         "torchtune",
-        rms_norm(x, 64, theirs.scale.detach(), 1e-6),
+        rms_norm(x, 64, theirs.scale.detach(), eps=1e-6),
         theirs(x),
         atol=1e-5,
         convention="the gain is named scale",

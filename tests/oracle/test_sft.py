@@ -115,7 +115,7 @@ def test_value_and_gradient_equal_the_causal_loss_of_transformers(agreement, ite
 
     logits, tokens, mask = batch()
     logits.requires_grad_()
-    ours = sft_loss(logits, tokens, mask, denom=items)
+    ours = sft_loss(logits, tokens, mask, denom=items, agg="token-mean")
     theirs = ForCausalLMLoss(logits, labels_of(tokens, mask), V, num_items_in_batch=items)
     how = "labels unshifted, the shift is inside; float32; num_items_in_batch is denom"
     agreement("sft_loss", "transformers", ours, theirs, atol=1e-6, convention=how)
@@ -156,7 +156,7 @@ def test_loss_of_the_trl_trainer(agreement, trainer):
     tokens, mask = inputs["input_ids"], response_mask(PROMPTS, LENGTHS, 6)
     logits = sft.model(tokens, attention_mask=inputs["attention_mask"]).logits
     for count in (None, 40):
-        ours = sft_loss(logits, tokens, mask, denom=count)
+        ours = sft_loss(logits, tokens, mask, denom=count, agg="token-mean")
         theirs = sft.compute_loss(sft.model, dict(inputs), num_items_in_batch=count)
         how = "token mean; num_items_in_batch is denom; float32"
         agreement("sft_loss, SFTTrainer", "trl", ours, theirs, atol=2e-6, convention=how)
@@ -186,7 +186,7 @@ def test_packing_in_trl_equals_packing_here_and_separate_rows(agreement, trainer
     theirs = sft.compute_loss(sft.model, dict(inputs))
     rows = collate(trainer())["input_ids"]
     mask = response_mask(PROMPTS, LENGTHS, 6)
-    apart = sft_loss(sft.model(rows).logits, rows, mask)
+    apart = sft_loss(sft.model(rows).logits, rows, mask, agg="token-mean")
     docs = [row[:n] for row, n in zip(rows, LENGTHS, strict=True)]
     packed = pack_sequences(docs, [m[:n] for m, n in zip(mask, LENGTHS, strict=True)], 10, PAD)
     logits = sft.model(
@@ -195,7 +195,7 @@ def test_packing_in_trl_equals_packing_here_and_separate_rows(agreement, trainer
         position_ids=packed.position_ids,
         use_cache=False,
     ).logits
-    together = sft_loss(logits, packed.tokens, packed.mask)
+    together = sft_loss(logits, packed.tokens, packed.mask, agg="token-mean")
     assert len(packed.tokens) == 2
     assert inputs["input_ids"].shape == (1, 16)
     assert abs(together - apart) < 1e-12
@@ -293,7 +293,7 @@ def test_loss_equals_the_chunked_loss_of_torchtune(agreement):
     chunks = list(logits.chunk(3, dim=1))
     theirs = CEWithChunkedOutputLoss(num_output_chunks=3)(chunks, labels)
     how = "the recipe shifts the labels; float32"
-    ours = sft_loss(logits, tokens, mask)
+    ours = sft_loss(logits, tokens, mask, agg="token-mean")
     agreement("sft_loss", "torchtune", ours, theirs, atol=1e-6, convention=how)
 
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 
 from llmref.rl.dpo import (
+    aligned_sequence_logprob,
     dpo_loss,
     implicit_reward,
     optimal_policy,
-    sequence_logps,
     simpo_loss,
 )
 from llmref.rl.kl import kl_categorical
@@ -50,7 +50,7 @@ def loss_at(h, **options):
     return dpo_loss(*pairs_with_margin(h), beta=1.0, reduction="none", **options)
 
 
-# ---------------------------------------------------------------- sequence_logps
+# ---------------------------------------------------------------- aligned_sequence_logprob
 
 
 LOGITS, LABELS = randn(2, 5, 7, seed=1), torch.tensor([[3, 0, 6, 2, 1], [5, 5, 4, 0, 2]])
@@ -60,7 +60,9 @@ MASK = torch.tensor([[False, True, True, True, False], [False, False, True, True
 def test_a_response_is_worth_the_sum_of_its_tokens():
     """Logits (0, log 3): label 0 has 1/4, label 1 has 3/4. Labels 0, 1, 1: log(1/4 * 9/16)."""
     logits = f64([[[0.0, math.log(3)]] * 3])
-    total = sequence_logps(logits, torch.tensor([[0, 1, 1]]), torch.ones(1, 3, dtype=torch.bool))
+    total = aligned_sequence_logprob(
+        logits, torch.tensor([[0, 1, 1]]), torch.ones(1, 3, dtype=torch.bool)
+    )
     assert total.item() == pytest.approx(math.log(9 / 64), abs=1e-14)
 
 
@@ -71,14 +73,18 @@ def test_sequence_logps_equal_the_loop_over_counted_tokens():
             if MASK[n, t]:
                 law = LOGITS[n, t].exp() / LOGITS[n, t].exp().sum()
                 expected[n] += law[LABELS[n, t]].log()
-    torch.testing.assert_close(sequence_logps(LOGITS, LABELS, MASK), expected, atol=1e-13, rtol=0)
+    torch.testing.assert_close(
+        aligned_sequence_logprob(LOGITS, LABELS, MASK), expected, atol=1e-13, rtol=0
+    )
 
 
 def test_labels_are_already_shifted():
     """Position t of the logits scores label t: no shift happens inside."""
     one = torch.tensor([[False, True, False, False, False]]).expand(2, 5)
     expected = LOGITS.log_softmax(-1)[torch.arange(2), 1, LABELS[:, 1]]
-    torch.testing.assert_close(sequence_logps(LOGITS, LABELS, one), expected, atol=1e-14, rtol=0)
+    torch.testing.assert_close(
+        aligned_sequence_logprob(LOGITS, LABELS, one), expected, atol=1e-14, rtol=0
+    )
 
 
 def test_padding_and_prompt_change_nothing_whatever_they_hold():
@@ -87,7 +93,10 @@ def test_padding_and_prompt_change_nothing_whatever_they_hold():
     logits[~MASK] = math.nan
     logits[0, 0] = -math.inf
     dirty = logits.requires_grad_()
-    values = [sequence_logps(clean, LABELS, MASK), sequence_logps(dirty, labels, MASK.double())]
+    values = [
+        aligned_sequence_logprob(clean, LABELS, MASK),
+        aligned_sequence_logprob(dirty, labels, MASK.double()),
+    ]
     assert torch.equal(*values)
     grads = [
         torch.autograd.grad(v.sum(), x)[0] for v, x in zip(values, (clean, dirty), strict=True)
@@ -98,7 +107,7 @@ def test_padding_and_prompt_change_nothing_whatever_they_hold():
 
 def test_a_response_of_end_alone_counts_its_end_token():
     only_end = torch.tensor([[False, True, False, False, False]]).expand(2, 5)
-    assert (sequence_logps(LOGITS, LABELS, only_end) < 0).all()
+    assert (aligned_sequence_logprob(LOGITS, LABELS, only_end) < 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -107,15 +116,15 @@ def test_sums_of_narrow_logits_are_float32(dtype):
     logits, labels = randn(1, 300, 31), torch.arange(300).remainder(31).unsqueeze(0)
     mask = torch.ones(1, 300, dtype=torch.bool)
     narrow = logits.to(dtype)
-    got = sequence_logps(narrow, labels, mask)
+    got = aligned_sequence_logprob(narrow, labels, mask)
     assert got.dtype == torch.float32
-    expected = sequence_logps(narrow.double(), labels, mask)
+    expected = aligned_sequence_logprob(narrow.double(), labels, mask)
     torch.testing.assert_close(got.double(), expected, atol=1e-3, rtol=0)
 
 
 def test_sequence_logps_gradient():
     assert torch.autograd.gradcheck(
-        lambda x: sequence_logps(x, LABELS, MASK), LOGITS.clone().requires_grad_()
+        lambda x: aligned_sequence_logprob(x, LABELS, MASK), LOGITS.clone().requires_grad_()
     )
 
 
@@ -124,14 +133,22 @@ def test_sequence_logps_gradient():
     [
         ({"logits": LOGITS[0]}, ValueError, "logits must be (N, T, V), got (5, 7)"),
         ({"logits": LABELS.unsqueeze(-1)}, TypeError, "logits must be floating point"),
-        ({"labels": LABELS[:, 1:]}, ValueError, "labels (2, 4) must be (2, 5)"),
-        ({"labels": LABELS.double()}, TypeError, "labels must be integers, got torch.float64"),
-        ({"mask": MASK[:, 1:]}, ValueError, "mask (2, 4) must have the tokens' (2, 5)"),
+        (
+            {"labels": LABELS[:, 1:]},
+            ValueError,
+            "labels must be (N, T) = (2, 5) beside logits (2, 5, 7), got (2, 4)",
+        ),
+        ({"labels": LABELS.double()}, TypeError, "labels must hold integers, got torch.float64"),
+        (
+            {"mask": MASK[:, 1:]},
+            ValueError,
+            "mask must be (N, T) = (2, 5) beside tokens (2, 5), got (2, 4)",
+        ),
         ({"mask": MASK * 0.5}, ValueError, "zeros and ones only, got 0.5"),
         ({"mask": MASK & (LABELS > 4)}, ValueError, "rows [1] count no token"),
         ({"mask": MASK & False}, ValueError, "no token is counted"),
-        ({"labels": LABELS + 1}, ValueError, "counted labels must be in 0..6, got 0..7"),
-        ({"labels": LABELS - 101}, ValueError, "counted labels must be in 0..6, got -101..0"),
+        ({"labels": LABELS + 1}, ValueError, "labels holds the id 7, outside [0, 7)"),
+        ({"labels": LABELS - 101}, ValueError, "labels holds the id -101, outside [0, 7)"),
         (
             {"logits": LOGITS.masked_fill(torch.arange(7) == 6, -math.inf)},
             ValueError,
@@ -142,7 +159,7 @@ def test_sequence_logps_gradient():
 def test_sequence_logps_refuses(change, error, message):
     given_ = {"logits": LOGITS, "labels": LABELS, "mask": MASK} | change
     with pytest.raises(error, match=re.escape(message)):
-        sequence_logps(**given_)
+        aligned_sequence_logprob(**given_)
 
 
 # ---------------------------------------------------------------- optimal_policy
@@ -199,9 +216,13 @@ def test_narrow_reference_gives_a_narrow_law():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"beta": 0.0}, ValueError, "beta must be positive and finite, got 0.0"),
+        ({"beta": 0.0}, ValueError, "beta must be positive and finite, got 0"),
         ({"beta": math.nan}, ValueError, "beta must be positive and finite, got nan"),
-        ({"rewards": torch.zeros(2)}, ValueError, "shapes differ: (3,) and (2,)"),
+        (
+            {"rewards": torch.zeros(2)},
+            ValueError,
+            "rewards must be (..., Y) = (3,) beside ref_logps (3,), got (2,)",
+        ),
         ({"rewards": torch.arange(3)}, TypeError, "rewards must be floating point"),
         ({"rewards": f64([0, math.nan, 0])}, ValueError, "rewards must be finite"),
         ({"rewards": f64([0, -math.inf, 0])}, ValueError, "rewards must be finite"),
@@ -242,7 +263,13 @@ def test_implicit_reward_is_attached_to_the_policy():
     ("policy", "ref", "beta", "error", "message"),
     [
         ([-1.0], [-1.0], -1.0, ValueError, "beta must be positive"),
-        ([-1.0], [-1.0, -2.0], 1.0, ValueError, "ref_logps (2,) must have the shape of policy_log"),
+        (
+            [-1.0],
+            [-1.0, -2.0],
+            1.0,
+            ValueError,
+            "ref_logps must be (...) = (1,) beside policy_logps (1,), got (2,)",
+        ),
         (
             [0.5],
             [-1.0],
@@ -404,19 +431,19 @@ def test_each_of_the_four_is_checked_and_named(name):
     if name.startswith("ref"):
         with pytest.raises(ValueError, match=f"{name} must not require grad"):
             dpo_loss(**good | {name: good[name].clone().requires_grad_()})
-        with pytest.raises(ValueError, match=re.escape(f"{name} (2,) must have the shape")):
+        with pytest.raises(ValueError, match=re.escape(f"{name} must be (...) = (3,)")):
             dpo_loss(**good | {name: good[name][:2]})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": 0.0}, "beta must be positive and finite, got 0.0"),
+        ({"beta": 0.0}, "beta must be positive and finite, got 0"),
         ({"beta": math.inf}, "beta must be positive and finite, got inf"),
         ({"loss_type": "kto"}, "loss_type must be one of ['sigmoid', 'ipo', 'hinge', 'robust']"),
         ({"reduction": "avg"}, "reduction must be one of ['mean', 'sum', 'none'], got 'avg'"),
-        ({"label_smoothing": 0.5}, "label_smoothing must lie in [0, 0.5), got 0.5"),
-        ({"label_smoothing": -0.1}, "label_smoothing must lie in [0, 0.5), got -0.1"),
+        ({"label_smoothing": 0.5}, "label_smoothing must be in [0, 0.5), got 0.5"),
+        ({"label_smoothing": -0.1}, "label_smoothing must be in [0, 0.5), got -0.1"),
         ({"label_smoothing": 0.1, "loss_type": "ipo"}, "no meaning for loss_type='ipo'"),
         ({"label_smoothing": 0.1, "loss_type": "hinge"}, "no meaning for loss_type='hinge'"),
     ],
@@ -428,15 +455,27 @@ def test_dpo_loss_refuses_options(options, message):
 
 def test_token_tensors_and_empty_batches_are_refused():
     tokens = logps(4, 3, 5).unbind()
-    with pytest.raises(ValueError, match=re.escape("(N,) each, summed over tokens, got (3, 5)")):
+    with pytest.raises(ValueError, match=re.escape("policy_chosen_logps must be (N,), got (3, 5)")):
         dpo_loss(*tokens)
-    with pytest.raises(ValueError, match=re.escape("got (3,) and (2,)")):
+    with pytest.raises(
+        ValueError,
+        match=re.escape("policy_rejected_logps must be (N,) = (3,) beside policy_chosen_logps"),
+    ):
         dpo_loss(four()[0], four()[1][:2], four()[2], four()[3][:2])
     with pytest.raises(ValueError, match="there is no pair"):
         dpo_loss(*four(n=0))
 
 
 # ---------------------------------------------------------------- simpo_loss
+
+
+def test_at_the_kink_of_the_hinge_the_slope_is_zero():
+    """Beta 1, gap 1: the margin is met exactly."""
+    zero = torch.zeros(1, dtype=torch.float64)
+    leaf = (zero - 1).requires_grad_()
+    loss = dpo_loss(leaf, zero - 2, zero, zero, beta=1.0, loss_type="hinge")
+    assert loss == 0
+    assert torch.autograd.grad(loss, leaf)[0] == 0
 
 
 def test_simpo_by_hand():
@@ -463,11 +502,20 @@ def test_simpo_averages_over_pairs_and_passes_gradcheck():
     ("change", "message"),
     [
         ({"beta": 0}, "beta must be positive"),
-        ({"gamma": -1.0}, "gamma must be finite and at least 0, got -1.0"),
-        ({"chosen_lengths": torch.tensor([2, 0, 1])}, "chosen_lengths must be positive, got 0"),
-        ({"rejected_lengths": torch.tensor([2, 1])}, "rejected_lengths (2,) must be (3,)"),
+        ({"gamma": -1.0}, "gamma must be at least 0 and finite, got -1.0"),
+        (
+            {"chosen_lengths": torch.tensor([2, 0, 1])},
+            "chosen_lengths must be positive and finite, got 0",
+        ),
+        (
+            {"rejected_lengths": torch.tensor([2, 1])},
+            "rejected_lengths must be (N,) = (3,) beside policy_rejected_logps",
+        ),
         ({"policy_chosen_logps": f64([-1, 2, -1])}, "policy_chosen_logps holds log-prob"),
-        ({"policy_rejected_logps": f64([-1, -2])}, "got (3,) and (2,)"),
+        (
+            {"policy_rejected_logps": f64([-1, -2])},
+            "policy_rejected_logps must be (N,) = (3,) beside policy_chosen_logps",
+        ),
     ],
 )
 def test_simpo_refuses(change, message):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import hypothesis.strategies as st
 import pytest
@@ -60,7 +61,9 @@ def test_eps_is_added_to_the_spread():
 def test_advantages_equal_a_loop_over_groups():
     generator = torch.Generator().manual_seed(1)
     rewards = torch.randn(3, 5, dtype=torch.float64, generator=generator)
-    for row, out in zip(rewards.tolist(), group_advantages(rewards).tolist(), strict=True):
+    for row, out in zip(
+        rewards.tolist(), group_advantages(rewards, eps=1e-4).tolist(), strict=True
+    ):
         mean = sum(row) / 5
         std = math.sqrt(sum((r - mean) ** 2 for r in row) / 4)
         assert out == pytest.approx([(r - mean) / (std + 1e-4) for r in row], abs=1e-12)
@@ -86,7 +89,8 @@ def test_scale_none_only_centres():
 def test_equal_rewards_get_exactly_zero(dtype, eps, scale):
     for constant, group in itertools.product((0.1, 1.0, 100.1, 0.0, -3.3), (2, 3, 7, 49)):
         rewards = torch.full((2, group), constant, dtype=dtype)
-        out = group_advantages(rewards, scale=scale, eps=eps)
+        given = None if scale == "none" else eps
+        out = group_advantages(rewards, scale=scale, eps=given)
         assert out.dtype == dtype
         assert (out == 0).all()
 
@@ -116,7 +120,7 @@ def test_groups_do_not_mix():
     rewards = torch.randn(3, 5, generator=torch.Generator().manual_seed(2))
     changed = rewards.clone()
     changed[1] = 7 * changed[1] ** 2
-    a, b = group_advantages(rewards), group_advantages(changed)
+    a, b = group_advantages(rewards, eps=1e-4), group_advantages(changed, eps=1e-4)
     assert torch.equal(a[[0, 2]], b[[0, 2]])
     assert not torch.equal(a[1], b[1])
 
@@ -151,9 +155,9 @@ def test_advantages_in_float32_and_bfloat16():
     rewards = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     for dtype, atol in ((torch.float32, 1e-6), (torch.bfloat16, 1e-2)):
         rounded = rewards.to(dtype)
-        out = group_advantages(rounded)
+        out = group_advantages(rounded, eps=1e-4)
         assert out.dtype == dtype
-        expected = group_advantages(rounded.double())
+        expected = group_advantages(rounded.double(), eps=1e-4)
         torch.testing.assert_close(out.double(), expected, atol=atol, rtol=0)
 
 
@@ -165,18 +169,20 @@ def test_advantages_in_float32_and_bfloat16():
         (f64([1.0, 2.0]), {}, ValueError, r"rewards must be \(B, G\)"),
         (f64([[1.0], [2.0]]), {}, ValueError, "a group of one has no spread"),
         (f64([[1.0], [2.0]]), {"scale": "batch"}, ValueError, "a group of one has no spread"),
-        (torch.zeros(2, 0), {"scale": "none"}, ValueError, "G >= 1"),
+        (torch.zeros(2, 0), {"scale": "none", "eps": None}, ValueError, "G >= 1"),
         (f64([[1.0, 2.0]]), {"scale": "std"}, ValueError, "scale must be one of"),
         (f64([[1.0, 2.0]]), {"ddof": 2}, ValueError, "ddof must be one of"),
         (f64([[1.0, 2.0]]), {"eps": -1.0}, ValueError, "eps must be at least 0"),
         (f64([[1.0, 2.0]]), {"eps": math.nan}, ValueError, "eps must be at least 0"),
+        (f64([[1.0, 2.0]]), {"eps": None}, ValueError, "eps goes with a scale and only there"),
+        (f64([[1.0, 2.0]]), {"scale": "none"}, ValueError, "only there, got scale 'none', eps 0"),
         (f64([[1.0, 2.0]]).requires_grad_(), {}, ValueError, "rewards must not require grad"),
         (torch.ones(2, 3, dtype=torch.long), {}, TypeError, "rewards must be floating point"),
     ],
 )
 def test_wrong_rewards_are_named(rewards, options, error, match):
     with pytest.raises(error, match=match):
-        group_advantages(rewards, **options)
+        group_advantages(rewards, **({"eps": 1e-4} | options))
 
 
 def test_a_group_of_one_without_scale_gives_zero():
@@ -206,7 +212,9 @@ def slow_grpo(logp, old, ref, advantages, mask, *, beta, low=0.2, high=0.2):
 @pytest.mark.parametrize("beta", [0.0, 0.04, 2.0])
 def test_loss_equals_the_definition(beta):
     logp, old, ref, advantages = random_batch()
-    loss = grpo_loss(logp, old, advantages, MASK, ref_logp=ref, beta=beta)
+    loss = grpo_loss(
+        logp, old, advantages, MASK, ref_logp=ref, beta=beta, agg="seq-mean-token-mean"
+    )
     expected = slow_grpo(logp, old, ref, advantages, MASK, beta=beta)
     torch.testing.assert_close(loss, f64(expected), atol=1e-12, rtol=0)
 
@@ -216,7 +224,7 @@ def test_loss_worked_by_hand():
     old = torch.full((2, 2), 0.25, dtype=torch.float64).log()
     logp = old + f64([[2.0, 1.0], [0.5, 1.0]]).log()
     mask = torch.tensor([[1, 1], [1, 0]])
-    loss = grpo_loss(logp, old, f64([1.0, -1.0]), mask)
+    loss = grpo_loss(logp, old, f64([1.0, -1.0]), mask, agg="seq-mean-token-mean")
     torch.testing.assert_close(loss, f64(-0.15))
 
 
@@ -251,7 +259,7 @@ def test_loss_is_the_clipped_loss_plus_beta_times_the_kl(kl_kind, kl_ratio, scop
 
 def test_the_kl_ratio_is_of_the_token_by_default():
     logp, old, ref, advantages = random_batch(5)
-    shared = {"ref_logp": ref, "beta": 1.0, "kl_ratio": "attached"}
+    shared = {"agg": "token-mean", "ref_logp": ref, "beta": 1.0, "kl_ratio": "attached"}
     default = grpo_loss(logp, old, advantages, MASK, **shared)
     token = grpo_loss(logp, old, advantages, MASK, ratio_scope="token", **shared)
     prefix = grpo_loss(logp, old, advantages, MASK, ratio_scope="prefix", **shared)
@@ -276,11 +284,12 @@ def test_clips_of_the_presets_reach_the_surrogate():
     old = torch.full((1, 1), 0.125, dtype=torch.float64).log()
     one = torch.ones(1, 1, dtype=torch.float64)
     clips = {"clip_low": 0.1, "clip_high": 0.3}
-    for loss in (grpo_loss, dapo_loss, lambda *a, **k: dr_grpo_loss(*a, norm=1.0, **k)):
+    grpo = partial(grpo_loss, agg="token-mean")
+    for loss in (grpo, dapo_loss, lambda *a, **k: dr_grpo_loss(*a, norm=1.0, **k)):
         up = loss(old + math.log(4), old, one, one, **clips)
         down = loss(old - math.log(4), old, -one, one, **clips)
         torch.testing.assert_close(torch.stack([up, down]), f64([-1.3, 0.9]))
-    dual = grpo_loss(old + math.log(4), old, -one, one, dual_clip=3.0)
+    dual = grpo_loss(old + math.log(4), old, -one, one, dual_clip=3.0, agg="seq-mean-token-mean")
     torch.testing.assert_close(dual, f64(3.0))
 
 
@@ -290,17 +299,21 @@ def test_onpolicy_loss_is_zero_and_its_gradient_is_not():
     logp = -torch.rand(2, 8, dtype=torch.float64, generator=generator)
     mask = torch.arange(8) < torch.tensor([[2], [8]])
     advantages = f64([1.0, -1.0])
-    torch.testing.assert_close(grpo_loss(logp, logp, advantages, mask), f64(0.0))
+    torch.testing.assert_close(
+        grpo_loss(logp, logp, advantages, mask, agg="seq-mean-token-mean"), f64(0.0)
+    )
     token_mean = grpo_loss(logp, logp, advantages, mask, agg="token-mean")
     torch.testing.assert_close(token_mean, f64(0.6))
-    grads = gradient(lambda x: grpo_loss(x, logp, advantages, mask), logp)
+    grads = gradient(
+        lambda x: grpo_loss(x, logp, advantages, mask, agg="seq-mean-token-mean"), logp
+    )
     expected = torch.where(mask, -advantages.unsqueeze(1) / (2 * f64([[2.0], [8.0]])), 0.0)
     torch.testing.assert_close(grads, expected)
 
 
 def test_gradcheck():
     logp, old, ref, advantages = random_batch(8)
-    shared = {"ref_logp": ref, "beta": 0.5, "dual_clip": 3.0}
+    shared = {"agg": "token-mean", "ref_logp": ref, "beta": 0.5, "dual_clip": 3.0}
     for kl_ratio in ("none", "attached"):
         leaf = logp.clone().requires_grad_()
         assert torch.autograd.gradcheck(
@@ -316,7 +329,9 @@ def test_padding_changes_nothing():
         padded = [torch.where(MASK, x, pad) for x in (logp, old, ref)]
 
         def loss(x, rest=padded[1:]):
-            return grpo_loss(x, rest[0], advantages, MASK, ref_logp=rest[1], beta=0.5)
+            return grpo_loss(
+                x, rest[0], advantages, MASK, ref_logp=rest[1], beta=0.5, agg="seq-mean-token-mean"
+            )
 
         losses.append(loss(padded[0]))
         grads.append(gradient(loss, padded[0]))
@@ -329,9 +344,11 @@ def test_padding_changes_nothing():
 def test_loss_in_lower_precision(dtype, atol):
     rounded = [x.to(dtype) for x in random_batch(10)]
     logp, old, ref, advantages = rounded
-    loss = grpo_loss(logp, old, advantages, MASK, ref_logp=ref, beta=0.5)
+    loss = grpo_loss(logp, old, advantages, MASK, ref_logp=ref, beta=0.5, agg="seq-mean-token-mean")
     wide = [x.double() for x in rounded]
-    expected = grpo_loss(wide[0], wide[1], wide[3], MASK, ref_logp=wide[2], beta=0.5)
+    expected = grpo_loss(
+        wide[0], wide[1], wide[3], MASK, ref_logp=wide[2], beta=0.5, agg="seq-mean-token-mean"
+    )
     assert loss.dtype == dtype
     torch.testing.assert_close(loss.double(), expected, atol=atol, rtol=0)
 
@@ -379,9 +396,9 @@ def _empty_row(batch):
         (_set(advantages=f64([1.0, 2.0])), ValueError, "advantages"),
         (_set(advantages=f64([1.0, math.nan, 0.0])), ValueError, "advantages must be finite"),
         (_set(advantages=torch.ones(3, dtype=torch.long)), TypeError, "advantages must be float"),
-        (_set(agg="mean"), ValueError, "mode must be one of"),
-        (_set(agg="constant"), ValueError, "norm goes with mode 'constant'"),
-        (_set(clip_low=1.5), ValueError, "clip_low must lie in"),
+        (_set(agg="mean"), ValueError, "agg must be one of"),
+        (_set(agg="constant"), ValueError, "norm goes with agg 'constant'"),
+        (_set(clip_low=1.5), ValueError, "clip_low must be in"),
         (_set(clip_high=-0.1), ValueError, "clip_high must be at least 0"),
         (_set(dual_clip=1.1), ValueError, "dual_clip must exceed"),
         (_set(kl_kind="k1"), ValueError, "on-policy"),
@@ -394,7 +411,7 @@ def _empty_row(batch):
 def test_wrong_input_is_named(change, error, match):
     logp, old, ref, advantages = random_batch(11)
     batch = {"logp": logp, "old_logp": old, "advantages": advantages, "mask": MASK}
-    batch |= {"ref_logp": ref, "beta": 0.5}
+    batch |= {"ref_logp": ref, "beta": 0.5, "agg": "token-mean"}
     change(batch)
     with pytest.raises(error, match=match):
         grpo_loss(**batch)
@@ -403,7 +420,9 @@ def test_wrong_input_is_named(change, error, match):
 def test_a_reference_with_a_graph_is_refused_also_for_beta_zero():
     logp, old, ref, advantages = random_batch(12)
     with pytest.raises(ValueError, match="ref_logp must not require grad"):
-        grpo_loss(logp, old, advantages, MASK, ref_logp=ref.requires_grad_())
+        grpo_loss(
+            logp, old, advantages, MASK, ref_logp=ref.requires_grad_(), agg="seq-mean-token-mean"
+        )
 
 
 # ---------------------------------------------------------------- the weight of a prompt
@@ -452,10 +471,10 @@ def test_weight_in_lower_precision_and_other_shapes():
 @pytest.mark.parametrize(
     ("p", "group", "error", "match"),
     [
-        (f64([1.2]), 4, ValueError, "p must lie in"),
-        (f64([-0.2]), 4, ValueError, "p must lie in"),
-        (f64([math.nan]), 4, ValueError, "p must lie in"),
-        (f64([0.5]), 1, ValueError, "G >= 2"),
+        (f64([1.2]), 4, ValueError, "p must be in"),
+        (f64([-0.2]), 4, ValueError, "p must be in"),
+        (f64([math.nan]), 4, ValueError, "p must be in"),
+        (f64([0.5]), 1, ValueError, "G must be at least 2, got 1"),
         (f64([0.5]).requires_grad_(), 4, ValueError, "p must not require grad"),
         (torch.ones(2, dtype=torch.long), 4, TypeError, "p must be floating point"),
     ],
@@ -476,7 +495,10 @@ def expected_step(p, scores, lengths, rewards, group, **options):
     for picks in itertools.product(range(arms), repeat=group):
         index = torch.tensor(picks)
         advantages = group_advantages(
-            rewards[index][None], scale=options["scale"], ddof=0, eps=0.0
+            rewards[index][None],
+            scale=options["scale"],
+            ddof=0,
+            eps=None if options["scale"] == "none" else 0.0,
         )[0]
         # One token carries the score of the whole response, the others have probability 1.
         logp = torch.zeros(group, longest, dtype=torch.float64)

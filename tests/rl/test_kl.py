@@ -19,6 +19,7 @@ from llmref.rl.kl import (
     kl_gaussian,
     kl_loss,
     kl_reward,
+    sequence_kl_loss,
 )
 from llmref.rl.policy_gradient import discounted_returns, reinforce_loss
 
@@ -74,12 +75,12 @@ def gradient(function, logits):
     return torch.autograd.grad(function(leaf), leaf)[0]
 
 
-def batch_loss(logits, **options):
-    """kl_loss against REFERENCE on the rows that SAMPLER draws."""
+def batch_loss(logits, loss=kl_loss, **options):
+    """A penalty against REFERENCE on the rows that SAMPLER draws."""
     if options.get("ratio", "none") != "none":
         options["old_logp"] = response_logps(SAMPLER)[BATCH]
     reference = response_logps(REFERENCE)[BATCH]
-    return kl_loss(response_logps(logits)[BATCH], reference, MASK[BATCH], **options)
+    return loss(response_logps(logits)[BATCH], reference, MASK[BATCH], **options)
 
 
 def kl_of_responses(p, q):
@@ -385,7 +386,7 @@ def test_the_chain_rule_sums_token_divergences_over_the_policys_states():
 
 def test_k2_of_the_sum_has_the_gradient_of_the_sequence_kl():
     full = gradient(lambda z: kl_of_responses(z, REFERENCE), SAMPLER)
-    actual = gradient(lambda z: batch_loss(z, kind="k2", level="sequence"), SAMPLER)
+    actual = gradient(lambda z: batch_loss(z, kind="k2", loss=sequence_kl_loss), SAMPLER)
     torch.testing.assert_close(actual, full, atol=1e-14, rtol=0)
 
 
@@ -399,7 +400,7 @@ def test_k2_per_token_has_only_the_part_with_fixed_states():
 
 def test_k3_per_row_follows_the_forward_kl_and_k3_per_token_its_states_from_the_policy():
     forward = gradient(lambda z: kl_of_responses(REFERENCE, z), SAMPLER)
-    per_row = gradient(lambda z: batch_loss(z, kind="k3", level="sequence"), SAMPLER)
+    per_row = gradient(lambda z: batch_loss(z, kind="k3", loss=sequence_kl_loss), SAMPLER)
     torch.testing.assert_close(per_row, forward, atol=1e-14, rtol=0)
     root = SAMPLER[0].exp()
     weights = torch.stack([torch.ones(()), root[0], root[1]]).unsqueeze(1)
@@ -410,7 +411,7 @@ def test_k3_per_row_follows_the_forward_kl_and_k3_per_token_its_states_from_the_
 
 
 @pytest.mark.parametrize("kind", ["k1", "k3"])
-@pytest.mark.parametrize("level", [{"level": "sequence"}, PER_TOKEN])
+@pytest.mark.parametrize("level", [{"loss": sequence_kl_loss}, PER_TOKEN])
 def test_an_attached_prefix_ratio_gives_value_and_gradient_off_policy(kind, level):
     pi = randn(3, 3, seed=9)
     value, full = (
@@ -442,10 +443,10 @@ def test_a_detached_ratio_moves_the_on_policy_gradients_off_policy():
     reverse = gradient(lambda z: kl_of_responses(z, REFERENCE), pi)
     forward = gradient(lambda z: kl_of_responses(REFERENCE, z), pi)
     for kind, expected in (("k2", reverse), ("k3", forward)):
-        options = {"kind": kind, "ratio": "detached", "level": "sequence"}
+        options = {"kind": kind, "ratio": "detached", "loss": sequence_kl_loss}
         actual = gradient(lambda z, o=options: batch_loss(z, **o), pi)
         torch.testing.assert_close(actual, expected, atol=1e-14, rtol=0)
-    plain = gradient(lambda z: batch_loss(z, kind="k2", level="sequence"), pi)
+    plain = gradient(lambda z: batch_loss(z, kind="k2", loss=sequence_kl_loss), pi)
     assert (plain - reverse).norm() > 0.05
     tokens = {"kind": "k2", "ratio": "detached", **PER_TOKEN}
     partial = gradient(lambda z: kl_of_tokens(z, REFERENCE, pi), pi)
@@ -478,12 +479,12 @@ def test_prefix_ratio_is_the_product_up_to_the_token_and_skips_masked_positions(
     assert token.item() == pytest.approx(math.exp(0.1) * k3[0] + math.exp(0.3) * k3[1], abs=1e-14)
 
 
-def test_defaults_are_k2_per_token_and_the_mean_over_all_tokens():
+def test_the_default_is_k2_per_token():
     """k2 of (.2, -.5, .4) over three counted tokens: (.02 + .125 + .08) / 3 = .075."""
     logp = f64([[-1.0, -2.0], [-1.0, -1.0]])
     ref = f64([[-0.8, -2.5], [-0.6, 3.0]])
     mask = torch.tensor([[1, 1], [1, 0]])
-    assert kl_loss(logp, ref, mask).item() == pytest.approx(0.075, abs=1e-15)
+    assert kl_loss(logp, ref, mask, agg="token-mean").item() == pytest.approx(0.075, abs=1e-15)
 
 
 @pytest.mark.parametrize("padding", [float("nan"), float("inf"), -float("inf")])
@@ -494,7 +495,7 @@ def test_padding_enters_neither_value_nor_gradient(padding):
     for fill in (0.0, padding):
         lp, rp, op = (torch.where(MASK, x, fill) for x in (logp, ref, old))
         leaf = lp.clone().requires_grad_()
-        loss = kl_loss(leaf, rp, MASK, kind="k3", old_logp=op, ratio="attached")
+        loss = kl_loss(leaf, rp, MASK, kind="k3", old_logp=op, ratio="attached", agg="token-mean")
         grads.append(torch.autograd.grad(loss, leaf)[0])
     assert torch.equal(*grads)
     assert grads[0].isfinite().all()
@@ -504,8 +505,9 @@ def test_appended_padding_changes_nothing():
     logp, ref = (response_logps(x) for x in (SAMPLER, REFERENCE))
     longer = [torch.cat([x, torch.full((7, 3), -5.0)], dim=1) for x in (logp, ref)]
     mask = torch.cat([MASK, torch.zeros(7, 3).bool()], dim=1)
-    for options in ({"agg": "token-mean"}, {"agg": "seq-mean-token-mean"}, {"level": "sequence"}):
-        assert kl_loss(*longer, mask, **options) == kl_loss(logp, ref, MASK, **options)
+    for agg in ("token-mean", "seq-mean-token-mean"):
+        assert kl_loss(*longer, mask, agg=agg) == kl_loss(logp, ref, MASK, agg=agg)
+    assert sequence_kl_loss(*longer, mask) == sequence_kl_loss(logp, ref, MASK)
 
 
 # ---------------------------------------------------------------- the penalty in the reward
@@ -528,7 +530,10 @@ def test_k1_in_the_reward_with_all_that_follows_has_the_gradient_of_the_sequence
     for gamma, expected in ((1.0, full), (0.0, partial)):
         returns = discounted_returns(reward, mask, gamma=gamma)
         actual = gradient(
-            lambda z, a=returns: reinforce_loss(response_logps(z)[BATCH], a, mask), SAMPLER
+            lambda z, a=returns: reinforce_loss(
+                response_logps(z)[BATCH], a, mask, agg="seq-mean-token-sum"
+            ),
+            SAMPLER,
         )
         torch.testing.assert_close(actual, expected, atol=1e-14, rtol=0)
 
@@ -538,10 +543,11 @@ def test_k2_in_the_loss_is_k1_in_the_reward_sample_by_sample():
     cost = kl_reward(logp, ref, MASK).sum(-1)
     for row in range(7):
         one = slice(row, row + 1)
-        in_loss = gradient(
-            lambda x, o=one: kl_loss(x, ref[o], MASK[o], level="sequence"), logp[one]
+        in_loss = gradient(lambda x, o=one: sequence_kl_loss(x, ref[o], MASK[o]), logp[one])
+        in_reward = gradient(
+            lambda x, o=one: reinforce_loss(x, -cost[o], MASK[o], agg="seq-mean-token-sum"),
+            logp[one],
         )
-        in_reward = gradient(lambda x, o=one: reinforce_loss(x, -cost[o], MASK[o]), logp[one])
         torch.testing.assert_close(in_loss, in_reward, atol=1e-15, rtol=0)
 
 
@@ -573,7 +579,10 @@ def test_lower_precision_keeps_its_dtype_and_is_close(dtype, rtol):
         (expm1_minus_x(logp), expm1_minus_x(logp.double())),
         (kl_estimate(logp, ref), kl_estimate(logp.double(), ref.double())),
         (kl_reward(logp, ref, mask), kl_reward(logp.double(), ref.double(), mask)),
-        (kl_loss(logp, ref, mask), kl_loss(logp.double(), ref.double(), mask)),
+        (
+            kl_loss(logp, ref, mask, agg="token-mean"),
+            kl_loss(logp.double(), ref.double(), mask, agg="token-mean"),
+        ),
     ]
     for actual, expected in pairs:
         assert actual.dtype == dtype
@@ -599,7 +608,7 @@ ONE = torch.tensor(1.0)
     [
         (
             ValueError,
-            r"shapes differ: \(2,\) and \(3,\)",
+            r"logits_q must be \(\.\.\.\) = \(2,\) beside logits_p \(2,\), got \(3,\)",
             lambda: kl_categorical(ONE.expand(2), ONE.expand(3)),
         ),
         (
@@ -619,59 +628,73 @@ ONE = torch.tensor(1.0)
         (TypeError, "mu_p must be floating", lambda: kl_gaussian(ONE.long(), ONE, ONE, ONE)),
         (TypeError, "x must be floating point", lambda: expm1_minus_x(torch.tensor(1))),
         (ValueError, "kind must be one of .* got 'K2'", lambda: kl_estimate(LOGP, LOGP, "K2")),
-        (ValueError, "shapes differ", lambda: kl_estimate(LOGP, LOGP[:, :1])),
-        (ValueError, "logp must be finite", lambda: kl_estimate(LOGP * torch.inf, LOGP)),
-        (ValueError, "logq must not be NaN", lambda: kl_estimate(LOGP, LOGP * torch.nan)),
         (
             ValueError,
-            r"logq must not be NaN or \+inf",
+            r"logq must be \(\.\.\.\) = \(1, 2\) beside logp \(1, 2\), got \(1, 1\)",
+            lambda: kl_estimate(LOGP, LOGP[:, :1]),
+        ),
+        (ValueError, "logp must be finite", lambda: kl_estimate(LOGP * torch.inf, LOGP)),
+        (
+            ValueError,
+            r"logq must be in \[-inf, inf\), got nan",
+            lambda: kl_estimate(LOGP, LOGP * torch.nan),
+        ),
+        (
+            ValueError,
+            r"logq must be in \[-inf, inf\), got inf",
             lambda: kl_estimate(LOGP, -LOGP * torch.inf),
         ),
         (TypeError, "logq must be floating point", lambda: kl_estimate(LOGP, LOGP.long())),
         (
             ValueError,
             "expected gradient is zero on-policy",
-            lambda: kl_loss(LOGP, LOGP, ONES, kind="k1"),
+            lambda: kl_loss(LOGP, LOGP, ONES, kind="k1", agg="token-mean"),
         ),
         (
             ValueError,
             "kind='k1' with ratio='detached'",
-            lambda: kl_loss(LOGP, LOGP, ONES, kind="k1", ratio="detached", old_logp=LOGP),
+            lambda: kl_loss(
+                LOGP, LOGP, ONES, kind="k1", ratio="detached", old_logp=LOGP, agg="token-mean"
+            ),
         ),
         (
             ValueError,
             "follows no KL",
-            lambda: kl_loss(LOGP, LOGP, ONES, kind="k2", ratio="attached", old_logp=LOGP),
+            lambda: kl_loss(
+                LOGP, LOGP, ONES, kind="k2", ratio="attached", old_logp=LOGP, agg="token-mean"
+            ),
         ),
         (
             ValueError,
             "needs old_logp",
-            lambda: kl_loss(LOGP, LOGP, ONES, kind="k3", ratio="attached"),
+            lambda: kl_loss(LOGP, LOGP, ONES, kind="k3", ratio="attached", agg="token-mean"),
         ),
-        (ValueError, "kind must be one of", lambda: kl_loss(LOGP, LOGP, ONES, kind="kl")),
-        (ValueError, "ratio must be one of", lambda: kl_loss(LOGP, LOGP, ONES, ratio="on")),
-        (ValueError, "level must be one of", lambda: kl_loss(LOGP, LOGP, ONES, level="row")),
+        (
+            ValueError,
+            "kind must be one of",
+            lambda: kl_loss(LOGP, LOGP, ONES, kind="kl", agg="token-mean"),
+        ),
+        (
+            ValueError,
+            "ratio must be one of",
+            lambda: kl_loss(LOGP, LOGP, ONES, ratio="on", agg="token-mean"),
+        ),
         (
             ValueError,
             "ratio_scope must be one",
-            lambda: kl_loss(LOGP, LOGP, ONES, ratio_scope="row"),
+            lambda: kl_loss(LOGP, LOGP, ONES, ratio_scope="row", agg="token-mean"),
         ),
-        (ValueError, "mode must be one of", lambda: kl_loss(LOGP, LOGP, ONES, agg="mean")),
-        (ValueError, "norm goes with mode", lambda: kl_loss(LOGP, LOGP, ONES, agg="constant")),
+        (ValueError, "agg must be one of", lambda: kl_loss(LOGP, LOGP, ONES, agg="mean")),
+        (ValueError, "norm goes with agg", lambda: kl_loss(LOGP, LOGP, ONES, agg="constant")),
         (
             ValueError,
-            "takes neither agg nor norm",
-            lambda: kl_loss(LOGP, LOGP, ONES, level="sequence", agg="token-mean"),
-        ),
-        (
-            ValueError,
-            "not ratio_scope='token'",
-            lambda: kl_loss(LOGP, LOGP, ONES, level="sequence", ratio_scope="token"),
+            "expected gradient is zero on-policy",
+            lambda: sequence_kl_loss(LOGP, LOGP, ONES, kind="k1"),
         ),
         (
             ValueError,
             "ref_logp must not require grad",
-            lambda: kl_loss(LOGP, LOGP.clone().requires_grad_(), ONES),
+            lambda: kl_loss(LOGP, LOGP.clone().requires_grad_(), ONES, agg="token-mean"),
         ),
         (
             ValueError,
@@ -683,6 +706,7 @@ ONE = torch.tensor(1.0)
                 kind="k3",
                 ratio="attached",
                 old_logp=LOGP.clone().requires_grad_(),
+                agg="token-mean",
             ),
         ),
         (
@@ -696,12 +720,8 @@ ONE = torch.tensor(1.0)
                 ratio="detached",
                 old_logp=LOGP - 100,
                 ratio_scope="token",
+                agg="token-mean",
             ),
-        ),
-        (
-            ValueError,
-            r"rows \[0\] count no token",
-            lambda: kl_loss(LOGP.repeat(2, 1), LOGP.repeat(2, 1), torch.tensor([[0, 0], [1, 1]])),
         ),
         (
             ValueError,
@@ -710,13 +730,30 @@ ONE = torch.tensor(1.0)
                 LOGP.repeat(2, 1),
                 LOGP.repeat(2, 1),
                 torch.tensor([[0, 0], [1, 1]]),
-                level="sequence",
+                agg="token-mean",
             ),
         ),
-        (ValueError, "logp must be finite", lambda: kl_loss(LOGP * torch.nan, LOGP, ONES)),
-        (ValueError, "logp holds log-prob", lambda: kl_loss(-LOGP, LOGP, ONES)),
-        (ValueError, "mask", lambda: kl_loss(LOGP, LOGP, ONES[:, :1])),
-        (ValueError, r"ref_logp \(1, 1\) must be", lambda: kl_reward(LOGP, LOGP[:, :1], ONES)),
+        (
+            ValueError,
+            r"rows \[0\] count no token",
+            lambda: sequence_kl_loss(
+                LOGP.repeat(2, 1),
+                LOGP.repeat(2, 1),
+                torch.tensor([[0, 0], [1, 1]]),
+            ),
+        ),
+        (
+            ValueError,
+            "logp must be finite",
+            lambda: kl_loss(LOGP * torch.nan, LOGP, ONES, agg="token-mean"),
+        ),
+        (ValueError, "logp holds log-prob", lambda: kl_loss(-LOGP, LOGP, ONES, agg="token-mean")),
+        (ValueError, "mask", lambda: kl_loss(LOGP, LOGP, ONES[:, :1], agg="token-mean")),
+        (
+            ValueError,
+            r"ref_logp must be \(N, T\) = \(1, 2\) beside mask \(1, 2\), got \(1, 1\)",
+            lambda: kl_reward(LOGP, LOGP[:, :1], ONES),
+        ),
         (
             ValueError,
             "ref_logp must not require",

@@ -161,14 +161,16 @@ def test_loss_worked_by_hand():
     """-(2*(-1) + 3*(-2)) = 8 and -(-1*(-4)) = -4, mean over two rows: 2."""
     logp = f64([[-1.0, -2.0], [-4.0, -50.0]])
     mask = torch.tensor([[1, 1], [1, 0]])
-    loss = reinforce_loss(logp, f64([[2.0, 3.0], [-1.0, 77.0]]), mask)
+    loss = reinforce_loss(logp, f64([[2.0, 3.0], [-1.0, 77.0]]), mask, agg="seq-mean-token-sum")
     assert loss.item() == 2.0
 
 
 def test_one_advantage_a_row_is_that_advantage_on_each_token():
     logp, advantages = response_logps(POLICY), f64([1.0, -2.0, 0.5, 3.0, -1.0, 0.7, 2.0])
     tokens = advantages.unsqueeze(1).expand(7, 2)
-    assert reinforce_loss(logp, advantages, MASK) == reinforce_loss(logp, tokens, MASK)
+    assert reinforce_loss(logp, advantages, MASK, agg="seq-mean-token-sum") == reinforce_loss(
+        logp, tokens, MASK, agg="seq-mean-token-sum"
+    )
 
 
 def test_the_loss_has_minus_the_gradient_of_the_expected_reward():
@@ -177,7 +179,9 @@ def test_the_loss_has_minus_the_gradient_of_the_expected_reward():
     expected = -gradient(lambda z: expected_reward(z, total), POLICY)
     for advantages in (total, discounted_returns(REWARDS, MASK)):
         actual = gradient(
-            lambda z, a=advantages: reinforce_loss(response_logps(z)[BATCH], a[BATCH], MASK[BATCH]),
+            lambda z, a=advantages: reinforce_loss(
+                response_logps(z)[BATCH], a[BATCH], MASK[BATCH], agg="seq-mean-token-sum"
+            ),
             POLICY,
         )
         torch.testing.assert_close(actual, expected, atol=1e-15, rtol=0)
@@ -193,7 +197,7 @@ def test_a_constant_normaliser_rescales_the_gradient_and_a_length_does_not():
             POLICY,
         )
         for options in (
-            {},
+            {"agg": "seq-mean-token-sum"},
             {"agg": "constant", "norm": 2.0},
             {"agg": "seq-mean-token-mean"},
             {"agg": "token-mean"},
@@ -214,7 +218,9 @@ def test_rewards_before_a_token_do_not_move_it_in_expectation():
     late_on_early = torch.cat([second, torch.zeros_like(second)], dim=1)
     for advantages, vanishes in ((first, True), (late_on_early, False)):
         actual = gradient(
-            lambda z, a=advantages: reinforce_loss(response_logps(z)[BATCH], a[BATCH], MASK[BATCH]),
+            lambda z, a=advantages: reinforce_loss(
+                response_logps(z)[BATCH], a[BATCH], MASK[BATCH], agg="seq-mean-token-sum"
+            ),
             POLICY,
         )
         assert torch.allclose(actual, torch.zeros_like(actual), atol=1e-15) is vanishes
@@ -223,7 +229,10 @@ def test_rewards_before_a_token_do_not_move_it_in_expectation():
 def test_the_score_has_mean_zero():
     grad = gradient(
         lambda z: reinforce_loss(
-            response_logps(z)[BATCH], torch.ones(16, dtype=torch.float64), MASK[BATCH]
+            response_logps(z)[BATCH],
+            torch.ones(16, dtype=torch.float64),
+            MASK[BATCH],
+            agg="seq-mean-token-sum",
         ),
         POLICY,
     )
@@ -235,7 +244,9 @@ def test_padding_enters_neither_value_nor_gradient(padding):
     results = []
     for fill in (0.0, padding):
         logp = torch.where(MASK, response_logps(POLICY), fill).requires_grad_()
-        loss = reinforce_loss(logp, torch.where(MASK, REWARDS, fill), MASK)
+        loss = reinforce_loss(
+            logp, torch.where(MASK, REWARDS, fill), MASK, agg="seq-mean-token-sum"
+        )
         results.append((loss, *torch.autograd.grad(loss, logp)))
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
@@ -243,18 +254,20 @@ def test_padding_enters_neither_value_nor_gradient(padding):
 
 def test_gradcheck_of_the_loss():
     logp = torch.where(MASK, response_logps(POLICY), -1.0).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: reinforce_loss(x, REWARDS, MASK), logp)
+    assert torch.autograd.gradcheck(
+        lambda x: reinforce_loss(x, REWARDS, MASK, agg="seq-mean-token-sum"), logp
+    )
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
 def test_lower_precision_keeps_its_dtype_and_is_close(dtype, rtol):
     logp, rewards = (torch.where(MASK, x, 0.0).to(dtype) for x in (response_logps(POLICY), REWARDS))
     returns = discounted_returns(rewards, MASK, gamma=0.5)
-    loss = reinforce_loss(logp, returns, MASK)
+    loss = reinforce_loss(logp, returns, MASK, agg="seq-mean-token-sum")
     assert (returns.dtype, loss.dtype) == (dtype, dtype)
     wide = discounted_returns(rewards.double(), MASK, gamma=0.5)
     torch.testing.assert_close(returns.double(), wide, rtol=rtol, atol=0)
-    expected = reinforce_loss(logp.double(), wide, MASK)
+    expected = reinforce_loss(logp.double(), wide, MASK, agg="seq-mean-token-sum")
     torch.testing.assert_close(loss.double(), expected, rtol=rtol, atol=0)
 
 
@@ -443,14 +456,14 @@ def test_whitening_worked_by_hand():
 def test_whitening_ignores_what_the_padding_holds():
     mask = torch.tensor([[1, 1, 1, 0]])
     for padding in (math.nan, math.inf, 5.0):
-        actual = masked_whiten(f64([[1.0, 3.0, 4.0, padding]]), mask)
-        expected = masked_whiten(f64([[1.0, 3.0, 4.0]]), mask[:, :3])
+        actual = masked_whiten(f64([[1.0, 3.0, 4.0, padding]]), mask, eps=1e-8)
+        expected = masked_whiten(f64([[1.0, 3.0, 4.0]]), mask[:, :3], eps=1e-8)
         assert actual.tolist() == [[*expected[0].tolist(), 0.0]]
 
 
 def test_whitening_equal_entries_gives_zero():
     ones = torch.ones(2, 3, dtype=torch.float64)
-    assert masked_whiten(ones, ones).tolist() == [[0.0] * 3] * 2
+    assert masked_whiten(ones, ones, eps=1e-8).tolist() == [[0.0] * 3] * 2
 
 
 @settings(deadline=None, max_examples=20)
@@ -469,7 +482,7 @@ def test_baselines_keep_the_dtype_of_the_rewards(dtype):
     assert rloo_advantages(rewards).tolist() == [[-3.0, -1.5, 4.5]]
     assert mean_baseline_advantages(rewards).dtype == dtype
     assert optimal_baseline(rewards[0], rewards[0]).dtype == dtype
-    assert masked_whiten(rewards, torch.ones(1, 3)).dtype == dtype
+    assert masked_whiten(rewards, torch.ones(1, 3), eps=1e-8).dtype == dtype
 
 
 # ---------------------------------------------------------------- wrong input
@@ -484,18 +497,22 @@ ONES = torch.ones(1, 2).bool()
     [
         (
             ValueError,
-            r"gamma must lie in \[0, 1\], got 1.1",
+            r"gamma must be in \[0, 1\], got 1.1",
             lambda: discounted_returns(REWARD, gamma=1.1),
         ),
-        (ValueError, "gamma must lie", lambda: discounted_returns(REWARD, gamma=-0.1)),
-        (ValueError, "gamma must lie .* nan", lambda: discounted_returns(REWARD, gamma=math.nan)),
-        (ValueError, r"mask \(1, 1\) must", lambda: discounted_returns(REWARD, ONES[:, :1])),
+        (ValueError, "gamma must be in", lambda: discounted_returns(REWARD, gamma=-0.1)),
+        (ValueError, "gamma must be in .* nan", lambda: discounted_returns(REWARD, gamma=math.nan)),
+        (
+            ValueError,
+            r"mask must be \(N, T\) = \(1, 2\) beside tokens \(1, 2\), got \(1, 1\)",
+            lambda: discounted_returns(REWARD, ONES[:, :1]),
+        ),
         (ValueError, "zeros and ones only", lambda: discounted_returns(REWARD, REWARD)),
         (ValueError, r"\(N, T\), got \(2,\)", lambda: discounted_returns(REWARD[0])),
         (ValueError, "rewards must be finite", lambda: discounted_returns(REWARD * math.nan)),
         (
             ValueError,
-            r"bootstrap \(1, 2\) must be \(N,\) = \(1,\)",
+            r"bootstrap must be \(N,\) = \(1,\) beside rewards \(1, 2\), got \(1, 2\)",
             lambda: discounted_returns(REWARD, bootstrap=REWARD),
         ),
         (
@@ -507,30 +524,47 @@ ONES = torch.ones(1, 2).bool()
         (
             ValueError,
             "advantages must not require grad",
-            lambda: reinforce_loss(LOGP, REWARD.clone().requires_grad_(), ONES),
+            lambda: reinforce_loss(
+                LOGP, REWARD.clone().requires_grad_(), ONES, agg="seq-mean-token-sum"
+            ),
         ),
         (
             ValueError,
-            r"advantages \(2,\) must be \(N,\) or \(N, T\)",
-            lambda: reinforce_loss(LOGP, REWARD[0], ONES),
+            r"advantages must be \(N,\) or \(N, T\) = \(1, 2\), got \(2,\)",
+            lambda: reinforce_loss(LOGP, REWARD[0], ONES, agg="seq-mean-token-sum"),
         ),
         (
             ValueError,
             "advantages must be finite",
-            lambda: reinforce_loss(LOGP, REWARD * math.inf, ONES),
+            lambda: reinforce_loss(LOGP, REWARD * math.inf, ONES, agg="seq-mean-token-sum"),
         ),
-        (ValueError, "logp holds log-prob", lambda: reinforce_loss(REWARD, REWARD, ONES)),
-        (ValueError, "logp must be finite", lambda: reinforce_loss(LOGP * math.inf, REWARD, ONES)),
+        (
+            ValueError,
+            "logp holds log-prob",
+            lambda: reinforce_loss(REWARD, REWARD, ONES, agg="seq-mean-token-sum"),
+        ),
+        (
+            ValueError,
+            "logp must be finite",
+            lambda: reinforce_loss(LOGP * math.inf, REWARD, ONES, agg="seq-mean-token-sum"),
+        ),
         (
             ValueError,
             "rows",
             lambda: reinforce_loss(
-                LOGP.repeat(2, 1), REWARD.repeat(2, 1), torch.tensor([[1, 1], [0, 0]])
+                LOGP.repeat(2, 1),
+                REWARD.repeat(2, 1),
+                torch.tensor([[1, 1], [0, 0]]),
+                agg="seq-mean-token-sum",
             ),
         ),
-        (ValueError, "mode must be one of", lambda: reinforce_loss(LOGP, REWARD, ONES, agg="sum")),
+        (ValueError, "agg must be one of", lambda: reinforce_loss(LOGP, REWARD, ONES, agg="sum")),
         (ValueError, "norm goes", lambda: reinforce_loss(LOGP, REWARD, ONES, agg="constant")),
-        (TypeError, "must be floating point", lambda: reinforce_loss(LOGP.long(), REWARD, ONES)),
+        (
+            TypeError,
+            "must be floating point",
+            lambda: reinforce_loss(LOGP.long(), REWARD, ONES, agg="seq-mean-token-sum"),
+        ),
     ],
 )
 def test_wrong_input_is_refused(error, message, call):
@@ -548,21 +582,37 @@ ROW = torch.tensor([1.0, 2.0])
     ("error", "message", "call"),
     [
         (ValueError, "k must be at least 1", lambda: k_step_advantage(PAIR, VALUES, 0, gamma=1.0)),
-        (TypeError, "k must be an integer", lambda: k_step_advantage(PAIR, VALUES, 1.5, gamma=1)),
-        (TypeError, "k must be an integer", lambda: k_step_advantage(PAIR, VALUES, True, gamma=1)),
-        (ValueError, "gamma must lie", lambda: k_step_advantage(PAIR, VALUES, 1, gamma=2.0)),
+        (TypeError, "k must be an int, got", lambda: k_step_advantage(PAIR, VALUES, 1.5, gamma=1)),
+        (TypeError, "k must be an int, got", lambda: k_step_advantage(PAIR, VALUES, True, gamma=1)),
+        (ValueError, "gamma must be in", lambda: k_step_advantage(PAIR, VALUES, 1, gamma=2.0)),
         (ValueError, "values must not", lambda: k_step_advantage(PAIR, LEAF, 1, gamma=1.0)),
-        (ValueError, r"token tensors", lambda: k_step_advantage(ROW, ROW, 1, gamma=1.0)),
-        (ValueError, "gamma must lie", lambda: gae(PAIR, VALUES, gamma=-0.1)),
-        (ValueError, r"lam must lie in \[0, 1\], got 1.5", lambda: gae(PAIR, VALUES, lam=1.5)),
-        (ValueError, "lam must lie .* nan", lambda: gae(PAIR, VALUES, lam=math.nan)),
-        (ValueError, r"values \(1, 1\) must be \(1, 2\)", lambda: gae(PAIR, VALUES[:, :1])),
+        (
+            ValueError,
+            r"tokens must be \(N, T\), got \(2,\)",
+            lambda: k_step_advantage(ROW, ROW, 1, gamma=1.0),
+        ),
+        (ValueError, "gamma must be in", lambda: gae(PAIR, VALUES, gamma=-0.1)),
+        (ValueError, r"lam must be in \[0, 1\], got 1.5", lambda: gae(PAIR, VALUES, lam=1.5)),
+        (ValueError, "lam must be in .* nan", lambda: gae(PAIR, VALUES, lam=math.nan)),
+        (
+            ValueError,
+            r"values must be \(N, T\) = \(1, 2\) beside mask \(1, 2\), got \(1, 1\)",
+            lambda: gae(PAIR, VALUES[:, :1]),
+        ),
         (ValueError, "values must not require grad", lambda: gae(PAIR, LEAF)),
         (ValueError, "rewards must not require grad", lambda: gae(LEAF, VALUES)),
         (ValueError, "rewards must be finite", lambda: gae(PAIR * math.nan, VALUES)),
         (ValueError, "values must be finite", lambda: gae(PAIR, VALUES * math.inf)),
-        (ValueError, r"mask \(1, 1\) must", lambda: gae(PAIR, VALUES, ONES[:, :1])),
-        (ValueError, r"bootstrap \(1, 2\)", lambda: gae(PAIR, VALUES, bootstrap=PAIR)),
+        (
+            ValueError,
+            r"mask must be \(N, T\) = \(1, 2\) beside tokens \(1, 2\), got \(1, 1\)",
+            lambda: gae(PAIR, VALUES, ONES[:, :1]),
+        ),
+        (
+            ValueError,
+            r"bootstrap must be \(N,\) = \(1,\) beside rewards \(1, 2\), got \(1, 2\)",
+            lambda: gae(PAIR, VALUES, bootstrap=PAIR),
+        ),
         (
             ValueError,
             "bootstrap must not require grad",
@@ -571,33 +621,53 @@ ROW = torch.tensor([1.0, 2.0])
         (TypeError, "values must be floating", lambda: gae(PAIR, VALUES.long())),
         (TypeError, "must be floating", lambda: gae(PAIR.long(), VALUES)),
         (ValueError, "G >= 2, got", lambda: rloo_advantages(PAIR[:, :1])),
-        (ValueError, r"\(B, G\) with G >= 1", lambda: mean_baseline_advantages(ROW)),
+        (
+            ValueError,
+            r"rewards must be \(B, G\), got \(2,\)",
+            lambda: mean_baseline_advantages(ROW),
+        ),
         (ValueError, "rewards must be finite", lambda: rloo_advantages(PAIR * math.nan)),
         (ValueError, "rewards must not require grad", lambda: rloo_advantages(LEAF)),
         (TypeError, "rewards must be floating", lambda: mean_baseline_advantages(PAIR.long())),
         (ValueError, r"rewards must be \(M,\)", lambda: optimal_baseline(PAIR, ROW)),
-        (ValueError, r"score_sq_norms \(1, 2\)", lambda: optimal_baseline(ROW, PAIR)),
-        (ValueError, "squared norms are at least 0", lambda: optimal_baseline(ROW, -ROW)),
+        (
+            ValueError,
+            r"score_sq_norms must be \(M, P\) beside rewards \(2,\), got \(1, 2\)",
+            lambda: optimal_baseline(ROW, PAIR),
+        ),
+        (
+            ValueError,
+            r"score_sq_norms must be in \[0, inf\), got -1",
+            lambda: optimal_baseline(ROW, -ROW),
+        ),
         (ValueError, "every score that can occur is 0", lambda: optimal_baseline(ROW, 0 * ROW)),
         (ValueError, "score_sq_norms must be fin", lambda: optimal_baseline(ROW, ROW * math.nan)),
-        (ValueError, r"probs \(1, 2\)", lambda: optimal_baseline(ROW, ROW, PAIR)),
+        (
+            ValueError,
+            r"probs must be \(M,\) = \(2,\) beside rewards \(2,\), got \(1, 2\)",
+            lambda: optimal_baseline(ROW, ROW, PAIR),
+        ),
         (ValueError, "sum to 1", lambda: optimal_baseline(ROW, ROW, ROW)),
         (TypeError, "rewards must be floating", lambda: optimal_baseline(ROW.long(), ROW)),
         (
             ValueError,
             "ddof 1 needs more entries, 1 count",
-            lambda: masked_whiten(PAIR, torch.tensor([[1, 0]])),
+            lambda: masked_whiten(PAIR, torch.tensor([[1, 0]]), eps=1e-8),
         ),
-        (ValueError, "ddof 0 needs more", lambda: masked_whiten(PAIR, 0 * PAIR, ddof=0)),
-        (ValueError, "ddof and eps must", lambda: masked_whiten(PAIR, ONES, ddof=-1)),
-        (ValueError, "ddof and eps must", lambda: masked_whiten(PAIR, ONES, eps=math.nan)),
+        (ValueError, "ddof 0 needs more", lambda: masked_whiten(PAIR, 0 * PAIR, ddof=0, eps=1e-8)),
+        (
+            ValueError,
+            "ddof must be at least 0",
+            lambda: masked_whiten(PAIR, ONES, ddof=-1, eps=1e-8),
+        ),
+        (ValueError, "eps must be at least 0", lambda: masked_whiten(PAIR, ONES, eps=math.nan)),
         (ValueError, "with eps = 0", lambda: masked_whiten(VALUES, ONES, eps=0.0)),
-        (ValueError, "x must be finite", lambda: masked_whiten(PAIR * math.nan, ONES)),
-        (TypeError, "must be floating", lambda: masked_whiten(PAIR.long(), ONES)),
+        (ValueError, "x must be finite", lambda: masked_whiten(PAIR * math.nan, ONES, eps=1e-8)),
+        (TypeError, "must be floating", lambda: masked_whiten(PAIR.long(), ONES, eps=1e-8)),
         (
             TypeError,
             "advantages must be floating",
-            lambda: reinforce_loss(-PAIR, PAIR.long(), ONES),
+            lambda: reinforce_loss(-PAIR, PAIR.long(), ONES, agg="seq-mean-token-sum"),
         ),
     ],
 )

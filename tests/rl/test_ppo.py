@@ -102,6 +102,22 @@ def test_at_the_edge_of_the_clip_the_gradient_is_whole():
     )
 
 
+def test_at_the_edge_of_the_dual_clip_the_gradient_is_whole():
+    """Ratio 2, A = -1, dual_clip 2: both sides of the maximum are -2."""
+    logp, old = f64([0.5]).log(), f64([0.25]).log()
+    grads = gradient(lambda x: clipped_surrogate(x, old, f64([-1.0]), dual_clip=2.0), logp)
+    assert grads.item() == pytest.approx(-2.0)
+
+
+def test_at_the_edge_of_the_value_clip_the_gradient_is_whole():
+    """Value 1.5, old value 1, clip 0.5, target 3: half of (1.5 - 3)^2, slope -1.5."""
+    one = torch.ones(1, 1)
+    grads = gradient(
+        lambda v: clipped_value_loss(v, one, 3 * one, one, clip=0.5, agg="token-mean"), 1.5 * one
+    )
+    assert grads.item() == -1.5
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     low=st.floats(0, 0.9),
@@ -155,7 +171,7 @@ def test_loss_is_minus_the_mean_surrogate_of_the_counted_tokens():
     """Ratios 2, 1/2 | 1, A = 1, 1 | -1: -(1.2 + 0.5 - 1) / 3."""
     logp, old = at_ratios([[2.0, 0.5], [1.0, 9.0]])
     mask = torch.tensor([[1, 1], [1, 0]])
-    loss = ppo_policy_loss(logp, old, f64([1.0, -1.0]), mask)
+    loss = ppo_policy_loss(logp, old, f64([1.0, -1.0]), mask, agg="token-mean")
     assert loss.item() == pytest.approx(-0.7 / 3)
 
 
@@ -176,7 +192,9 @@ def test_one_advantage_a_row_is_that_advantage_on_each_token():
     logp, old, advantages = random_batch()
     row = advantages[:, 0]
     tokens = row.unsqueeze(1).expand(3, 5)
-    assert ppo_policy_loss(logp, old, row, MASK) == ppo_policy_loss(logp, old, tokens, MASK)
+    assert ppo_policy_loss(logp, old, row, MASK, agg="token-mean") == ppo_policy_loss(
+        logp, old, tokens, MASK, agg="token-mean"
+    )
 
 
 @pytest.mark.parametrize("padding", [math.nan, math.inf, -math.inf])
@@ -189,8 +207,8 @@ def test_padding_enters_neither_value_nor_gradient(padding):
         leaf, critic = x.clone().requires_grad_(), a.clone().requires_grad_()
         logits = x.unsqueeze(-1) * f64([1.0, 2.0, 3.0, 4.0])
         logits.requires_grad_()
-        loss = ppo_policy_loss(leaf, o, a, MASK, dual_clip=3.0)
-        value = clipped_value_loss(critic, o, x, MASK)
+        loss = ppo_policy_loss(leaf, o, a, MASK, dual_clip=3.0, agg="token-mean")
+        value = clipped_value_loss(critic, o, x, MASK, agg="token-mean")
         bonus = entropy_bonus(logits, MASK, agg="token-mean")
         grads = [
             torch.autograd.grad(y, z)[0]
@@ -205,7 +223,9 @@ def test_padding_enters_neither_value_nor_gradient(padding):
 def test_gradcheck_of_the_loss():
     logp, old, advantages = random_batch()
     assert torch.autograd.gradcheck(
-        lambda x: ppo_policy_loss(x, old, advantages, MASK, clip_high=0.3, dual_clip=3.0),
+        lambda x: ppo_policy_loss(
+            x, old, advantages, MASK, clip_high=0.3, dual_clip=3.0, agg="token-mean"
+        ),
         logp.requires_grad_(),
     )
 
@@ -214,9 +234,15 @@ def test_mean_of_micro_batch_means_is_not_the_mean_over_all_tokens():
     """Losses 1, 1 | 6: 8/3 together, (1 + 6) / 2 apart."""
     logp, old = at_ratios([[1.0, 1.0], [1.0, 1.0]])
     advantages, mask = f64([-1.0, -6.0]), torch.tensor([[1, 1], [1, 0]])
-    together = ppo_policy_loss(logp, old, advantages, mask)
+    together = ppo_policy_loss(logp, old, advantages, mask, agg="token-mean")
     apart = [
-        ppo_policy_loss(logp[i : i + 1], old[i : i + 1], advantages[i : i + 1], mask[i : i + 1])
+        ppo_policy_loss(
+            logp[i : i + 1],
+            old[i : i + 1],
+            advantages[i : i + 1],
+            mask[i : i + 1],
+            agg="token-mean",
+        )
         for i in range(2)
     ]
     assert together.item() == pytest.approx(8 / 3)
@@ -226,20 +252,20 @@ def test_mean_of_micro_batch_means_is_not_the_mean_over_all_tokens():
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_lower_precision_keeps_its_dtype_and_is_close(dtype, rtol):
     logp, old, advantages = (x.to(dtype) for x in random_batch())
-    loss = ppo_policy_loss(logp, old, advantages, MASK)
-    value = clipped_value_loss(advantages, old, logp, MASK)
+    loss = ppo_policy_loss(logp, old, advantages, MASK, agg="token-mean")
+    value = clipped_value_loss(advantages, old, logp, MASK, agg="token-mean")
     assert (loss.dtype, value.dtype) == (dtype, dtype)
     wide = [x.double() for x in (logp, old, advantages)]
-    expected = ppo_policy_loss(*wide, MASK)
+    expected = ppo_policy_loss(*wide, MASK, agg="token-mean")
     torch.testing.assert_close(loss.double(), expected, rtol=rtol, atol=0)
-    expected = clipped_value_loss(wide[2], wide[1], wide[0], MASK)
+    expected = clipped_value_loss(wide[2], wide[1], wide[0], MASK, agg="token-mean")
     torch.testing.assert_close(value.double(), expected, rtol=rtol, atol=0)
 
 
 def test_the_ratio_of_bfloat16_log_probabilities_is_taken_in_float32():
     """Averaged over 512 tokens at ratio 1, a bfloat16 sum would stop at 256."""
     logp = torch.full((1, 512), -1.0, dtype=torch.bfloat16)
-    loss = ppo_policy_loss(logp, logp, torch.ones(1), torch.ones(1, 512))
+    loss = ppo_policy_loss(logp, logp, torch.ones(1), torch.ones(1, 512), agg="token-mean")
     assert loss.item() == -1.0
 
 
@@ -274,9 +300,11 @@ def test_value_loss_worked_by_hand():
     values, old, mask = f64([[1.5]]), f64([[1.0]]), torch.ones(1, 1)
     for target, loss, slope in ((1.36, 0.0128, 0.0), (1.30, 0.02, 0.2), (2.0, 0.32, 0.0)):
         returns = f64([[target]])
-        actual = clipped_value_loss(values, old, returns, mask)
+        actual = clipped_value_loss(values, old, returns, mask, agg="token-mean")
         assert actual.item() == pytest.approx(loss)
-        grads = gradient(lambda v, r=returns: clipped_value_loss(v, old, r, mask), values)
+        grads = gradient(
+            lambda v, r=returns: clipped_value_loss(v, old, r, mask, agg="token-mean"), values
+        )
         assert grads.item() == pytest.approx(slope, abs=1e-15)
 
 
@@ -284,7 +312,12 @@ def test_value_loss_without_a_clip_is_half_the_squared_error():
     """(1 + 4) / 2 / 2."""
     mask = torch.tensor([[1, 1, 0]])
     loss = clipped_value_loss(
-        f64([[1.0, 3.0, 9.0]]), torch.zeros(1, 3), f64([[0.0, 1.0, 5.0]]), mask, clip=None
+        f64([[1.0, 3.0, 9.0]]),
+        torch.zeros(1, 3),
+        f64([[0.0, 1.0, 5.0]]),
+        mask,
+        clip=None,
+        agg="token-mean",
     )
     assert loss.item() == 1.25
 
@@ -293,14 +326,18 @@ def test_value_loss_without_a_clip_is_half_the_squared_error():
 @given(clip=st.floats(0.05, 2), seed=st.integers(0, 2**16))
 def test_the_clipped_value_loss_is_never_less_than_the_plain_one(clip, seed):
     values, old, returns = random_batch(seed)
-    clipped = clipped_value_loss(values, old, returns, MASK, clip=clip)
-    assert clipped >= clipped_value_loss(values, old, returns, MASK, clip=None) - 1e-12
+    clipped = clipped_value_loss(values, old, returns, MASK, clip=clip, agg="token-mean")
+    assert (
+        clipped
+        >= clipped_value_loss(values, old, returns, MASK, clip=None, agg="token-mean") - 1e-12
+    )
 
 
 def test_gradcheck_of_the_value_loss():
     values, old, returns = random_batch()
     assert torch.autograd.gradcheck(
-        lambda v: clipped_value_loss(v, old, returns, MASK), values.requires_grad_()
+        lambda v: clipped_value_loss(v, old, returns, MASK, agg="token-mean"),
+        values.requires_grad_(),
     )
 
 
@@ -362,7 +399,11 @@ def two(x):
     ("error", "message", "call"),
     [
         (ValueError, "old_logp must not", lambda: importance_ratio(LOGP, LEAF)),
-        (ValueError, "shapes differ", lambda: importance_ratio(LOGP, LOGP[0])),
+        (
+            ValueError,
+            r"old_logp must be \(\.\.\.\) = \(1, 2\) beside logp \(1, 2\), got \(2,\)",
+            lambda: importance_ratio(LOGP, LOGP[0]),
+        ),
         (ValueError, "logp holds log-prob.* got 2", lambda: importance_ratio(-LOGP, LOGP)),
         (ValueError, "old_logp holds log-prob", lambda: importance_ratio(LOGP, -LOGP)),
         (ValueError, "logp must be finite", lambda: importance_ratio(LOGP * math.inf, LOGP)),
@@ -370,24 +411,24 @@ def two(x):
         (ValueError, "overflows: its log reaches 199", lambda: importance_ratio(LOGP, LOGP - 199)),
         (
             ValueError,
-            "max_log_ratio must be positive, got 0",
+            r"max_log_ratio must be in \(0, inf\], got 0",
             lambda: importance_ratio(LOGP, LOGP, max_log_ratio=0.0),
         ),
         (
             ValueError,
-            "max_log_ratio must be positive, got nan",
+            r"max_log_ratio must be in \(0, inf\], got nan",
             lambda: importance_ratio(LOGP, LOGP, max_log_ratio=math.nan),
         ),
         (TypeError, "logp must be floating", lambda: importance_ratio(LOGP.long(), LOGP)),
         (TypeError, "old_logp must be floating", lambda: importance_ratio(LOGP, LOGP.long())),
         (
             ValueError,
-            r"clip_low must lie in \[0, 1\), got 1",
+            r"clip_low must be in \[0, 1\), got 1",
             lambda: clipped_surrogate(LOGP, LOGP, ADV, clip_low=1.0),
         ),
         (
             ValueError,
-            "clip_low must lie .* nan",
+            "clip_low must be in .* nan",
             lambda: clipped_surrogate(LOGP, LOGP, ADV, clip_low=math.nan),
         ),
         (
@@ -409,28 +450,56 @@ def two(x):
         (ValueError, "advantages must be finite", lambda: clipped_surrogate(LOGP, LOGP, ADV / 0)),
         (
             ValueError,
-            r"advantages \(1,\) must have the shape of logp \(1, 2\)",
+            r"advantages must be \(\.\.\.\) = \(1, 2\) beside logp \(1, 2\), got \(1,\)",
             lambda: clipped_surrogate(LOGP, LOGP, ADV[:, 0]),
         ),
         (TypeError, "advantages must be", lambda: clipped_surrogate(LOGP, LOGP, ADV.long())),
-        (ValueError, "old_logp must not", lambda: ppo_policy_loss(LOGP, LEAF, ADV, ONES)),
-        (ValueError, "advantages must not", lambda: ppo_policy_loss(LOGP, LOGP, LEAF, ONES)),
+        (
+            ValueError,
+            "old_logp must not",
+            lambda: ppo_policy_loss(LOGP, LEAF, ADV, ONES, agg="token-mean"),
+        ),
+        (
+            ValueError,
+            "advantages must not",
+            lambda: ppo_policy_loss(LOGP, LOGP, LEAF, ONES, agg="token-mean"),
+        ),
         (
             ValueError,
             "advantages must be finite",
-            lambda: ppo_policy_loss(LOGP, LOGP, ADV * math.nan, ONES),
+            lambda: ppo_policy_loss(LOGP, LOGP, ADV * math.nan, ONES, agg="token-mean"),
         ),
-        (ValueError, r"advantages \(2,\)", lambda: ppo_policy_loss(LOGP, LOGP, ADV[0], ONES)),
-        (ValueError, "logp holds", lambda: ppo_policy_loss(-LOGP, LOGP, ADV, ONES)),
-        (ValueError, r"old_logp \(1, 1\)", lambda: ppo_policy_loss(LOGP, LOGP[:, :1], ADV, ONES)),
-        (ValueError, r"mask \(1, 1\)", lambda: ppo_policy_loss(LOGP, LOGP, ADV, ONES[:, :1])),
-        (ValueError, "zeros and ones", lambda: ppo_policy_loss(LOGP, LOGP, ADV, 2 * ONES.int())),
+        (
+            ValueError,
+            r"advantages must be \(N,\) or \(N, T\) = \(1, 2\), got \(2,\)",
+            lambda: ppo_policy_loss(LOGP, LOGP, ADV[0], ONES, agg="token-mean"),
+        ),
+        (
+            ValueError,
+            "logp holds",
+            lambda: ppo_policy_loss(-LOGP, LOGP, ADV, ONES, agg="token-mean"),
+        ),
+        (
+            ValueError,
+            r"old_logp must be \(N, T\) = \(1, 2\) beside mask \(1, 2\), got \(1, 1\)",
+            lambda: ppo_policy_loss(LOGP, LOGP[:, :1], ADV, ONES, agg="token-mean"),
+        ),
+        (
+            ValueError,
+            r"mask must be \(N, T\) = \(1, 2\) beside tokens \(1, 2\), got \(1, 1\)",
+            lambda: ppo_policy_loss(LOGP, LOGP, ADV, ONES[:, :1], agg="token-mean"),
+        ),
+        (
+            ValueError,
+            "zeros and ones",
+            lambda: ppo_policy_loss(LOGP, LOGP, ADV, 2 * ONES.int(), agg="token-mean"),
+        ),
         (
             ValueError,
             r"rows \[1\] count no token",
-            lambda: ppo_policy_loss(two(LOGP), two(LOGP), two(ADV), TWO_ROWS),
+            lambda: ppo_policy_loss(two(LOGP), two(LOGP), two(ADV), TWO_ROWS, agg="token-mean"),
         ),
-        (ValueError, "mode must be", lambda: ppo_policy_loss(LOGP, LOGP, ADV, ONES, agg="sum")),
+        (ValueError, "agg must be", lambda: ppo_policy_loss(LOGP, LOGP, ADV, ONES, agg="sum")),
         (
             ValueError,
             "norm goes with",
@@ -444,29 +513,45 @@ def two(x):
         (ValueError, "old_logp must not", lambda: clip_fraction(LOGP, LEAF, ADV, ONES)),
         (
             ValueError,
-            "clip must be positive, or None",
-            lambda: clipped_value_loss(ADV, ADV, ADV, ONES, clip=0.0),
+            r"clip must be in \(0, inf\], got 0",
+            lambda: clipped_value_loss(ADV, ADV, ADV, ONES, clip=0.0, agg="token-mean"),
         ),
-        (ValueError, "old_values must not", lambda: clipped_value_loss(ADV, LEAF, ADV, ONES)),
-        (ValueError, "returns must not", lambda: clipped_value_loss(ADV, ADV, LEAF, ONES)),
+        (
+            ValueError,
+            "old_values must not",
+            lambda: clipped_value_loss(ADV, LEAF, ADV, ONES, agg="token-mean"),
+        ),
+        (
+            ValueError,
+            "returns must not",
+            lambda: clipped_value_loss(ADV, ADV, LEAF, ONES, agg="token-mean"),
+        ),
         (
             ValueError,
             "returns must be finite",
-            lambda: clipped_value_loss(ADV, ADV, ADV * math.nan, ONES),
+            lambda: clipped_value_loss(ADV, ADV, ADV * math.nan, ONES, agg="token-mean"),
         ),
         (
             ValueError,
-            r"old_values \(1, 1\) must be \(1, 2\)",
-            lambda: clipped_value_loss(ADV, ADV[:, :1], ADV, ONES),
+            r"old_values must be \(N, T\) = \(1, 2\) beside mask \(1, 2\), got \(1, 1\)",
+            lambda: clipped_value_loss(ADV, ADV[:, :1], ADV, ONES, agg="token-mean"),
         ),
         (
             ValueError,
             r"rows \[1\] count no token",
-            lambda: clipped_value_loss(two(ADV), two(ADV), two(ADV), TWO_ROWS),
+            lambda: clipped_value_loss(two(ADV), two(ADV), two(ADV), TWO_ROWS, agg="token-mean"),
         ),
-        (TypeError, "returns must be", lambda: clipped_value_loss(ADV, ADV, ADV.long(), ONES)),
+        (
+            TypeError,
+            "returns must be",
+            lambda: clipped_value_loss(ADV, ADV, ADV.long(), ONES, agg="token-mean"),
+        ),
         (ValueError, "finite maximum", lambda: categorical_entropy(LOGITS - math.inf)),
-        (TypeError, "floating-point", lambda: categorical_entropy(LOGITS.long())),
+        (
+            TypeError,
+            r"logits must be floating point, got torch\.int64",
+            lambda: categorical_entropy(LOGITS.long()),
+        ),
         (
             ValueError,
             r"logits must be \(N, T, V\), got \(1, 2\)",
@@ -474,7 +559,7 @@ def two(x):
         ),
         (
             TypeError,
-            "logits must be floating",
+            r"logits must be floating point, got torch\.int64",
             lambda: entropy_bonus(LOGITS.long(), ONES, agg="token-mean"),
         ),
         (

@@ -1,5 +1,7 @@
 """What does a cache cost in memory, and how much work does it save?"""
 
+from llmref._require import require_at_least
+
 
 def kv_cache_bytes(
     num_layers: int,
@@ -16,11 +18,9 @@ def kv_cache_bytes(
     Source: Pope et al. 2022, arXiv:2211.05102, by counting.
     Raises: ValueError if seq_len is negative or another size is below 1.
     """
-    sizes = (num_layers, num_kv_heads, head_dim, batch_size, bytes_per_element)
-    if seq_len < 0 or min(sizes) < 1:
-        raise ValueError(
-            f"needs seq_len >= 0 and all other sizes >= 1, got seq_len {seq_len} and {sizes}"
-        )
+    require_at_least(0, seq_len=seq_len)
+    require_at_least(1, num_layers=num_layers, num_kv_heads=num_kv_heads, head_dim=head_dim)
+    require_at_least(1, batch_size=batch_size, bytes_per_element=bytes_per_element)
     # eq. eq-cache-bytes
     return 2 * num_layers * num_kv_heads * head_dim * seq_len * batch_size * bytes_per_element
 
@@ -35,10 +35,7 @@ def attention_pairs(prompt_len: int, new_tokens: int, *, cached: bool) -> int:
     Source: by counting.
     Raises: ValueError if prompt_len or new_tokens is below 1.
     """
-    if prompt_len < 1 or new_tokens < 1:
-        raise ValueError(
-            f"prompt_len and new_tokens must be at least 1, got {prompt_len} and {new_tokens}"
-        )
+    require_at_least(1, prompt_len=prompt_len, new_tokens=new_tokens)
     last = prompt_len + new_tokens - 1  # tokens of the last forward pass
     if cached:
         return last * (last + 1) // 2  # eq. eq-cache-pairs

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmref.attention._heads import merge_heads, require_head_dim, split_heads
-from llmref.attention.grouped_query import grouped_query_attention, kv_head_index
+from llmref._require import require_at_least, require_integers, require_shapes
+from llmref.attention._heads import heads_per_group, merge_heads, require_head_dim, split_heads
+from llmref.attention._masking import bias_and_allowed, expand_mask, one_mask
+from llmref.attention.grouped_query import grouped_query_attention
 from llmref.attention.kv_cache.storage import KVCache, SlidingWindowKVCache
-from llmref.attention.masks.algebra import boolean_mask, expand_mask
 from llmref.components.rope import RotaryEmbedding
 
 
@@ -39,10 +40,10 @@ class CachedAttention(nn.Module):
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        kv_head_index(num_heads, num_kv_heads)  # raises unless the one divides the other
+        heads_per_group(num_heads, num_kv_heads)  # raises unless the one divides the other
         head_dim = require_head_dim(embed_dim, num_heads, head_dim)
-        if window is not None and window < 1:
-            raise ValueError(f"window must be at least 1, got {window}")
+        if window is not None:
+            require_at_least(1, window=window)
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.window = window
         self.rope = RotaryEmbedding(head_dim, rope_base)
@@ -71,19 +72,18 @@ class CachedAttention(nn.Module):
         key = split_heads(self.k_proj(x), self.num_kv_heads)  # (B, G, T, D)
         value = split_heads(self.v_proj(x), self.num_kv_heads)
         query, key = self.rope(query, key, positions)
-        if attn_mask is not None:
-            total = past + x.shape[1]
-            attn_mask = expand_mask(attn_mask, (*query.shape[:3], total))
-            if not attn_mask.is_floating_point():
-                attn_mask = boolean_mask(attn_mask)  # checked before the cache is written
+        total = past + x.shape[1]
+        shape = (*query.shape[:3], total)
+        bias, selected = bias_and_allowed(attn_mask, False, shape, x.device)  # before any write
         key, value, key_positions = self._extend(cache, key, value)
         # Slots of a ring are not in order of time, so the rule is about positions.
         distance = positions[:, None] - key_positions  # (T, S), eq. eq-cache-mask
-        allowed = (distance >= 0) & (distance < (self.window or past + x.shape[1]))
-        if attn_mask is not None:
-            forbidden = float("-inf") if attn_mask.is_floating_point() else 0
-            allowed = attn_mask[..., key_positions].masked_fill(~allowed, forbidden)
-        out = grouped_query_attention(query, key, value, allowed)
+        allowed = (distance >= 0) & (distance < (self.window or total))
+        if selected is not None:
+            allowed = allowed & expand_mask(selected, shape)[..., key_positions]
+        if bias is not None:
+            bias = expand_mask(bias, shape)[..., key_positions]
+        out = grouped_query_attention(query, key, value, one_mask(bias, allowed))
         return self.o_proj(merge_heads(out))  # type: ignore[no-any-return]
 
     def _extend(
@@ -120,21 +120,16 @@ def generate_greedy(
     Raises: ValueError if input_ids is not (B, T) with T >= 1, max_new_tokens is negative, or the
     logits are not (B, t, V) or hold a NaN; TypeError unless input_ids are integers.
     """
-    if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
-        raise TypeError(f"input_ids must be integers, got {input_ids.dtype}")
-    if input_ids.ndim != 2 or not input_ids.shape[1]:
-        raise ValueError(f"input_ids must be (B, T) with T >= 1, got {tuple(input_ids.shape)}")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens must not be negative, got {max_new_tokens}")
+    require_integers(input_ids=input_ids)
+    require_shapes("input_ids (B, T)", input_ids=input_ids)
+    require_at_least(1, T=input_ids.shape[1])
+    require_at_least(0, max_new_tokens=max_new_tokens)
     cache: list[Any] = []
     ids = unseen = input_ids
     for _ in range(max_new_tokens):
         logits = model(unseen, cache=cache) if use_cache else model(ids)
-        expected = (unseen if use_cache else ids).shape
-        if logits.ndim != 3 or logits.shape[:2] != expected:
-            raise ValueError(
-                f"logits must be (B, t, V) for ids {tuple(expected)}, got {tuple(logits.shape)}"
-            )
+        given = unseen if use_cache else ids
+        require_shapes("ids (B, t), logits (B, t, V)", ids=given, logits=logits)
         if logits[:, -1].isnan().any():
             raise ValueError("a logit is NaN: no token is the most probable")
         unseen = logits[:, -1].argmax(-1, keepdim=True).to(ids.dtype)  # (B, 1)

@@ -9,6 +9,8 @@ refuses (an in-place error) to go back through a chunk after which another was w
 import torch
 from torch import Tensor
 
+from llmref._require import require_at_least, require_float_dtype, require_in, require_shapes
+
 
 class KVCache:
     """Keys and values of every position so far, in one buffer that is allocated once.
@@ -61,8 +63,7 @@ class KVCache:
 
         Raises: ValueError if more positions are asked for than are held, or fewer than none.
         """
-        if not 0 <= length <= self.length:
-            raise ValueError(f"can keep 0 to {self.length} positions, got {length}")
+        require_in(f"[0, {self.length}]", length=length)
         self.length = length
 
     def nbytes(self) -> int:
@@ -91,10 +92,7 @@ class SlidingWindowKVCache:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        if window < 1 or max_chunk < 1:
-            raise ValueError(
-                f"window and max_chunk must be at least 1, got {window} and {max_chunk}"
-            )
+        require_at_least(1, window=window, max_chunk=max_chunk)
         self.window, self.max_chunk = window, max_chunk
         shape = (batch_size, num_kv_heads, window + max_chunk - 1, head_dim)  # eq. eq-cache-ring
         self._key, self._value = _buffers(shape, dtype, device)
@@ -139,25 +137,17 @@ def _buffers(
     if min(shape) < 1:
         raise ValueError(f"every size must be at least 1, got (B, G, positions, D) = {shape}")
     dtype = torch.get_default_dtype() if dtype is None else dtype
-    if not dtype.is_floating_point:
-        raise TypeError(f"dtype must be floating point, got {dtype}")
+    require_float_dtype(dtype=dtype)
     return torch.zeros(shape, dtype=dtype, device=device), torch.zeros(
         shape, dtype=dtype, device=device
     )
 
 
 def _check_chunk(buffer: Tensor, key: Tensor, value: Tensor) -> None:
+    axes = "buffer (B, G, _, D), key (B, G, t, D), value (B, G, t, D)"
+    require_shapes(axes, buffer=buffer, key=key, value=value)
     for name, x in (("key", key), ("value", value)):
-        B, G, _, D = buffer.shape
-        if x.ndim != 4 or (x.shape[0], x.shape[1], x.shape[3]) != (B, G, D):
-            raise ValueError(
-                f"{name} must be (B, G, t, D) = ({B}, {G}, t, {D}), got {tuple(x.shape)}"
-            )
         if x.dtype != buffer.dtype:
             raise TypeError(f"{name} must be {buffer.dtype} as the cache is, got {x.dtype}")
         if x.device != buffer.device:
             raise ValueError(f"{name} must be on {buffer.device} as the cache is, got {x.device}")
-    if key.shape[2] != value.shape[2]:
-        raise ValueError(
-            f"key and value must have the same length, got {key.shape[2]} and {value.shape[2]}"
-        )

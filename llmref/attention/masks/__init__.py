@@ -4,13 +4,12 @@ patterns: the masks themselves. algebra: combining and checking them. reach: wha
 can see. Leaves out: biases that depend on position (ALiBi), block-sparse formats of kernels.
 """
 
+from llmref._require import boolean_mask
 from llmref.attention.masks.algebra import (
     additive_mask,
     and_masks,
-    boolean_mask,
     check_mask,
     or_masks,
-    require_rows,
 )
 from llmref.attention.masks.patterns import (
     causal_mask,
@@ -38,6 +37,5 @@ __all__ = [
     "position_ids",
     "prefix_lm_mask",
     "receptive_field",
-    "require_rows",
     "sliding_window_mask",
 ]

@@ -10,35 +10,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-
-def boolean_mask(mask: Tensor) -> Tensor:
-    """The mask as True and False; exact zeros and ones of any dtype are taken for them.
-
-    Shapes: mask (...) -> (...)
-    Source: a convention of this package; torch takes a floating-point mask for a bias.
-    Raises: ValueError if an entry is neither 0 nor 1 (as in an additive mask).
-    """
-    if mask.dtype == torch.bool:
-        return mask
-    outside = mask[(mask != 0) & (mask != 1)]
-    if outside.numel():
-        raise ValueError(f"a selecting mask holds True or False (or 1 and 0), got {outside[0]:g}")
-    return mask.bool()
-
-
-def expand_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The mask in the shape of the scores: a view, nothing is copied.
-
-    Shapes: mask broadcastable to shape -> shape
-    Source: a convention of this package.
-    Raises: ValueError that names both shapes if it does not broadcast.
-    """
-    try:
-        return mask.expand(shape)
-    except RuntimeError:
-        raise ValueError(
-            f"the mask {tuple(mask.shape)} does not broadcast to the scores {tuple(shape)}"
-        ) from None
+from llmref._require import boolean_mask, require_float_dtype, require_in
+from llmref.attention.masks._rows import require_rows
 
 
 def check_mask(
@@ -95,33 +68,11 @@ def additive_mask(
     Raises: TypeError unless dtype is floating point; ValueError unless value is negative and minus
     infinity or within the range of dtype, or if an entry of the mask is neither 0 nor 1.
     """
-    if not dtype.is_floating_point:
-        raise TypeError(f"an additive mask is floating point, got {dtype}")
-    if not value < 0:
-        raise ValueError(f"value must be negative, got {value}")
-    if math.isfinite(value) and value < torch.finfo(dtype).min:
-        raise ValueError(
-            f"value {value:g} is below {torch.finfo(dtype).min:g}, the least of {dtype}"
-        )
+    require_float_dtype(dtype=dtype)
+    least = -math.inf if value == -math.inf else torch.finfo(dtype).min
+    require_in(f"[{least}, 0)", value=value)
     allowed = boolean_mask(mask)
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, value)
-
-
-def require_rows(mask: Tensor) -> Tensor:
-    """The mask, if every row allows something.
-
-    Shapes: mask (..., T, S), bool -> the same
-    Raises: ValueError that names the first empty row.
-    """
-    empty = ~mask.any(-1)
-    if empty.any():
-        first = tuple(empty.nonzero()[0].tolist())
-        where = first[0] if len(first) == 1 else first
-        raise ValueError(
-            f"row {where} of the mask {tuple(mask.shape)} may attend to nothing "
-            f"({int(empty.sum())} such rows); allow_empty_rows=True if that is meant"
-        )
-    return mask
 
 
 def _combine(

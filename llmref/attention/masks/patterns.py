@@ -6,10 +6,15 @@ Leaves out: combining masks (see algebra).
 import torch
 from torch import Tensor
 
-from llmref.attention.masks.algebra import (
+from llmref._require import (
     boolean_mask,
-    require_rows,
+    require_at_least,
+    require_in,
+    require_integers,
+    require_shapes,
 )
+from llmref.attention._masking import causal_offset, position_distance
+from llmref.attention.masks._rows import require_rows
 
 
 def causal_mask(
@@ -52,8 +57,7 @@ def sliding_window_mask(
     Raises: as causal_mask; ValueError if window < 1, or a query beyond the last key sees nothing
     and allow_empty_rows is False.
     """
-    if window < 1:
-        raise ValueError(f"window counts the token itself, so it is at least 1, got {window}")
+    require_at_least(1, window=window)
     distance = _distance(query_len, key_len, offset, device)
     mask = (distance >= 0) & (distance < window)  # eq. eq-mask-window
     return mask if allow_empty_rows else require_rows(mask)
@@ -76,14 +80,12 @@ def prefix_lm_mask(
     than one axis or is not in [0, S].
     """
     lengths = torch.as_tensor(prefix_len, device=device)
-    if lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise TypeError(f"prefix_len must be an integer, got {lengths.dtype}")
+    require_integers(prefix_len=lengths)
     if lengths.ndim > 1:
         raise ValueError(f"prefix_len must be an integer or (B,), got {tuple(lengths.shape)}")
     causal = causal_mask(query_len, key_len, offset=offset, device=lengths.device)
     S = causal.shape[-1]
-    if ((lengths < 0) | (lengths > S)).any():
-        raise ValueError(f"prefix_len must be in [0, {S}], got {lengths.tolist()}")
+    require_in(f"[0, {S}]", prefix_len=lengths)
     if lengths.ndim:
         lengths = lengths[:, None, None, None]  # (B, 1, 1, 1)
     in_prefix = torch.arange(S, device=lengths.device) < lengths
@@ -118,14 +120,9 @@ def document_mask(
     a query's document has no key and allow_empty_rows is False.
     """
     keys = segment_ids if key_segment_ids is None else key_segment_ids
-    for ids in (segment_ids, keys):
-        if ids.is_floating_point() or ids.dtype == torch.bool:
-            raise TypeError(f"segment ids must be integers, got {ids.dtype}")
-    if segment_ids.ndim != 2 or keys.ndim != 2 or len(segment_ids) != len(keys):
-        raise ValueError(
-            "segment ids must be (B, T) and (B, S), "
-            f"got {tuple(segment_ids.shape)} and {tuple(keys.shape)}"
-        )
+    named = {"segment_ids": segment_ids, "key_segment_ids": keys}
+    require_integers(**named)
+    require_shapes("segment_ids (B, T), key_segment_ids (B, S)", **named)
     mask = segment_ids[:, None, :, None] == keys[:, None, None, :]  # eq. eq-mask-document
     return mask if allow_empty_rows else require_rows(mask)
 
@@ -150,24 +147,14 @@ def _distance(
 ) -> Tensor:
     """Position of each query minus position of each key: (T, S)."""
     key_len = query_len if key_len is None else key_len
-    if query_len < 1 or key_len < 1:
-        raise ValueError(f"lengths must be at least 1, got {query_len} queries, {key_len} keys")
-    if offset is None:
-        if query_len > key_len:
-            raise ValueError(
-                f"the last query is the last key's token, so {query_len} queries need as many "
-                f"keys, got {key_len}; give offset for another alignment"
-            )
-        offset = key_len - query_len
-    if offset < 0:
-        raise ValueError(f"offset is the position of the first query, at least 0, got {offset}")
-    queries = torch.arange(query_len, device=device)[:, None] + offset
-    return queries - torch.arange(key_len, device=device)
+    require_at_least(1, query_len=query_len, key_len=key_len)
+    offset = causal_offset(query_len, key_len) if offset is None else offset
+    require_at_least(0, offset=offset)
+    return position_distance(query_len, key_len, offset, device)
 
 
 def _real_tokens(valid: Tensor) -> Tensor:
-    if valid.ndim != 2:
-        raise ValueError(f"valid must be (B, T), got {tuple(valid.shape)}")
+    require_shapes("valid (B, T)", valid=valid)
     real = boolean_mask(valid)
     if not real.any(-1).all():
         row = int((~real.any(-1)).nonzero()[0])

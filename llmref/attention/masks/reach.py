@@ -6,7 +6,7 @@ Leaves out: by how much. What can be reached is an upper bound on what has influ
 import torch
 from torch import Tensor
 
-from llmref.attention.masks.algebra import boolean_mask
+from llmref._require import boolean_mask, require_at_least, require_shapes
 
 
 def receptive_field(num_layers: int, window: int) -> int:
@@ -18,9 +18,8 @@ def receptive_field(num_layers: int, window: int) -> int:
     Differs: Jiang et al. 2023, arXiv:2310.06825, count L W, with W tokens before the query's own.
     Raises: ValueError if num_layers < 0 or window < 1.
     """
-    _require_layers(num_layers)
-    if window < 1:
-        raise ValueError(f"window counts the token itself, so it is at least 1, got {window}")
+    require_at_least(0, num_layers=num_layers)
+    require_at_least(1, window=window)
     return num_layers * (window - 1) + 1  # eq. eq-mask-receptive-field
 
 
@@ -31,17 +30,11 @@ def dependency_matrix(mask: Tensor, num_layers: int) -> Tensor:
     Source: the Boolean matrix power (I or M)^L.
     Raises: ValueError if the mask is not square, holds anything but 0 and 1, or num_layers < 0.
     """
-    _require_layers(num_layers)
-    if mask.ndim < 2 or mask.shape[-1] != mask.shape[-2]:
-        raise ValueError(f"the mask must be (..., T, T), got {tuple(mask.shape)}")
+    require_at_least(0, num_layers=num_layers)
+    require_shapes("mask (..., T, T)", mask=mask)
     identity = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
     step = boolean_mask(mask) | identity  # the residual connection lets every token see itself
     reach = identity.expand_as(step)
     for _ in range(num_layers):
         reach = reach.double() @ step.double() > 0  # eq. eq-mask-reach; the counts are exact
     return reach
-
-
-def _require_layers(num_layers: int) -> None:
-    if num_layers < 0:
-        raise ValueError(f"num_layers must be at least 0, got {num_layers}")

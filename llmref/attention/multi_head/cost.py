@@ -4,7 +4,9 @@ Counts matrix products alone, two operations for each multiply-add. Leaves out: 
 in the operation count, memory traffic, and the backward pass.
 """
 
-from llmref.attention._heads import require_head_dim, require_positive
+from llmref._require import require_at_least
+from llmref.attention._heads import heads_per_group, require_head_dim
+from llmref.attention._masking import causal_offset
 
 
 def attention_parameters(
@@ -49,12 +51,10 @@ def attention_flops(
     where a dense product computes all of them.
     Raises: as attention_parameters; ValueError if causal and query_len > key_len.
     """
-    require_positive(batch=batch, query_len=query_len, key_len=key_len)
+    require_at_least(1, batch=batch, query_len=query_len, key_len=key_len)
     H, G, D = _head_sizes(embed_dim, num_heads, head_dim, num_kv_heads)
     T, S = query_len, key_len
-    if causal and T > S:
-        raise ValueError(f"causal needs at least as many keys as queries, got {S} and {T}")
-    pairs = T * (S - T) + T * (T + 1) // 2 if causal else T * S
+    pairs = T * causal_offset(T, S) + T * (T + 1) // 2 if causal else T * S
     flops = {  # eq. eq-attention-flops
         "query": 2 * batch * T * embed_dim * H * D,
         "key": 2 * batch * S * embed_dim * G * D,
@@ -71,7 +71,5 @@ def _head_sizes(
 ) -> tuple[int, int, int]:
     D = require_head_dim(embed_dim, num_heads, head_dim)
     G = num_heads if num_kv_heads is None else num_kv_heads
-    require_positive(num_kv_heads=G)
-    if num_heads % G:
-        raise ValueError(f"num_kv_heads {G} must divide num_heads {num_heads}")
+    heads_per_group(num_heads, G)
     return num_heads, G, D

@@ -8,6 +8,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from llmref._require import require_in
 from llmref.attention._heads import merge_heads, require_head_dim, split_heads
 from llmref.attention.scaled_dot_product import attention_weights, scaled_dot_product_attention
 
@@ -36,8 +37,7 @@ class MultiHeadAttention(nn.Module):
     ) -> None:
         super().__init__()
         head_dim = require_head_dim(embed_dim, num_heads, head_dim)
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        require_in("[0, 1)", dropout=dropout)
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, head_dim
         self.dropout = dropout
         inner = num_heads * head_dim

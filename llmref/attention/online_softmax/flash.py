@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from llmref._numeric import widen
+from llmref._numeric import wide_dtype, widen
+from llmref._require import require_constant
+from llmref.attention.online_softmax._tiles import Tiles
 from llmref.attention.online_softmax.state import (
     block_state,
     empty_state,
     finalize_state,
     merge_states,
 )
-from llmref.attention.online_softmax.tiles import Tiles
 
 
 def flash_attention(
@@ -43,8 +44,8 @@ def flash_attention(
     Raises: TypeError and ValueError as scaled_dot_product_attention; ValueError if a tile is empty,
     or attn_mask requires a gradient (none is computed).
     """
-    if attn_mask is not None and attn_mask.requires_grad:
-        raise ValueError("flash_attention computes no gradient of attn_mask: detach it")
+    if attn_mask is not None:
+        require_constant(attn_mask=attn_mask)
     # The options in order: Function.apply takes no keywords.
     options = (attn_mask, is_causal, scale, block_q, block_k)
     out, lse = _Flash.apply(query, key, value, *options)  # type: ignore[no-untyped-call]
@@ -82,11 +83,11 @@ def flash_attention_backward(
         delta = delta - grad_lse
     # An empty row has lse -inf; against +inf its weights are exp(-inf - inf) = 0, not NaN.
     lse = lse.masked_fill(lse == -math.inf, math.inf)
-    grads = [torch.zeros_like(widen(x, "flash_attention_backward")) for x in (query, key, value)]
+    grads = [torch.zeros_like(widen(x)) for x in (query, key, value)]
     for rows in tiles.rows():
         for columns in tiles.columns(rows):  # eq. eq-flash-backward, line by line
             q, k, v, grad = (
-                widen(x[..., part, :], "flash_attention_backward")
+                widen(x[..., part, :])
                 for x, part in (
                     (query, rows),
                     (key, columns),
@@ -106,12 +107,12 @@ def flash_attention_backward(
 def _forward(tiles: Tiles) -> tuple[Tensor, Tensor]:
     query, key, value = tiles.query, tiles.key, tiles.value
     out = value.new_empty((*query.shape[:-1], value.shape[-1]))
-    lse = query.new_empty(query.shape[:-1], dtype=torch.promote_types(query.dtype, torch.float32))
+    lse = query.new_empty(query.shape[:-1], dtype=wide_dtype(query))
     for rows in tiles.rows():
-        q = widen(query[..., rows, :], "flash_attention")
+        q = widen(query[..., rows, :], "query")
         state = empty_state(q.shape[:-1], value.shape[-1], dtype=q.dtype, device=q.device)
         for columns in tiles.columns(rows):
-            scores = tiles.scores(q, widen(key[..., columns, :], "flash_attention"), rows, columns)
+            scores = tiles.scores(q, widen(key[..., columns, :], "key"), rows, columns)
             block = block_state(scores, value[..., columns, :].unsqueeze(-3))
             state = merge_states(state, block)  # eq. eq-online-merge
         tile, lse[..., rows] = finalize_state(state)

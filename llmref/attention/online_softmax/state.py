@@ -1,7 +1,7 @@
 """How is a softmax over many keys put together from blocks of keys?
 
 A state is a summary of the keys seen so far, of fixed size; two of them merge. Leaves out: where
-the scores come from, and tiles of queries (see online_softmax).
+the scores come from, and tiles of queries (see flash).
 """
 
 import math
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
+from llmref._require import require_at_least, require_in, require_shapes
 
 
 class SoftmaxState(NamedTuple):
@@ -37,9 +38,8 @@ def empty_state(
     Source: Milakov & Gimelshein 2018, arXiv:1805.02867, where m starts at minus infinity.
     Raises: ValueError if value_dim is negative; TypeError unless dtype is floating point.
     """
-    if value_dim < 0:
-        raise ValueError(f"value_dim must be at least 0, got {value_dim}")
-    l = widen(torch.zeros(shape, dtype=dtype, device=device), "empty_state")  # noqa: E741
+    require_at_least(0, value_dim=value_dim)
+    l = widen(torch.zeros(shape, dtype=dtype, device=device), "dtype")  # noqa: E741
     return SoftmaxState(torch.full_like(l, -math.inf), l, l.new_zeros((*shape, value_dim)))
 
 
@@ -53,12 +53,8 @@ def block_state(scores: Tensor, value: Tensor) -> SoftmaxState:
     Raises: TypeError unless both are floating point; ValueError if a score is +inf or NaN, or the
     values do not fit.
     """
-    wide, values = widen(scores, "block_state"), widen(value, "block_state")
-    if not _fits(wide, values):
-        raise ValueError(
-            "there must be one value (Dv,) for each score, "
-            f"got scores {tuple(scores.shape)} and values {tuple(value.shape)}"
-        )
+    wide, values = widen(scores, "scores"), widen(value, "value")
+    _require_values(wide, values)
     if scores.shape[-1] == 0:
         return empty_state(scores.shape[:-1], value.shape[-1], dtype=wide.dtype, device=wide.device)
     m = wide.detach().amax(-1)  # the merged results do not depend on the reference point
@@ -113,13 +109,11 @@ def merge_outputs(o1: Tensor, lse1: Tensor, o2: Tensor, lse2: Tensor) -> tuple[T
     Raises: TypeError unless all are floating point; ValueError if the shapes do not fit, or an lse
     is +inf or NaN (some kernels mark an empty row by +inf or by 0: make it -inf first).
     """
-    outputs = [widen(x, "merge_outputs") for x in (o1, o2)]
-    first, second = (widen(x, "merge_outputs") for x in (lse1, lse2))
-    if o1.shape != o2.shape or lse1.shape != lse2.shape or o1.shape[:-1] != lse1.shape:
-        shapes = [tuple(x.shape) for x in (o1, lse1, o2, lse2)]
-        raise ValueError(f"needs outputs (..., Dv) and lse (...), got {shapes}")
-    if not (torch.maximum(first, second) < math.inf).all():
-        raise ValueError("an lse is +inf or NaN; a part without keys has lse -inf")
+    outputs = widen(o1, "o1"), widen(o2, "o2")
+    first, second = widen(lse1, "lse1"), widen(lse2, "lse2")
+    axes = "o1 (..., Dv), lse1 (...), o2 (..., Dv), lse2 (...)"
+    require_shapes(axes, o1=o1, lse1=lse1, o2=o2, lse2=lse2)
+    require_in("[-inf, inf)", lse1=first, lse2=second)
     nothing = (first == -math.inf) & (second == -math.inf)
     difference = (first - second).masked_fill(nothing, 0)  # -inf - -inf would be NaN
     share = difference.sigmoid().unsqueeze(-1)
@@ -136,9 +130,8 @@ def online_logsumexp(x: Tensor) -> Tensor:
     Source: Milakov & Gimelshein 2018, arXiv:1805.02867, algorithm 3.
     Raises: TypeError unless x is floating point; ValueError if x holds +inf or NaN.
     """
-    wide = widen(x, "online_logsumexp")
-    if not (wide < math.inf).all():
-        raise ValueError(f"online_logsumexp of a tensor {tuple(x.shape)} that holds +inf or NaN")
+    wide = widen(x)
+    require_in("[-inf, inf)", x=wide)
     m = torch.full_like(wide.sum(-1), -math.inf)
     l = torch.zeros_like(m)  # noqa: E741
     for score in wide.unbind(-1):
@@ -152,6 +145,14 @@ def online_logsumexp(x: Tensor) -> Tensor:
 def _reference(m: Tensor) -> Tensor:
     """m, or 0 where there is no key: then every exponential is exp(-inf - 0) = 0, not NaN."""
     return m.masked_fill(m == -math.inf, 0)
+
+
+def _require_values(scores: Tensor, values: Tensor) -> None:
+    if not _fits(scores, values):
+        raise ValueError(
+            "there must be one value (Dv,) for each score, "
+            f"got scores {tuple(scores.shape)} and values {tuple(values.shape)}"
+        )
 
 
 def _fits(scores: Tensor, values: Tensor) -> bool:

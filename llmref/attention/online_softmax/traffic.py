@@ -3,6 +3,8 @@
 Counts elements, each read and each write. Leaves out: masks, dropout, the backward pass, caches.
 """
 
+from llmref._require import require_at_least
+
 
 def hbm_elements(query_len: int, key_len: int, head_dim: int, value_dim: int, block_q: int) -> int:
     """Elements that the tiled forward pass moves: keys and values once for each tile of queries.
@@ -13,9 +15,8 @@ def hbm_elements(query_len: int, key_len: int, head_dim: int, value_dim: int, bl
     Differs: exact for flash_attention of this package without mask; the tiles of keys do not count.
     Raises: ValueError if a size is below 1.
     """
-    T, S, D, Dv = _sizes(query_len, key_len, head_dim, value_dim)
-    if block_q < 1:
-        raise ValueError(f"block_q must be at least 1, got {block_q}")
+    T, S, D, Dv = query_len, key_len, head_dim, value_dim
+    require_at_least(1, query_len=T, key_len=S, head_dim=D, value_dim=Dv, block_q=block_q)
     tiles = -(-T // block_q)
     return T * (D + Dv) + T + tiles * S * (D + Dv)  # eq. eq-flash-io
 
@@ -29,11 +30,6 @@ def standard_hbm_elements(query_len: int, key_len: int, head_dim: int, value_dim
     Differs: charges queries, keys and values once, which is generous.
     Raises: ValueError if a size is below 1.
     """
-    T, S, D, Dv = _sizes(query_len, key_len, head_dim, value_dim)
+    T, S, D, Dv = query_len, key_len, head_dim, value_dim
+    require_at_least(1, query_len=T, key_len=S, head_dim=D, value_dim=Dv)
     return 4 * T * S + T * D + S * (D + Dv) + T * Dv  # eq. eq-standard-io
-
-
-def _sizes(*sizes: int) -> tuple[int, ...]:
-    if min(sizes) < 1:
-        raise ValueError(f"T, S, D and Dv must be at least 1, got {sizes}")
-    return sizes

@@ -1,7 +1,7 @@
 """How does byte-pair encoding turn any text into ids from a learned vocabulary, and back?
 
 tokenizer: the whole. merges: learning and applying them, with the counts of index. words:
-cutting text. files: formats on disk. Leaves out: normalisation, offsets of tokens in the text,
+cutting text. Leaves out: normalisation, offsets of tokens in the text,
 dropout of merges, unigram models.
 """
 
@@ -9,11 +9,13 @@ from llmref.components.bpe.index import (
     PairIndex,
 )
 from llmref.components.bpe.merges import (
+    RecountedWords,
     apply_merges,
     count_pairs,
     learn_merges,
     merge_by_rank,
     merge_pair,
+    merges_from_ranks,
 )
 from llmref.components.bpe.tokenizer import (
     BPETokenizer,
@@ -30,11 +32,13 @@ __all__ = [
     "GPT4_PATTERN",
     "BPETokenizer",
     "PairIndex",
+    "RecountedWords",
     "apply_merges",
     "count_pairs",
     "count_words",
     "learn_merges",
     "merge_by_rank",
     "merge_pair",
+    "merges_from_ranks",
     "pretokenize",
 ]

@@ -1,7 +1,7 @@
 """How are merges learned, and how are they applied?
 
 Words are tuples of ids: a byte is 0 to 255, and merge k makes id 256 + k. Leaves out: text (see
-words), files (see files).
+words), whole vocabularies (see tokenizer).
 """
 
 import heapq
@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
+from llmref._require import require_at_least, require_choice
+from llmref.components.bpe._merges import require_words
 from llmref.components.bpe.index import Pair, PairIndex
 
+Method = Literal["naive", "incremental"]
 Progress = Callable[[int, int], None]
 
 
@@ -49,7 +52,7 @@ def learn_merges(
     num_merges: int,
     *,
     min_count: int = 1,
-    method: Literal["naive", "incremental"] = "incremental",
+    method: Method = "incremental",
     progress: Progress | None = None,
 ) -> list[Pair]:
     """Merge the most frequent pair, again and again; among equals the smallest pair of ids.
@@ -63,15 +66,10 @@ def learn_merges(
     Raises: ValueError for an id that is no byte, a weight or min_count < 1, num_merges < 0, or an
     unknown method.
     """
-    for word, weight in words.items():
-        if any(not 0 <= symbol < 256 for symbol in word):
-            raise ValueError(f"words are made of bytes 0 to 255, got {word}")
-        if weight < 1:
-            raise ValueError(f"a word must occur at least once, got {weight} times {word}")
-    if num_merges < 0 or min_count < 1:
-        raise ValueError(f"need num_merges >= 0, min_count >= 1; got {num_merges}, {min_count}")
-    if method not in ("naive", "incremental"):
-        raise ValueError(f"method must be 'naive' or 'incremental', got {method!r}")
+    require_words(words)
+    require_at_least(0, num_merges=num_merges)
+    require_at_least(1, min_count=min_count)
+    require_choice(Method, method=method)
     corpus = PairIndex(words) if method == "incremental" else RecountedWords(words)
     merges: list[Pair] = []
     while len(merges) < num_merges and (found := corpus.best()):
@@ -104,27 +102,6 @@ class RecountedWords:
         self.words = {
             tuple(merge_pair(word, pair, new_id)): weight for word, weight in self.words.items()
         }
-
-
-def check_merges(merges: Iterable[Sequence[int]]) -> list[Pair]:
-    """The merges as a list of pairs, if merge k uses earlier ids only and none comes twice.
-
-    Raises: ValueError with the first merge that breaks the rule.
-    """
-    ranks: dict[Pair, int] = {}
-    for k, pair in enumerate(merges):
-        ids = isinstance(pair, (tuple, list)) and [
-            x for x in pair if isinstance(x, int) and not isinstance(x, bool)
-        ]
-        if not ids or len(ids) != 2 or len(pair) != 2:
-            raise ValueError(f"merge {k} must be a pair of ids, got {pair!r}")
-        a, b = ids
-        if not (0 <= a < 256 + k and 0 <= b < 256 + k):
-            raise ValueError(f"merge {k} must use ids from 0 to {255 + k}, got ({a}, {b})")
-        if (a, b) in ranks:
-            raise ValueError(f"merge {k} repeats merge {ranks[a, b]}: ({a}, {b})")
-        ranks[a, b] = k
-    return list(ranks)
 
 
 def apply_merges(symbols: Iterable[int], merges: Iterable[Pair]) -> list[int]:
@@ -164,3 +141,26 @@ def merge_by_rank(symbols: Iterable[int], ranks: Mapping[Pair, int]) -> list[int
         if before[i] >= 0 and (left := ranks.get((tokens[before[i]], tokens[i]))) is not None:
             heapq.heappush(heap, (left, before[i]))
     return [token for token in tokens if token >= 0]
+
+
+def merges_from_ranks(tokens: Mapping[bytes, int]) -> tuple[list[Pair], list[int]]:
+    """The merge that made each token, and the ids: first the bytes, then the tokens by rank.
+
+    Encoding a token with the merges before its own must leave two parts: they are its pair.
+    Source: the rule of tiktoken, solved for the pair.
+    Raises: ValueError if a byte is missing, or a token is not the merge of two earlier ones.
+    """
+    single = [bytes([byte]) for byte in range(256)]
+    if missing := [byte for byte in single if byte not in tokens]:
+        raise ValueError(f"all 256 bytes must be tokens, {len(missing)} lack, first {missing[0]!r}")
+    longer = sorted((token for token in tokens if len(token) > 1), key=tokens.__getitem__)
+    ranks: dict[Pair, int] = {}
+    for token in longer:
+        parts = merge_by_rank(token, ranks)  # eq. eq-bpe-recover
+        if len(parts) != 2:
+            raise ValueError(
+                f"token {token!r} (rank {tokens[token]}) is not the merge of two earlier tokens, "
+                f"but {len(parts)} of them: no list of merges gives these ranks"
+            )
+        ranks[parts[0], parts[1]] = len(ranks)
+    return list(ranks), [tokens[token] for token in (*single, *longer)]

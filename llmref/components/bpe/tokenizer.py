@@ -1,6 +1,6 @@
 """A tokenizer: a vocabulary learned by merging, special tokens, and the ids of both.
 
-Leaves out: how merges are learned (see merges) and how files look (see files).
+Leaves out: how merges are learned (see merges) and how files look.
 """
 
 import operator
@@ -9,21 +9,20 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Self
 
-from llmref.components.bpe import files
+from llmref.components.bpe import _files
+from llmref.components.bpe._merges import check_merges
+from llmref.components.bpe._text import compile_pattern, split_special, utf8
 from llmref.components.bpe.index import Pair
 from llmref.components.bpe.merges import (
     Progress,
-    check_merges,
     learn_merges,
     merge_by_rank,
+    merges_from_ranks,
 )
 from llmref.components.bpe.words import (
     GPT2_PATTERN,
-    compile_pattern,
     count_words,
     pretokenize,
-    split_special,
-    utf8,
 )
 
 
@@ -190,7 +189,7 @@ class BPETokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON in UTF-8: the same tokenizer always gives the same file."""
-        files.write_json(path, self._content())
+        _files.write_json(path, self._content())
 
     def _content(self) -> dict[str, object]:
         plain = self.ids == list(range(len(self.ids)))
@@ -207,7 +206,7 @@ class BPETokenizer:
 
         Raises: ValueError with the file's name if it is damaged, foreign or of another version.
         """
-        content, claimed = files.read_json(path)
+        content, claimed = _files.read_json(path)
         try:
             tokenizer = cls(
                 content["merges"],
@@ -217,7 +216,7 @@ class BPETokenizer:
             )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        if files.checksum(content) != claimed:
+        if _files.checksum(content) != claimed:
             raise ValueError(f"{path} is damaged: its content does not have the checksum it claims")
         return tokenizer
 
@@ -235,7 +234,7 @@ class BPETokenizer:
                 )
         if self.ids[256:] != sorted(self.ids[256:]):
             raise ValueError("a rank file cannot express ids that do not rise with the merges")
-        files.write_tiktoken(path, self._spelled, self.ids)
+        _files.write_tiktoken(path, self._spelled, self.ids)
 
     @classmethod
     def from_tiktoken(
@@ -250,7 +249,7 @@ class BPETokenizer:
         Raises: ValueError if the file is damaged, or its ranks are not those of a list of merges.
         """
         try:
-            merges, ids = files.merges_from_ranks(files.read_tiktoken(path))
+            merges, ids = merges_from_ranks(_files.read_tiktoken(path))
         except ValueError as error:
             message = str(error)
             raise ValueError(message if str(path) in message else f"{path}: {message}") from None

@@ -6,7 +6,7 @@ Leaves out: normalisation of Unicode (a byte-level tokenizer needs none, and it 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import regex  # the standard library's re has neither \p{L} nor Unicode's own \s
+from llmref.components.bpe._text import compile_pattern, split_special, utf8
 
 # Contractions, letters, numbers, other signs, each with at most one space before it; whitespace
 # without its last character where a word follows, and what is left of it.
@@ -45,43 +45,6 @@ def pretokenize(text: str, pattern: str | None = GPT2_PATTERN) -> list[str]:
     if end != len(text):  # eq. eq-bpe-partition
         raise ValueError(f"the pattern leaves out {text[end : end + 10]!r} at character {end}")
     return pieces
-
-
-def compile_pattern(pattern: str) -> regex.Pattern[str]:
-    """The pattern, compiled (`regex` keeps the most recent ones).
-
-    Raises: ValueError if it is not a regular expression.
-    """
-    try:
-        return regex.compile(pattern)
-    except regex.error as error:
-        raise ValueError(f"not a regular expression: {pattern!r} ({error})") from None
-
-
-def split_special(text: str, special: Iterable[str]) -> list[str]:
-    """Ordinary text at even places, special tokens at odd places; the longest one wins.
-
-    split_special("a<b>c", ["<b>"]) = ["a", "<b>", "c"].
-    """
-    names = sorted(special, key=lambda name: (-len(name), name))
-    if not names:
-        return [text]
-    parts: list[str] = regex.split("(" + "|".join(map(regex.escape, names)) + ")", text)
-    return parts
-
-
-def utf8(text: str) -> bytes:
-    """The bytes of the text.
-
-    Raises: ValueError for a lone surrogate: half of a pair is not a character and has no bytes.
-    """
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"text must be valid Unicode, got the lone surrogate U+{ord(text[error.start]):04X} "
-            f"at character {error.start}; for arbitrary bytes use encode_bytes"
-        ) from None
 
 
 def count_words(

@@ -5,6 +5,10 @@ Leaves out: memory traffic, the optimiser's step, and what surrounds the layer.
 
 from typing import Literal
 
+from llmref._require import require_at_least, require_choice
+
+Convention = Literal["mac2", "exact"]
+
 
 def linear_flops(
     tokens: int,
@@ -14,7 +18,7 @@ def linear_flops(
     bias: bool = False,
     backward: bool = False,
     input_grad: bool = True,
-    convention: Literal["mac2", "exact"] = "mac2",
+    convention: Convention = "mac2",
 ) -> int:
     """Operations of the forward pass or, with backward, of the backward pass alone.
 
@@ -27,10 +31,8 @@ def linear_flops(
     Raises: ValueError if a size is below 1 or the convention is unknown.
     """
     m, k, n = tokens, in_features, out_features
-    if min(m, k, n) < 1:
-        raise ValueError(f"sizes must be at least 1, got {m} tokens, {k} in and {n} out")
-    if convention not in ("mac2", "exact"):
-        raise ValueError(f"convention must be 'mac2' or 'exact', got {convention!r}")
+    require_at_least(1, tokens=tokens, in_features=in_features, out_features=out_features)
+    require_choice(Convention, convention=convention)
     if convention == "mac2":
         products = 1 + input_grad if backward else 1
         return 2 * m * n * k * products

@@ -10,13 +10,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from llmref._require import require_at_least, require_choice, require_in, require_positive
 from llmref.functional.activations import gelu, silu
+
+Scheme = Literal["xavier", "kaiming_in", "kaiming_out", "torch"]
+GainOf = Literal["linear", "relu", "leaky_relu", "tanh", "silu", "gelu"]
 
 
 def init_std(
     fan_in: int,
     fan_out: int,
-    scheme: Literal["xavier", "kaiming_in", "kaiming_out", "torch"],
+    scheme: Scheme,
     gain: float = 1.0,
 ) -> float:
     """Standard deviation of one weight.
@@ -30,18 +34,15 @@ def init_std(
     Raises: ValueError if a fan is below 1, the gain is not positive and finite, or the scheme is
     unknown.
     """
-    if min(fan_in, fan_out) < 1:
-        raise ValueError(f"fans must be at least 1, got {fan_in} in and {fan_out} out")
-    if not 0 < gain < math.inf:
-        raise ValueError(f"gain must be positive and finite, got {gain}")
+    require_at_least(1, fan_in=fan_in, fan_out=fan_out)
+    require_positive(gain=gain)
+    require_choice(Scheme, scheme=scheme)
     variances = {  # eq. eq-linear-init
         "xavier": 2 / (fan_in + fan_out),
         "kaiming_in": 1 / fan_in,
         "kaiming_out": 1 / fan_out,
         "torch": 1 / (3 * fan_in),
     }
-    if scheme not in variances:
-        raise ValueError(f"scheme must be one of {sorted(variances)}, got {scheme!r}")
     return gain * math.sqrt(variances[scheme])
 
 
@@ -52,14 +53,11 @@ def uniform_bound(std: float) -> float:
     Source: Glorot & Bengio 2010.
     Raises: ValueError unless std is at least 0 and finite.
     """
-    if not 0 <= std < math.inf:
-        raise ValueError(f"std must be at least 0 and finite, got {std}")
+    require_at_least(0, std=std)
     return math.sqrt(3) * std  # eq. eq-linear-uniform
 
 
-def activation_gain(
-    name: Literal["linear", "relu", "leaky_relu", "tanh", "silu", "gelu"], a: float = 0.01
-) -> float:
+def activation_gain(name: GainOf, a: float = 0.01) -> float:
     """What keeps the second moment through an activation: 1 / sqrt(E phi(z)^2), z standard normal.
 
     relu: sqrt(2). leaky_relu with slope a = 1: 1.
@@ -68,14 +66,12 @@ def activation_gain(
     Differs: torch.nn.init.calculate_gain has the empirical 5 / 3 for tanh; here it is 1.5925.
     Raises: ValueError if the name is unknown or a is not finite.
     """
-    if not math.isfinite(a):
-        raise ValueError(f"the slope a must be finite, got {a}")
+    require_in("(-inf, inf)", a=a)
+    require_choice(GainOf, name=name)
     exact = {"linear": 1.0, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + a * a))}
     smooth: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "silu": silu, "gelu": gelu}
     if name in exact:
         return exact[name]  # eq. eq-linear-relu-moment
-    if name not in smooth:
-        raise ValueError(f"name must be one of {sorted([*exact, *smooth])}, got {name!r}")
     # The trapezoidal rule converges exponentially here; beyond 12 the density is below 1e-31.
     z = torch.linspace(-12, 12, 2401, dtype=torch.float64)
     density = (-z * z / 2).exp() / math.sqrt(2 * math.pi)

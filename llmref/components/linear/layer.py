@@ -3,12 +3,12 @@
 Leaves out: how the weights are drawn (see init).
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
-from llmref.components.linear.init import activation_gain, init_std, uniform_bound
+from llmref._numeric import widen
+from llmref._require import require_one_dtype, require_shapes
+from llmref.components.linear.init import Scheme, activation_gain, init_std, uniform_bound
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -21,15 +21,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Raises: TypeError unless all are floating point and of one dtype; ValueError if the shapes do
     not fit.
     """
-    _check(x, weight)
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(
-            f"bias must be ({weight.shape[0]},), one number for each output, "
-            f"got {tuple(bias.shape)}"
-        )
-    if bias is not None and bias.dtype != x.dtype:
-        raise TypeError(f"needs one dtype, got x {x.dtype} and bias {bias.dtype}")
-    y = _widen(x) @ _widen(weight).T  # eq. eq-linear
+    named = {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
+    require_one_dtype(**named)
+    require_shapes("weight (out, in), x (..., in), bias (out,)", **({"bias": None} | named))
+    y = widen(x) @ widen(weight).T  # eq. eq-linear
     return (y if bias is None else y + bias).to(x.dtype)
 
 
@@ -44,16 +39,13 @@ def linear_backward(
     Source: Rumelhart, Hinton & Williams 1986.
     Raises: as linear; ValueError if grad_out is not (..., out).
     """
-    _check(x, weight)
-    expected = (*x.shape[:-1], weight.shape[0])
-    if tuple(grad_out.shape) != expected:
-        raise ValueError(f"grad_out must be {expected}, got {tuple(grad_out.shape)}")
-    if grad_out.dtype != x.dtype:
-        raise TypeError(f"needs one dtype, got x {x.dtype} and grad_out {grad_out.dtype}")
-    grad, wide = _widen(grad_out), _widen(x)
+    named = {"x": x, "weight": weight, "grad_out": grad_out}
+    require_one_dtype(**named)
+    require_shapes("weight (out, in), x (..., in), grad_out (..., out)", **named)
+    grad, wide = widen(grad_out), widen(x)
     rows, inputs = grad.reshape(-1, grad.shape[-1]), wide.reshape(-1, wide.shape[-1])  # (m, ...)
     # eq. eq-linear-backward, line by line
-    grad_x = grad @ _widen(weight)
+    grad_x = grad @ widen(weight)
     grad_weight = rows.T @ inputs
     grad_bias = rows.sum(0).to(weight.dtype) if has_bias else None
     return grad_x.to(x.dtype), grad_weight.to(weight.dtype), grad_bias
@@ -76,7 +68,7 @@ class Linear(nn.Module):
         out_features: int,
         bias: bool = True,
         *,
-        init: Literal["xavier", "kaiming_in", "kaiming_out", "torch"] = "torch",
+        init: Scheme = "torch",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -102,21 +94,3 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer. Shapes: x (..., in) -> (..., out)."""
         return linear(x, self.weight, self.bias)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _check(x: Tensor, weight: Tensor) -> None:
-    if not x.is_floating_point() or x.dtype != weight.dtype:
-        raise TypeError(
-            f"needs floating-point tensors of one dtype, got x {x.dtype} and weight {weight.dtype}"
-        )
-    if weight.ndim != 2:
-        raise ValueError(f"weight must be (out, in), got {tuple(weight.shape)}")
-    if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"the last axis of x {tuple(x.shape)} must be the last of weight (out, in) "
-            f"{tuple(weight.shape)}"
-        )

@@ -5,8 +5,16 @@ Leaves out: the layer that holds them (see `lora`).
 
 import math
 
-import torch
 from torch import Tensor
+
+from llmref._numeric import widen
+from llmref._require import (
+    require_at_least,
+    require_int,
+    require_one_dtype,
+    require_positive,
+    require_shapes,
+)
 
 
 def lora_scaling(alpha: float, r: int, *, rank_stabilized: bool = False) -> float:
@@ -18,9 +26,8 @@ def lora_scaling(alpha: float, r: int, *, rank_stabilized: bool = False) -> floa
     Raises: TypeError unless r is an integer; ValueError if r < 1, or alpha is not finite and
     positive.
     """
-    _check_rank(r)
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alpha must be finite and positive, got {alpha}")
+    _require_rank(r)
+    require_positive(alpha=alpha)
     return alpha / math.sqrt(r) if rank_stabilized else alpha / r  # eq. eq-lora-scale
 
 
@@ -34,8 +41,9 @@ def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
     Raises: TypeError unless both are floating point and of one dtype; ValueError if the shapes do
     not fit.
     """
-    _check_factors(A, B)
-    return (scaling * (_widen(B) @ _widen(A))).to(A.dtype)  # eq. eq-lora-delta
+    require_one_dtype(A=A, B=B)
+    require_shapes("A (r, in), B (out, r)", A=A, B=B)
+    return (scaling * (widen(B) @ widen(A))).to(A.dtype)  # eq. eq-lora-delta
 
 
 def lora_backward(
@@ -48,19 +56,13 @@ def lora_backward(
     Differs: float16 and bfloat16 are computed in float32 and rounded once.
     Raises: as lora_delta, for all four; ValueError if grad_out or x does not fit.
     """
-    _check_factors(A, B)
-    for tensor in (grad_out, x):
-        if tensor.dtype != A.dtype:
-            raise TypeError(f"needs one dtype, got {tensor.dtype} and A {A.dtype}")
-    if x.ndim < 1 or x.shape[-1] != A.shape[1]:
-        raise ValueError(f"the last axis of x {(*x.shape,)} must be the last of A {(*A.shape,)}")
-    expected = (*x.shape[:-1], B.shape[0])
-    if tuple(grad_out.shape) != expected:
-        raise ValueError(f"grad_out must be {expected}, got {tuple(grad_out.shape)}")
-    rows, inputs = (_widen(t).reshape(-1, t.shape[-1]) for t in (grad_out, x))  # (m, ...)
+    named = {"A": A, "B": B, "x": x, "grad_out": grad_out}
+    require_one_dtype(**named)
+    require_shapes("A (r, in), B (out, r), x (..., in), grad_out (..., out)", **named)
+    rows, inputs = (widen(t).reshape(-1, t.shape[-1]) for t in (grad_out, x))  # (m, ...)
     # eq. eq-lora-gradients, line by line
-    grad_B = scaling * rows.T @ (inputs @ _widen(A).T)
-    grad_A = scaling * (rows @ _widen(B)).T @ inputs
+    grad_B = scaling * rows.T @ (inputs @ widen(A).T)
+    grad_A = scaling * (rows @ widen(B)).T @ inputs
     return grad_A.to(A.dtype), grad_B.to(B.dtype)
 
 
@@ -72,27 +74,11 @@ def lora_param_count(in_features: int, out_features: int, r: int) -> int:
     Source: Hu et al. 2021, arXiv:2106.09685.
     Raises: TypeError unless r is an integer; ValueError if a size is below 1.
     """
-    _check_rank(r)
-    if in_features < 1 or out_features < 1:
-        raise ValueError(f"sizes must be at least 1, got in {in_features} and out {out_features}")
+    _require_rank(r)
+    require_at_least(1, in_features=in_features, out_features=out_features)
     return r * (in_features + out_features)  # eq. eq-lora-count
 
 
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _check_rank(r: int) -> None:
-    if isinstance(r, bool) or not isinstance(r, int):
-        raise TypeError(f"r must be an integer, got {r!r}")
-    if r < 1:
-        raise ValueError(f"r must be at least 1, got {r}")
-
-
-def _check_factors(A: Tensor, B: Tensor) -> None:
-    if not A.is_floating_point() or A.dtype != B.dtype:
-        raise TypeError(f"needs floating-point factors of one dtype, got {A.dtype} and {B.dtype}")
-    if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
-        raise ValueError(
-            f"A must be (r, in) and B (out, r), got A {tuple(A.shape)} and B {tuple(B.shape)}"
-        )
+def _require_rank(r: int) -> None:
+    require_int(r=r)
+    require_at_least(1, r=r)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from llmref._numeric import wide_dtype
+from llmref._require import require_finite, require_floating, require_in, require_shapes
 from llmref.components.lora.factors import (
     lora_delta,
     lora_scaling,
@@ -46,8 +48,7 @@ class LoRALinear(nn.Module):
         self.scaling = lora_scaling(alpha, r, rank_stabilized=rank_stabilized)
         if r > min(base.weight.shape):
             raise ValueError(f"r must be at most {min(base.weight.shape)}, a side of W, got {r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+        require_in("[0, 1)", dropout=dropout)
         self.r, self.alpha, self.rank_stabilized = r, alpha, rank_stabilized
         self.base = base.requires_grad_(False)
         self.dropout = nn.Dropout(dropout)
@@ -67,12 +68,8 @@ class LoRALinear(nn.Module):
         Shapes: x (..., in) -> (..., out)
         Raises: TypeError unless x is floating point; ValueError if its last axis is not in.
         """
-        if not x.is_floating_point():
-            raise TypeError(f"needs a floating-point x, got {x.dtype}")
-        if x.ndim < 1 or x.shape[-1] != self.base.in_features:
-            raise ValueError(
-                f"the last axis of x {tuple(x.shape)} must be in = {self.base.in_features}"
-            )
+        require_floating(x=x)
+        require_shapes("weight (out, in), x (..., in)", weight=self.base.weight, x=x)
         y: Tensor = self.base(x)
         if self.merged:
             return y
@@ -93,9 +90,7 @@ class LoRALinear(nn.Module):
         if self.merged:
             return weight.clone()
         merged = self._plus(weight, self.lora_A, self.lora_B, 1.0)  # eq. eq-lora-merge
-        if not merged.isfinite().all():
-            bad = int((~merged.isfinite()).sum())
-            raise ValueError(f"the merged weight must be finite, got {bad} entries that are not")
+        require_finite(merged_weight=merged)
         return merged
 
     def to_linear(self) -> nn.Linear:
@@ -165,7 +160,7 @@ class LoRALinear(nn.Module):
 
     def _plus(self, weight: Tensor, A: Tensor, B: Tensor, sign: float) -> Tensor:
         """Weight plus or minus the update, in float32 at least, rounded once."""
-        wide = torch.promote_types(weight.dtype, torch.float32)
+        wide = wide_dtype(weight)
         delta = lora_delta(A.detach().to(wide), B.detach().to(wide), self.scaling)
         return (weight.to(wide) + sign * delta).to(weight.dtype)
 
@@ -173,8 +168,7 @@ class LoRALinear(nn.Module):
 def _check_base(base: nn.Linear) -> None:
     if not isinstance(base, nn.Linear):
         raise TypeError(f"base must be an nn.Linear, weight (out, in), got {type(base).__name__}")
-    if not base.weight.is_floating_point():
-        raise TypeError(f"the base needs a floating-point weight, got {base.weight.dtype}")
+    require_floating(base_weight=base.weight)
 
 
 def _refuse_merged(module: LoRALinear, *_: object) -> None:

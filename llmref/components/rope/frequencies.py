@@ -11,6 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from llmref._require import require_at_least, require_choice, require_in, require_positive
+from llmref.components.rope._pairs import require_rotary_dim
+
+Ramp = Literal["paper", "index"]
+
 
 def rope_inv_freq(dim: int, base: float = 10000.0, *, dtype: torch.dtype = torch.float64) -> Tensor:
     """Pair i turns by base^(-2i/dim) radians a position: dim 4 and base 100 give 1 and 1/10.
@@ -21,8 +26,7 @@ def rope_inv_freq(dim: int, base: float = 10000.0, *, dtype: torch.dtype = torch
         neither float32 nor float64; TypeError if dim is not an int.
     """
     require_rotary_dim(dim)
-    if not 0 < base < math.inf:
-        raise ValueError(f"base must be positive and finite, got {base}")
+    require_positive(base=base)
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"frequencies are float32 or float64, never {dtype}: rounding turns angles"
@@ -54,10 +58,8 @@ def ntk_base(base: float, dim: int, factor: float) -> float:
     """
     require_rotary_dim(dim)
     _require_factor(factor)
-    if dim < 4:
-        raise ValueError(f"dim must be at least 4: the first and the last pair differ, got {dim}")
-    if not 0 < base < math.inf:
-        raise ValueError(f"base must be positive and finite, got {base}")
+    require_at_least(4, dim=dim)
+    require_positive(base=base)
     return float(base * factor ** (dim / (dim - 2)))  # eq. eq-rope-ntk
 
 
@@ -69,7 +71,7 @@ def yarn_inv_freq(
     *,
     beta_fast: float = 32.0,
     beta_slow: float = 1.0,
-    ramp: Literal["paper", "index"] = "index",
+    ramp: Ramp = "index",
     truncate: bool = True,
 ) -> tuple[Tensor, float]:
     """YaRN: keep the pairs that turn often, interpolate those that turn rarely, blend in between.
@@ -87,10 +89,8 @@ def yarn_inv_freq(
     """
     _require_factor(factor)
     _require_window(original_max_position, beta_slow, beta_fast, ("beta_slow", "beta_fast"))
-    if ramp not in ("paper", "index"):
-        raise ValueError(f"ramp must be 'paper' or 'index', got {ramp!r}")
-    if not base > 1:
-        raise ValueError(f"base must be above 1: pairs must slow down with their index, got {base}")
+    require_choice(Ramp, ramp=ramp)
+    require_in("(1, inf]", base=base)
     inv_freq = rope_inv_freq(dim, base)
     if ramp == "paper":
         turns = original_max_position * inv_freq / math.tau  # (dim / 2,)
@@ -155,14 +155,6 @@ def _clamped_range(start: float, stop: float, dim: int, *, truncate: bool) -> tu
     return start, stop + 0.001 if start == stop else stop
 
 
-def require_rotary_dim(dim: int) -> None:
-    """Raise unless `dim` is an even int of at least 2."""
-    if not isinstance(dim, int):
-        raise TypeError(f"dim must be an int, got {type(dim).__name__}")
-    if dim < 2 or dim % 2:
-        raise ValueError(f"dim must be even and at least 2 (rotations act on pairs), got {dim}")
-
-
 def _require_factor(factor: float) -> None:
     if not 1 <= factor < math.inf:
         raise ValueError(
@@ -171,7 +163,6 @@ def _require_factor(factor: float) -> None:
 
 
 def _require_window(length: int, low: float, high: float, names: tuple[str, str]) -> None:
-    if not 0 < length < math.inf:
-        raise ValueError(f"original_max_position must be positive, got {length}")
+    require_positive(original_max_position=length)
     if not 0 < low < high < math.inf:
         raise ValueError(f"need 0 < {names[0]} < {names[1]}, got {low} and {high}")

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llmref.components.rope.frequencies import require_rotary_dim
+from llmref._require import require_choice
+from llmref.components.rope._pairs import require_rotary_dim
 
 # Which two coordinates form pair i of R: (i, i + R/2), or (2i, 2i + 1).
 Layout = Literal["half", "interleaved"]
@@ -41,7 +42,17 @@ def convert_qk_weight(
     Raises: ValueError if the rows do not split into heads, rotary_dim is odd or larger than the
         head, or `to` is unknown.
     """
-    require_layout(to, "to")
+    require_choice(Layout, to=to)
+    D, R = _sizes(weight, num_heads, rotary_dim)
+    order = rope_permutation(R)
+    order = order if to == "half" else order.argsort()
+    order = torch.cat([order, torch.arange(R, D)]).to(weight.device)  # (D,)
+    heads = weight.reshape(num_heads, D, *weight.shape[1:])
+    return heads[:, order].reshape(weight.shape)  # eq. eq-rope-conversion
+
+
+def _sizes(weight: Tensor, num_heads: int, rotary_dim: int | None) -> tuple[int, int]:
+    """The size of a head, and how much of it is rotated."""
     if weight.ndim not in (1, 2):
         raise ValueError(f"weight must be (H D, in) or (H D,), got {tuple(weight.shape)}")
     if num_heads < 1 or weight.shape[0] % num_heads:
@@ -50,14 +61,4 @@ def convert_qk_weight(
     R = D if rotary_dim is None else rotary_dim
     if R > D:
         raise ValueError(f"rotary_dim {R} is larger than the head size {D}")
-    order = rope_permutation(R)
-    order = order if to == "half" else order.argsort()
-    order = torch.cat([order, torch.arange(R, D)]).to(weight.device)  # (D,)
-    heads = weight.reshape(num_heads, D, *weight.shape[1:])
-    return heads[:, order].reshape(weight.shape)  # eq. eq-rope-conversion
-
-
-def require_layout(layout: str, name: str) -> None:
-    """Raise ValueError unless `layout` is one of the two names."""
-    if layout not in ("half", "interleaved"):
-        raise ValueError(f"{name} must be 'half' or 'interleaved', got {layout!r}")
+    return D, R

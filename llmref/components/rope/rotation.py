@@ -3,18 +3,24 @@
 Leaves out: where the frequencies come from (see frequencies).
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from llmref._numeric import wide_dtype, widen
+from llmref._require import (
+    require_choice,
+    require_float_dtype,
+    require_floating,
+    require_positive,
+    require_shapes,
+)
 from llmref.components.rope.frequencies import (
     rope_inv_freq,
 )
 from llmref.components.rope.layouts import (
     Layout,
-    require_layout,
 )
 
 
@@ -37,16 +43,9 @@ def rope_cos_sin(
         are not real numbers or a dtype that is not floating point.
     """
     _require_frequencies(inv_freq)
-    if positions.is_complex() or positions.dtype == torch.bool:
-        raise TypeError(f"positions must be integers or real numbers, got {positions.dtype}")
-    if positions.is_floating_point() and positions.dtype not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"positions must be integers, float32 or float64: {positions.dtype} rounds them"
-        )
-    if not dtype.is_floating_point:
-        raise TypeError(f"dtype must be floating point, got {dtype}")
-    if not 0 < attention_factor < math.inf:
-        raise ValueError(f"attention_factor must be positive and finite, got {attention_factor}")
+    _require_positions(positions)
+    require_float_dtype(dtype=dtype)
+    require_positive(attention_factor=attention_factor)
     exact = positions.to(torch.promote_types(positions.dtype, inv_freq.dtype))
     # A plain product, not a matmul: autocast would form that in bfloat16.
     angles = exact[..., None] * inv_freq  # (..., T, R / 2), eq. eq-rope-angle
@@ -65,13 +64,13 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor, *, layout: Layout = "half") 
     Raises: ValueError if the shapes do not fit or layout is unknown; TypeError if x is not
         floating point.
     """
-    require_layout(layout, "layout")
+    require_choice(Layout, layout=layout)
     _require_rope_shapes(x, cos, sin)
     R = 2 * cos.shape[-1]
     if cos.ndim == 3:
         cos, sin = cos[:, None], sin[:, None]  # (B, 1, T, R / 2): all heads turn alike
     pairs, axis = ((2, R // 2), -2) if layout == "half" else ((R // 2, 2), -1)
-    wide = x[..., :R].to(torch.promote_types(x.dtype, torch.float32))
+    wide = widen(x[..., :R])
     first, second = wide.reshape(*x.shape[:-1], *pairs).unbind(axis)  # (B, H, T, R / 2)
     # eq. eq-rope-pair
     turned = torch.stack([first * cos - second * sin, first * sin + second * cos], dim=axis)
@@ -87,7 +86,7 @@ def rope_matrix(position: float, inv_freq: Tensor, *, layout: Layout = "half") -
         unknown.
     """
     _require_frequencies(inv_freq)
-    require_layout(layout, "layout")
+    require_choice(Layout, layout=layout)
     pairs = inv_freq.numel()
     index = torch.arange(2 * pairs, device=inv_freq.device)
     first, second = index.view(2, pairs) if layout == "half" else index.view(pairs, 2).T
@@ -120,7 +119,7 @@ class RotaryEmbedding(nn.Module):
         scaling: Callable[[int, float], Tensor | tuple[Tensor, float]] | None = None,
     ) -> None:
         super().__init__()
-        require_layout(layout, "layout")
+        require_choice(Layout, layout=layout)
         self.dim, self.base, self.layout, self.scaling = dim, base, layout, scaling
         self.inv_freq()  # wrong arguments fail here, not at the first batch
 
@@ -141,7 +140,7 @@ class RotaryEmbedding(nn.Module):
             positions,
             inv_freq.to(positions.device),
             attention_factor=factor,
-            dtype=torch.promote_types(q.dtype, torch.float32),
+            dtype=wide_dtype(q),
         )
         return apply_rope(q, cos, sin, layout=self.layout), apply_rope(
             k, cos, sin, layout=self.layout
@@ -155,11 +154,18 @@ def _require_frequencies(inv_freq: Tensor) -> None:
         raise ValueError(f"inv_freq must be (R / 2,) with R >= 2, got {tuple(inv_freq.shape)}")
 
 
+def _require_positions(positions: Tensor) -> None:
+    if positions.is_complex() or positions.dtype == torch.bool:
+        raise TypeError(f"positions must be integers or real numbers, got {positions.dtype}")
+    if positions.is_floating_point() and positions.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"positions must be integers, float32 or float64: {positions.dtype} rounds them"
+        )
+
+
 def _require_rope_shapes(x: Tensor, cos: Tensor, sin: Tensor) -> None:
-    if not x.is_floating_point():
-        raise TypeError(f"x must be floating point, got {x.dtype}")
-    if x.ndim != 4:
-        raise ValueError(f"x must be (B, H, T, D), got {tuple(x.shape)}")
+    require_floating(x=x)
+    require_shapes("x (B, H, T, D)", x=x)
     if cos.shape != sin.shape or cos.ndim not in (2, 3):
         raise ValueError(
             "cos and sin must both be (T, R / 2) or (B, T, R / 2), "

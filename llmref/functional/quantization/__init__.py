@@ -4,6 +4,7 @@ uniform: the grid and its codes. integer: arithmetic with codes. nf4: four-bit p
 Leaves out: kernels, and the search for codes that keep a layer's output (GPTQ, AWQ).
 """
 
+from llmref.functional.quantization._grid import code_range
 from llmref.functional.quantization.integer import (
     fake_quantize,
     int_matmul,
@@ -28,6 +29,7 @@ from llmref.functional.quantization.uniform import (
 
 __all__ = [
     "affine_qparams",
+    "code_range",
     "dequantize",
     "dequantize_groupwise",
     "fake_quantize",

@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from llmref.functional.quantization.uniform import (
-    code_range,
-    finite,
-    grid_of,
-    require_codes,
-)
+from llmref._require import require_integers, require_positive, require_shapes
+from llmref.functional.quantization._grid import code_range, finite, grid_of
 
 
 def int_matmul(
@@ -61,7 +57,7 @@ def fake_quantize(
     Differs: gradcheck must fail here: this is the gradient of another function (eq-ste-surrogate).
     Raises: as quantize.
     """
-    wide = finite(x, "fake_quantize")
+    wide = finite(x)
     steps, offset = grid_of(wide, scale, zero_point, wide.dtype, bits)
     result: Tensor = _StraightThrough.apply(wide.to(steps.dtype), steps, offset, bits)  # type: ignore[no-untyped-call]
     return result.to(x.dtype)
@@ -97,7 +93,7 @@ def stochastic_round(x: Tensor, *, generator: torch.Generator | None = None) -> 
     Source: Gupta et al. 2015, arXiv:1502.02551.
     Raises: TypeError unless x is floating point; ValueError if x is not finite.
     """
-    wide = finite(x, "stochastic_round")
+    wide = finite(x)
     floor = wide.floor()
     draw = torch.rand(wide.shape, dtype=wide.dtype, device=x.device, generator=generator)
     return (floor + (draw < wide - floor)).to(x.dtype)  # eq. eq-stochastic-rounding
@@ -112,9 +108,8 @@ def sqnr_db(x: Tensor, xhat: Tensor) -> Tensor:
     Raises: TypeError unless both are floating point; ValueError if the shapes differ, an entry is
     not finite, or x is 0 throughout.
     """
-    if x.shape != xhat.shape:
-        raise ValueError(f"x {tuple(x.shape)} and xhat {tuple(xhat.shape)} must have one shape")
-    signal, decoded = finite(x, "sqnr_db"), finite(xhat, "sqnr_db")
+    require_shapes("x (...), xhat (...)", x=x, xhat=xhat)
+    signal, decoded = finite(x), finite(xhat, "xhat")
     if not signal.any():
         raise ValueError("a signal of zeros has no ratio to its noise")
     size = signal.abs().max()  # the ratio keeps; squares neither overflow nor vanish
@@ -137,13 +132,11 @@ def _per_channel(name: str, value: Tensor | float, qw: Tensor) -> Tensor:
 
 
 def _check_product(qx: Tensor, zx: int, sx: Tensor, qw: Tensor, zw: Tensor, sw: Tensor) -> None:
-    require_codes(zw, "zw")
-    if qx.ndim != 2 or qw.ndim != 2 or qx.shape[1] != qw.shape[1]:
-        raise ValueError(f"needs (M, K) and (N, K), got {tuple(qx.shape)} and {tuple(qw.shape)}")
+    require_integers(zw=zw)
+    require_shapes("qx (M, K), qw (N, K)", qx=qx, qw=qw)
     if sx.ndim and sx.shape not in ((1, 1), (qx.shape[0], 1)):
         raise ValueError(f"sx must be a scalar or ({qx.shape[0]}, 1), got {tuple(sx.shape)}")
-    if not ((sx > 0).all() and (sw > 0).all()):
-        raise ValueError(f"scales must be positive, got {sx.min():g} and {sw.min():g} at least")
+    require_positive(sx=sx, sw=sw)
     spans = [_span(qx, zx, zx), _span(qw, int(zw.min()), int(zw.max()))]
     longest = (2**31 - 1) // (spans[0] * spans[1])  # eq. eq-int32-length
     if qx.shape[1] > longest:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llmref.functional.quantization.uniform import finite, require_codes
+from llmref._numeric import wide_dtype
+from llmref._require import require_at_least, require_in, require_integers
+from llmref.functional.quantization._grid import finite
 
 
 def pack_int4(q: Tensor) -> Tensor:
@@ -22,12 +24,10 @@ def pack_int4(q: Tensor) -> Tensor:
     Raises: TypeError unless q is an integer tensor; ValueError if the last axis is odd or a code is
     outside [-8, 7].
     """
-    require_codes(q, "pack_int4")
+    require_integers(q=q)
     if q.ndim == 0 or q.shape[-1] % 2:
         raise ValueError(f"the last axis must be even to pack pairs, got {tuple(q.shape)}")
-    outside = q[(q < -8) | (q > 7)]
-    if outside.numel():
-        raise ValueError(f"a 4-bit code is in [-8, 7], got {outside[0]}")
+    require_in("[-8, 7]", q=q)
     nibbles = q.to(torch.uint8) & 15  # a negative code keeps its low bits
     return nibbles[..., ::2] | (nibbles[..., 1::2] << 4)  # eq. eq-int4-pack
 
@@ -72,7 +72,7 @@ def nf4_quantize(x: Tensor, block_size: int = 64) -> tuple[Tensor, Tensor]:
     Raises: TypeError unless x is floating point; ValueError if x is not finite or block_size
     is not positive.
     """
-    wide = finite(x, "nf4_quantize").flatten()
+    wide = finite(x).flatten()
     blocks = _blocks(wide.numel(), block_size)
     padded = functional.pad(wide.abs(), (0, blocks * block_size - wide.numel()))
     absmax = padded.reshape(blocks, block_size).amax(-1)  # (blocks,)
@@ -99,17 +99,11 @@ def nf4_dequantize(
     Raises: TypeError unless idx is an integer tensor; ValueError if an index is outside [0, 15], or
     the sizes do not fit one another.
     """
-    require_codes(idx, "nf4_dequantize")
-    n, blocks = idx.numel(), _blocks(idx.numel(), block_size)
-    if math.prod(shape) != n or absmax.shape != (blocks,):
-        raise ValueError(
-            f"{n} indices in blocks of {block_size} need {blocks} absmax and a shape with {n} "
-            f"entries, got absmax {tuple(absmax.shape)} and shape {tuple(shape)}"
-        )
-    if n and not ((idx >= 0) & (idx <= 15)).all():
-        raise ValueError(f"an index is in [0, 15], got {idx.min()} to {idx.max()}")
-    levels = nf4_codebook(torch.promote_types(absmax.dtype, torch.float32)).to(idx.device)
-    scales = _spread(absmax, block_size, n)
+    require_integers(idx=idx)
+    _require_blocks(idx, absmax, shape, block_size)
+    require_in("[0, 15]", idx=idx)
+    levels = nf4_codebook(wide_dtype(absmax)).to(idx.device)
+    scales = _spread(absmax, block_size, idx.numel())
     return (levels[idx.flatten().long()] * scales).reshape(shape).to(dtype)
 
 
@@ -119,6 +113,16 @@ def _spread(absmax: Tensor, block_size: int, n: int) -> Tensor:
 
 
 def _blocks(n: int, block_size: int) -> int:
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    require_at_least(1, block_size=block_size)
     return -(-n // block_size)
+
+
+def _require_blocks(
+    idx: Tensor, absmax: Tensor, shape: tuple[int, ...] | torch.Size, block_size: int
+) -> None:
+    n, blocks = idx.numel(), _blocks(idx.numel(), block_size)
+    if math.prod(shape) != n or absmax.shape != (blocks,):
+        raise ValueError(
+            f"{n} indices in blocks of {block_size} need {blocks} absmax and a shape with {n} "
+            f"entries, got absmax {tuple(absmax.shape)} and shape {tuple(shape)}"
+        )

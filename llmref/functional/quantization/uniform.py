@@ -10,7 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from llmref._numeric import widen
+from llmref._require import require_at_least, require_integers
+from llmref.functional.quantization._grid import code_range, finite, grid_of
 
 
 def affine_qparams(x: Tensor, bits: int = 8, *, dim: int | None = None) -> tuple[Tensor, Tensor]:
@@ -25,9 +26,9 @@ def affine_qparams(x: Tensor, bits: int = 8, *, dim: int | None = None) -> tuple
     outside 2 to 16.
     """
     q_min, q_max = code_range(bits)
-    wide = finite(x, "affine_qparams")
-    low = _reduce(wide, dim, torch.amin).clamp(max=0)  # 0 is always in the range
-    high = _reduce(wide, dim, torch.amax).clamp(min=0)
+    wide = finite(x)
+    low = _extent(wide, dim, torch.amin).clamp(max=0)  # 0 is always in the range
+    high = _extent(wide, dim, torch.amax).clamp(min=0)
     # eq. eq-affine-qparams. In halves: high - low can overflow where both are finite.
     scale, degenerate = _usable((high / 2 - low / 2) / ((q_max - q_min) / 2))
     zero_point = (q_min - (low / scale).round()).masked_fill(degenerate, 0)
@@ -44,9 +45,9 @@ def symmetric_scale(x: Tensor, bits: int = 8, *, dim: int | None = None) -> Tens
     Raises: as affine_qparams.
     """
     _, q_max = code_range(bits)
-    wide = finite(x, "symmetric_scale")
+    wide = finite(x)
     # eq. eq-symmetric-scale
-    return _usable(_reduce(wide.abs(), dim, torch.amax) / q_max)[0]
+    return _usable(_extent(wide.abs(), dim, torch.amax) / q_max)[0]
 
 
 def quantize(
@@ -63,7 +64,7 @@ def quantize(
     or the shapes do not fit.
     """
     q_min, q_max = code_range(bits)
-    wide = finite(x, "quantize")
+    wide = finite(x)
     steps, offset = grid_of(wide, scale, zero_point, wide.dtype, bits)
     # eq. eq-quantize. Conversion to an integer alone would truncate.
     codes = ((wide.to(steps.dtype) / steps).round() + offset).clamp(q_min, q_max)
@@ -85,7 +86,7 @@ def dequantize(
     Raises: TypeError unless q and zero_point are integers; ValueError if the scale is not positive
     and finite, or the shapes do not fit.
     """
-    require_codes(q, "dequantize")
+    require_integers(q=q)
     steps, offset = grid_of(q, scale, zero_point, torch.promote_types(dtype, torch.float32))
     # eq. eq-dequantize. Widened first: int8 minus a scalar tensor stays int8 and wraps.
     return (steps * (q.to(torch.int32) - offset)).to(dtype)
@@ -122,80 +123,7 @@ def dequantize_groupwise(q: Tensor, scale: Tensor, *, dtype: torch.dtype = torch
     return dequantize(groups, scale.unsqueeze(-1), dtype=dtype).flatten(-2)
 
 
-def code_range(bits: int) -> tuple[int, int]:
-    """Smallest and largest signed code, (-2^(bits - 1), 2^(bits - 1) - 1).
-
-    Raises: TypeError unless bits is an int; ValueError outside 2 to 16.
-    """
-    if not isinstance(bits, int) or isinstance(bits, bool):
-        raise TypeError(f"bits must be an int, got {bits!r}")
-    if not 2 <= bits <= 16:
-        raise ValueError(f"bits must be from 2 to 16, got {bits}")
-    return -(1 << bits - 1), (1 << bits - 1) - 1
-
-
-def finite(x: Tensor, name: str) -> Tensor:
-    """The tensor in at least float32, refused if it holds an infinity or a NaN.
-
-    Shapes: x (...) -> (...)
-    Raises: TypeError unless x is floating point; ValueError if an entry is not finite.
-    """
-    wide = widen(x, name)
-    if not x.isfinite().all():
-        count = int((~x.isfinite()).sum())
-        raise ValueError(f"{name} needs finite entries, got {count} of {x.numel()} inf or NaN")
-    return wide
-
-
-def require_codes(q: Tensor, name: str) -> None:
-    """Refuse a tensor that holds no integers: codes are what saves the memory.
-
-    Raises: TypeError unless q has an integer dtype.
-    """
-    if q.is_floating_point() or q.is_complex() or q.dtype == torch.bool:
-        raise TypeError(f"{name} needs integer codes, got {q.dtype}")
-
-
-def grid_of(
-    values: Tensor,
-    scale: Tensor | float,
-    zero_point: Tensor | int,
-    dtype: torch.dtype,
-    bits: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Scale and zero point as tensors beside `values`, in `dtype` or the wider one of the scale.
-
-    Shapes: scale, zero_point scalar or with the axes of values, each of its size or of size 1
-    Raises: TypeError, ValueError as quantize; without bits any integer may be the zero point.
-    """
-    wide = torch.promote_types(dtype, scale.dtype) if isinstance(scale, Tensor) else dtype
-    steps = torch.as_tensor(scale, dtype=wide, device=values.device)
-    offset = torch.as_tensor(zero_point, device=values.device)
-    require_codes(offset, "zero_point")
-    if not ((steps > 0) & steps.isfinite()).all():
-        raise ValueError(f"scale must be positive and finite, got a smallest of {steps.min():g}")
-    if bits is not None:
-        low, high = code_range(bits)
-        outside = offset[(offset < low) | (offset > high)]
-        if outside.numel():
-            raise ValueError(f"zero_point must be a code in [{low}, {high}], got {outside[0]}")
-    _require_axes("scale", steps, values)
-    _require_axes("zero_point", offset, values)
-    return steps, offset.to(torch.int32)
-
-
-def _require_axes(name: str, given: Tensor, values: Tensor) -> None:
-    pairs = zip(given.shape, values.shape, strict=False)
-    fits = given.ndim == values.ndim and all(size in (1, full) for size, full in pairs)
-    # As many axes, not just broadcastable: (n,) against (n, n) would scale the wrong axis.
-    if given.ndim and not fits:
-        raise ValueError(
-            f"{name} {tuple(given.shape)} must be a scalar or have the axes of "
-            f"{tuple(values.shape)}, each of that size or of size 1"
-        )
-
-
-def _reduce(wide: Tensor, dim: int | None, extreme: Callable[..., Tensor]) -> Tensor:
+def _extent(wide: Tensor, dim: int | None, extreme: Callable[..., Tensor]) -> Tensor:
     if wide.numel() == 0:
         raise ValueError(f"an empty tensor {tuple(wide.shape)} has no range")
     return extreme(wide) if dim is None else extreme(wide, dim=dim, keepdim=True)
@@ -208,8 +136,7 @@ def _usable(scale: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _split_groups(x: Tensor, group_size: int) -> Tensor:
-    if group_size < 1:
-        raise ValueError(f"group_size must be at least 1, got {group_size}")
+    require_at_least(1, group_size=group_size)
     if x.ndim == 0 or x.shape[-1] % group_size:
         raise ValueError(f"group_size {group_size} must divide the last axis of {tuple(x.shape)}")
     return x.reshape(

@@ -11,15 +11,15 @@ from llmref.rl.dpo.losses import (
     simpo_loss,
 )
 from llmref.rl.dpo.policy import (
+    aligned_sequence_logprob,
     implicit_reward,
     optimal_policy,
-    sequence_logps,
 )
 
 __all__ = [
+    "aligned_sequence_logprob",
     "dpo_loss",
     "implicit_reward",
     "optimal_policy",
-    "sequence_logps",
     "simpo_loss",
 ]

@@ -3,21 +3,24 @@
 Leaves out: how a response's log-probability is summed (see policy).
 """
 
-import math
 from typing import Literal
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from llmref._require import require_choice
-from llmref.rl.dpo.policy import (
-    log_ratio,
+from llmref._numeric import Reduction, reduce_rows
+from llmref._require import (
+    require_at_least,
+    require_choice,
+    require_in,
     require_positive,
-    response_logps,
+    require_shapes,
 )
+from llmref.functional.activations import relu
+from llmref.rl._tokens import log_probs
+from llmref.rl.dpo._ratio import log_ratio
 
 LossType = Literal["sigmoid", "ipo", "hinge", "robust"]
-Reduction = Literal["mean", "sum", "none"]
 
 
 def dpo_loss(
@@ -29,7 +32,7 @@ def dpo_loss(
     beta: float = 0.1,
     loss_type: LossType = "sigmoid",
     label_smoothing: float = 0.0,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """How badly the implied rewards rank each pair, to be minimised.
 
@@ -43,19 +46,17 @@ def dpo_loss(
     outside [0, 0.5) or with ipo and hinge, no pair, tensors that are not (N,), references that
     require grad, log-probabilities that are not finite or above 1e-6; TypeError for integers.
     """
-    require_choice("loss_type", loss_type, LossType)
-    require_positive("beta", beta)
-    _require_smoothing(label_smoothing, loss_type)
+    _require_options(loss_type, beta, label_smoothing)
     _require_pairs(policy_chosen_logps, policy_rejected_logps)
     chosen = log_ratio("chosen_", policy_chosen_logps, ref_chosen_logps)
     gap = chosen - log_ratio("rejected_", policy_rejected_logps, ref_rejected_logps)
     if loss_type == "ipo":
         loss = (gap - 1 / (2 * beta)).square()  # eq. eq-dpo-ipo
     elif loss_type == "hinge":
-        loss = (1 - beta * gap).clamp(min=0)  # eq. eq-dpo-hinge
+        loss = relu(1 - beta * gap)  # eq. eq-dpo-hinge
     else:
         loss = _logistic(beta * gap, label_smoothing, debias=loss_type == "robust")
-    return _reduced(loss, reduction).to(policy_chosen_logps.dtype)
+    return reduce_rows(loss, reduction).to(policy_chosen_logps.dtype)
 
 
 def simpo_loss(
@@ -76,9 +77,8 @@ def simpo_loss(
     pair, tensors that are not (N,), log-probabilities that are not finite or above 1e-6; TypeError
     for integer log-probabilities.
     """
-    require_positive("beta", beta)
-    if not 0 <= gamma < math.inf:
-        raise ValueError(f"gamma must be finite and at least 0, got {gamma}")
+    require_positive(beta=beta)
+    require_at_least(0, gamma=gamma)
     _require_pairs(policy_chosen_logps, policy_rejected_logps)
     chosen = _mean_logps("chosen_", policy_chosen_logps, chosen_lengths)
     rejected = _mean_logps("rejected_", policy_rejected_logps, rejected_lengths)
@@ -96,33 +96,22 @@ def _logistic(h: Tensor, smoothing: float, *, debias: bool) -> Tensor:
 
 
 def _mean_logps(which: str, policy: Tensor, lengths: Tensor) -> Tensor:
-    if lengths.shape != policy.shape:
-        raise ValueError(f"{which}lengths {tuple(lengths.shape)} must be {tuple(policy.shape)}")
-    if not ((lengths > 0) & lengths.isfinite()).all():
-        raise ValueError(f"{which}lengths must be positive, got {lengths.min().item()}")
-    pi = response_logps(f"policy_{which}logps", policy)
-    return pi / lengths
-
-
-def _reduced(loss: Tensor, reduction: str) -> Tensor:
-    require_choice("reduction", reduction, Reduction)
-    if reduction == "none":
-        return loss
-    return loss.mean() if reduction == "mean" else loss.sum()
+    name, counts = f"policy_{which}logps", f"{which}lengths"
+    require_shapes(f"{name} (N,), {counts} (N,)", **{name: policy, counts: lengths})
+    require_positive(**{counts: lengths})
+    return log_probs(name, policy) / lengths
 
 
 def _require_pairs(chosen: Tensor, rejected: Tensor) -> None:
-    if chosen.ndim != 1 or chosen.shape != rejected.shape:
-        raise ValueError(
-            "the log-probabilities of chosen and rejected responses are (N,) each, summed over "
-            f"tokens, got {tuple(chosen.shape)} and {tuple(rejected.shape)}"
-        )
+    named = {"policy_chosen_logps": chosen, "policy_rejected_logps": rejected}
+    require_shapes("policy_chosen_logps (N,), policy_rejected_logps (N,)", **named)
     if chosen.numel() == 0:
         raise ValueError("there is no pair: a mean over nothing does not exist")
 
 
-def _require_smoothing(smoothing: float, loss_type: str) -> None:
-    if not 0 <= smoothing < 0.5:
-        raise ValueError(f"label_smoothing must lie in [0, 0.5), got {smoothing}")
+def _require_options(loss_type: str, beta: float, smoothing: float) -> None:
+    require_choice(LossType, loss_type=loss_type)
+    require_positive(beta=beta)
+    require_in("[0, 0.5)", label_smoothing=smoothing)
     if smoothing > 0 and loss_type in ("ipo", "hinge"):
         raise ValueError(f"label_smoothing has no meaning for loss_type={loss_type!r}")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llmref._numeric import at_least_float32
-from llmref._require import require_constant, require_floating
-from llmref.rl._tokens import token_mask
+from llmref._numeric import wide_dtype
+from llmref._require import require_at_least, require_in, require_int
+from llmref.functional._tokens import token_mask
+from llmref.rl._tokens import last_values, token_values
 
 
 def k_step_advantage(
@@ -30,15 +31,13 @@ def k_step_advantage(
     Raises: ValueError for k < 1, gamma outside [0, 1], tensors that do not fit, are not finite or
     require grad; TypeError for integer tensors or a k that is none.
     """
-    if isinstance(k, bool) or not isinstance(k, int):
-        raise TypeError(f"k must be an integer, got {k!r}")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    require_unit("gamma", gamma)
-    every = torch.ones_like(rewards, dtype=torch.bool)
+    require_int(k=k)
+    require_at_least(1, k=k)
+    require_in("[0, 1]", gamma=gamma)
+    every = token_mask(torch.ones_like(rewards, dtype=torch.bool), rewards)
     reward, value = _constants(rewards, values, every)
     length = reward.shape[1]
-    after = _constant_bootstrap(bootstrap, reward).unsqueeze(1)  # (N, 1)
+    after = last_values(bootstrap, reward, constant=True).unsqueeze(1)  # (N, 1)
     following = torch.cat([value[:, 1:], after], dim=1)[:, :length]
     errors = reward + gamma * following - value  # (N, T), eq. eq-pg-td
     steps = min(k, length)
@@ -68,11 +67,10 @@ def gae(
     Raises: ValueError for gamma or lam outside [0, 1], tensors that do not fit, are not finite
     where the mask counts or require grad; TypeError for integer tensors.
     """
-    require_unit("gamma", gamma)
-    require_unit("lam", lam)
+    require_in("[0, 1]", gamma=gamma, lam=lam)
     counted = token_mask(torch.ones_like(rewards).bool() if mask is None else mask, rewards)
     reward, value = _constants(rewards, values, counted)
-    following = _constant_bootstrap(bootstrap, reward)  # (N,)
+    following = last_values(bootstrap, reward, constant=True)  # (N,)
     trace = torch.zeros_like(following)
     traces = []
     for t in reversed(range(reward.shape[1])):
@@ -88,46 +86,9 @@ def gae(
     return advantages.to(rewards.dtype), returns.to(rewards.dtype)
 
 
-def require_unit(name: str, value: float) -> None:
-    """Raise ValueError unless `value` lies in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {value}")
-
-
-def require_bootstrap(bootstrap: Tensor | None, rewards: Tensor) -> Tensor:
-    """Return the value after the last token, zeros without one.
-
-    Shapes: bootstrap (N,) or None, rewards (N, T) -> (N,)
-    Raises: ValueError if it does not fit or is not finite.
-    """
-    if bootstrap is None:
-        return rewards.new_zeros(rewards.shape[0])
-    if bootstrap.shape != rewards.shape[:1]:
-        raise ValueError(f"bootstrap {tuple(bootstrap.shape)} must be (N,) = ({rewards.shape[0]},)")
-    require_floating(bootstrap=bootstrap)
-    if not bootstrap.isfinite().all():
-        raise ValueError("bootstrap must be finite")
-    return bootstrap.to(rewards.dtype)
-
-
 def _constants(rewards: Tensor, values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Rewards and values in one wide dtype, zero where nothing counts."""
-    token_mask(counted, rewards)
-    if values.shape != rewards.shape:
-        raise ValueError(f"values {tuple(values.shape)} must be {tuple(rewards.shape)}")
-    pair = []
-    dtype = torch.promote_types(at_least_float32(rewards), at_least_float32(values))
-    for name, tensor in (("rewards", rewards), ("values", values)):
-        require_floating(**{name: tensor})
-        require_constant(name, tensor)
-        kept = torch.where(counted, tensor, 0.0)
-        if not kept.isfinite().all():
-            raise ValueError(f"{name} must be finite where the mask counts")
-        pair.append(kept.to(dtype))
-    return pair[0], pair[1]
-
-
-def _constant_bootstrap(bootstrap: Tensor | None, rewards: Tensor) -> Tensor:
-    if bootstrap is not None:
-        require_constant("bootstrap", bootstrap)
-    return require_bootstrap(bootstrap, rewards)
+    reward = token_values("rewards", rewards, counted, constant=True)
+    value = token_values("values", values, counted, constant=True)
+    dtype = wide_dtype(reward, value)
+    return reward.to(dtype), value.to(dtype)

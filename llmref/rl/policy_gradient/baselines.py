@@ -4,14 +4,20 @@ Baselines from the other responses of a group, the baseline of least variance, a
 Leaves out: division by a group's spread (see grpo), learned critics (see advantages).
 """
 
-import math
-
 import torch
 from torch import Tensor
 
-from llmref._numeric import at_least_float32, check_distribution
-from llmref._require import require_constant, require_floating
-from llmref.rl._tokens import token_mask
+from llmref._numeric import check_distribution, wide_dtype, widen
+from llmref._require import (
+    require_at_least,
+    require_constant,
+    require_finite,
+    require_floating,
+    require_in,
+    require_shapes,
+)
+from llmref.functional._tokens import token_mask
+from llmref.rl._tokens import token_values
 
 
 def mean_baseline_advantages(rewards: Tensor) -> Tensor:
@@ -54,18 +60,9 @@ def optimal_baseline(
     Raises: ValueError if the shapes do not fit, something is not finite, a squared norm is
     negative, no score has any weight, or probs is not a distribution; TypeError for integers.
     """
-    require_floating(rewards=rewards, score_sq_norms=score_sq_norms)
-    if rewards.ndim != 1 or len(rewards) == 0:
-        raise ValueError(f"rewards must be (M,) with M >= 1, got {tuple(rewards.shape)}")
-    if score_sq_norms.ndim not in (1, 2) or len(score_sq_norms) != len(rewards):
-        raise ValueError(
-            f"score_sq_norms {tuple(score_sq_norms.shape)} must be (M,) or (M, P), M {len(rewards)}"
-        )
-    _require_finite(rewards=rewards, score_sq_norms=score_sq_norms)
-    if (score_sq_norms < 0).any():
-        raise ValueError(f"squared norms are at least 0, got {score_sq_norms.min().item():g}")
+    _require_scores(rewards, score_sq_norms)
     weights = _weights(rewards, probs)
-    dtype = torch.promote_types(weights.dtype, at_least_float32(score_sq_norms))
+    dtype = wide_dtype(weights, score_sq_norms)
     squares, weights = score_sq_norms.to(dtype), weights.to(dtype)
     total = weights @ squares
     if (total == 0).any():
@@ -74,7 +71,7 @@ def optimal_baseline(
 
 
 def masked_whiten(
-    x: Tensor, mask: Tensor, *, center: bool = True, ddof: int = 1, eps: float = 1e-8
+    x: Tensor, mask: Tensor, *, eps: float, center: bool = True, ddof: int = 1
 ) -> Tensor:
     """Divide by the spread of the counted entries, and centre them unless told not to.
 
@@ -84,11 +81,9 @@ def masked_whiten(
     Raises: ValueError unless more than ddof entries count, ddof >= 0 and eps >= 0 is finite, if a
     counted entry is not finite, or if eps is 0 and all are equal; TypeError for integers.
     """
-    if ddof < 0 or not (eps >= 0 and math.isfinite(eps)):
-        raise ValueError(f"ddof and eps must be at least 0 and finite, got {ddof} and {eps}")
+    require_at_least(0, ddof=ddof, eps=eps)
     counted = token_mask(mask, x)
-    kept = torch.where(counted, x, 0.0).to(at_least_float32(x))
-    _require_finite(x=kept)
+    kept = token_values("x", x, counted, constant=False)
     count = int(counted.sum())
     if count <= ddof:
         raise ValueError(f"a variance with ddof {ddof} needs more entries, {count} count")
@@ -102,25 +97,29 @@ def masked_whiten(
 
 
 def _group_rewards(rewards: Tensor, *, at_least: int) -> Tensor:
-    if rewards.ndim != 2 or rewards.shape[1] < at_least:
+    require_shapes("rewards (B, G)", rewards=rewards)
+    if rewards.shape[1] < at_least:
         raise ValueError(f"rewards must be (B, G) with G >= {at_least}, got {tuple(rewards.shape)}")
     require_floating(rewards=rewards)
-    require_constant("rewards", rewards)
-    _require_finite(rewards=rewards)
-    return rewards.to(at_least_float32(rewards))
+    require_constant(rewards=rewards)
+    require_finite(rewards=rewards)
+    return widen(rewards, "rewards")
+
+
+def _require_scores(rewards: Tensor, score_sq_norms: Tensor) -> None:
+    require_floating(rewards=rewards, score_sq_norms=score_sq_norms)
+    require_shapes("rewards (M,)", rewards=rewards)
+    require_at_least(1, M=len(rewards))
+    axes = "M, P" if score_sq_norms.ndim > 1 else "M,"
+    named = {"rewards": rewards, "score_sq_norms": score_sq_norms}
+    require_shapes(f"rewards (M,), score_sq_norms ({axes})", **named)
+    require_finite(**named)
+    require_in("[0, inf)", score_sq_norms=score_sq_norms)
 
 
 def _weights(rewards: Tensor, probs: Tensor | None) -> Tensor:
     if probs is None:
-        dtype = at_least_float32(rewards)
-        return torch.full_like(rewards, 1 / len(rewards), dtype=dtype)
-    if probs.shape != rewards.shape:
-        raise ValueError(f"probs {tuple(probs.shape)} must be (M,) = {tuple(rewards.shape)}")
+        return torch.full_like(rewards, 1 / len(rewards), dtype=wide_dtype(rewards))
+    require_shapes("rewards (M,), probs (M,)", rewards=rewards, probs=probs)
     check_distribution(probs)
-    return probs.to(torch.promote_types(at_least_float32(rewards), at_least_float32(probs)))
-
-
-def _require_finite(**tensors: Tensor) -> None:
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{name} must be finite where it counts")
+    return probs.to(wide_dtype(rewards, probs))

@@ -6,10 +6,10 @@ Leaves out: what is subtracted from the return (see baselines and advantages).
 import torch
 from torch import Tensor
 
-from llmref._numeric import at_least_float32
-from llmref.rl._tokens import token_advantages, token_log_probs, token_mask
-from llmref.rl.aggregation import aggregate
-from llmref.rl.policy_gradient.advantages import require_bootstrap, require_unit
+from llmref._require import require_in
+from llmref.functional._tokens import token_mask
+from llmref.functional.aggregation import Aggregation, aggregate
+from llmref.rl._tokens import last_values, token_advantages, token_log_probs, token_values
 
 
 def discounted_returns(
@@ -30,12 +30,10 @@ def discounted_returns(
     Raises: ValueError for gamma outside [0, 1], a mask or bootstrap that does not fit, a counted
     reward or a bootstrap that is not finite; TypeError for integer rewards.
     """
-    require_unit("gamma", gamma)
+    require_in("[0, 1]", gamma=gamma)
     counted = token_mask(torch.ones_like(rewards).bool() if mask is None else mask, rewards)
-    kept = torch.where(counted, rewards, 0.0).to(at_least_float32(rewards))
-    if not kept.isfinite().all():
-        raise ValueError("rewards must be finite where the mask counts")
-    following = require_bootstrap(bootstrap, kept)  # (N,)
+    kept = token_values("rewards", rewards, counted, constant=False)
+    following = last_values(bootstrap, kept, constant=False)  # (N,)
     returns = []
     for t in reversed(range(rewards.shape[1])):
         here = counted[:, t]
@@ -49,7 +47,7 @@ def reinforce_loss(
     advantages: Tensor,
     mask: Tensor,
     *,
-    agg: str = "seq-mean-token-sum",
+    agg: Aggregation,
     norm: float | None = None,
 ) -> Tensor:
     """The loss whose gradient, on-policy, is minus the policy gradient; its value means nothing.
@@ -64,4 +62,4 @@ def reinforce_loss(
     counted = token_mask(mask, logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
     weights = token_advantages(advantages, counted)
-    return aggregate(-weights * pi, counted, agg, norm=norm).to(logp.dtype)  # eq. eq-pg-loss
+    return aggregate(-weights * pi, counted, agg=agg, norm=norm).to(logp.dtype)  # eq. eq-pg-loss

@@ -8,10 +8,18 @@ import math
 import torch
 from torch import Tensor
 
-from llmref._numeric import at_least_float32
-from llmref._require import require_constant, require_floating
-from llmref.rl._tokens import token_advantages, token_log_probs, token_mask
-from llmref.rl.aggregation import aggregate
+from llmref._numeric import bounded, maximum, minimum, widen
+from llmref._require import (
+    require_at_least,
+    require_constant,
+    require_finite,
+    require_floating,
+    require_in,
+    require_shapes,
+)
+from llmref.functional._tokens import token_mask
+from llmref.functional.aggregation import Aggregation, aggregate
+from llmref.rl._tokens import log_probs, token_advantages, token_log_probs
 
 
 def importance_ratio(
@@ -21,19 +29,16 @@ def importance_ratio(
 
     Shapes: logp (...), old_logp (...) -> (...)
     Source: Schulman et al. 2017, arXiv:1707.06347.
-    Differs: max_log_ratio clamps the log-ratio on both sides, and with it stops the gradient there.
+    Differs: max_log_ratio clamps the log-ratio on both sides, and stops the gradient beyond.
     Raises: ValueError if the shapes differ, old_logp requires grad, a log-probability is not finite
     or above 1e-6, max_log_ratio is not positive, or the ratio overflows; TypeError for integers.
     """
-    pi, old = _log_prob("logp", logp), _log_prob("old_logp", old_logp)
-    require_constant("old_logp", old_logp)
-    if logp.shape != old_logp.shape:
-        raise ValueError(f"shapes differ: {tuple(logp.shape)} and {tuple(old_logp.shape)}")
-    log_ratio = pi - old
+    require_shapes("logp (...), old_logp (...)", logp=logp, old_logp=old_logp)
+    require_constant(old_logp=old_logp)
+    log_ratio = log_probs("logp", logp) - log_probs("old_logp", old_logp)
     if max_log_ratio is not None:
-        if not max_log_ratio > 0:
-            raise ValueError(f"max_log_ratio must be positive, got {max_log_ratio}")
-        log_ratio = log_ratio.clamp(-max_log_ratio, max_log_ratio)
+        require_in("(0, inf]", max_log_ratio=max_log_ratio)
+        log_ratio = bounded(log_ratio, -max_log_ratio, max_log_ratio)
     ratio = log_ratio.exp()  # eq. eq-ppo-ratio
     if not ratio.isfinite().all():
         raise ValueError(f"pi / old overflows: its log reaches {log_ratio.max().item():g}")
@@ -59,19 +64,13 @@ def clipped_surrogate(
     advantages that do not fit, require grad or are not finite, otherwise as importance_ratio.
     """
     _require_clips(clip_low, clip_high, dual_clip)
-    require_floating(advantages=advantages)
-    require_constant("advantages", advantages)
-    if advantages.shape != logp.shape:
-        raise ValueError(
-            f"advantages {tuple(advantages.shape)} must have the shape of logp {tuple(logp.shape)}"
-        )
-    if not advantages.isfinite().all():
-        raise ValueError("advantages must be finite")
-    ratio = importance_ratio(logp.to(at_least_float32(logp)), old_logp)
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    surrogate = torch.minimum(ratio * advantages, clipped * advantages)  # eq. eq-ppo-clip
+    _require_advantages(logp, advantages)
+    ratio = importance_ratio(widen(logp, "logp"), old_logp)
+    clipped = bounded(ratio, 1 - clip_low, 1 + clip_high)
+    # At a tie, the edges of the clip above all, the gradient is that of the ratio, and whole.
+    surrogate = minimum(ratio * advantages, clipped * advantages)  # eq. eq-ppo-clip
     if dual_clip is not None:
-        floored = torch.maximum(surrogate, dual_clip * advantages)  # eq. eq-ppo-dual-clip
+        floored = maximum(surrogate, dual_clip * advantages)  # eq. eq-ppo-dual-clip
         surrogate = torch.where(advantages < 0, floored, surrogate)
     return surrogate.to(logp.dtype)
 
@@ -82,11 +81,11 @@ def ppo_policy_loss(
     advantages: Tensor,
     mask: Tensor,
     *,
+    agg: Aggregation,
+    norm: float | None = None,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
     dual_clip: float | None = None,
-    agg: str = "token-mean",
-    norm: float | None = None,
 ) -> Tensor:
     """Minus the clipped surrogate over the counted tokens, to be minimised.
 
@@ -101,12 +100,12 @@ def ppo_policy_loss(
     surrogate = clipped_surrogate(
         pi,
         old,
-        token_advantages(advantages, counted).expand_as(pi),
+        token_advantages(advantages, counted),
         clip_low=clip_low,
         clip_high=clip_high,
         dual_clip=dual_clip,
     )
-    return aggregate(-surrogate, counted, agg, norm=norm).to(logp.dtype)  # eq. eq-ppo-loss
+    return aggregate(-surrogate, counted, agg=agg, norm=norm).to(logp.dtype)  # eq. eq-ppo-loss
 
 
 def clip_fraction(
@@ -130,27 +129,23 @@ def clip_fraction(
     pi = token_log_probs("logp", logp, counted, constant=False).detach()
     old = token_log_probs("old_logp", old_logp, counted, constant=True)
     ratio = importance_ratio(pi, old)
-    weights = token_advantages(advantages, counted).expand_as(pi)
+    weights = token_advantages(advantages, counted)
     # eq. eq-ppo-four-cases
     stopped = (weights > 0) & (ratio > 1 + clip_high) | (weights < 0) & (ratio < 1 - clip_low)
     if dual_clip is not None:
         stopped |= (weights < 0) & (ratio > dual_clip)
-    return aggregate(stopped.to(pi.dtype), counted)
+    return aggregate(stopped.to(pi.dtype), counted, agg="token-mean")
 
 
 def _require_clips(clip_low: float, clip_high: float, dual_clip: float | None) -> None:
-    if not 0 <= clip_low < 1:
-        raise ValueError(f"clip_low must lie in [0, 1), got {clip_low}")
-    if not clip_high >= 0:
-        raise ValueError(f"clip_high must be at least 0, got {clip_high}")
+    require_in("[0, 1)", clip_low=clip_low)
+    require_at_least(0, clip_high=clip_high)
     if dual_clip is not None and not (dual_clip > 1 + clip_high and math.isfinite(dual_clip)):
         raise ValueError(f"dual_clip must exceed 1 + clip_high = {1 + clip_high}, got {dual_clip}")
 
 
-def _log_prob(name: str, logp: Tensor) -> Tensor:
-    require_floating(**{name: logp})
-    if not logp.isfinite().all():
-        raise ValueError(f"{name} must be finite; give padding any finite value")
-    if (logp > 1e-6).any():
-        raise ValueError(f"{name} holds log-probabilities, at most 0, got {logp.max().item():g}")
-    return logp.to(at_least_float32(logp))
+def _require_advantages(logp: Tensor, advantages: Tensor) -> None:
+    require_shapes("logp (...), advantages (...)", logp=logp, advantages=advantages)
+    require_floating(advantages=advantages)
+    require_constant(advantages=advantages)
+    require_finite(advantages=advantages)

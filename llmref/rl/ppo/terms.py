@@ -6,11 +6,12 @@ Leaves out: the policy's own term (see ppo), the coefficients of the sum.
 import torch
 from torch import Tensor
 
-from llmref._numeric import at_least_float32
-from llmref._require import require_constant, require_floating
+from llmref._numeric import bounded, maximum, widen
+from llmref._require import require_floating, require_in, require_shapes
+from llmref.functional._tokens import token_mask
+from llmref.functional.aggregation import Aggregation, aggregate
 from llmref.functional.softmax import entropy, softmax
-from llmref.rl._tokens import token_mask
-from llmref.rl.aggregation import aggregate
+from llmref.rl._tokens import token_values
 
 
 def clipped_value_loss(
@@ -19,9 +20,9 @@ def clipped_value_loss(
     returns: Tensor,
     mask: Tensor,
     *,
-    clip: float | None = 0.2,
-    agg: str = "token-mean",
+    agg: Aggregation,
     norm: float | None = None,
+    clip: float | None = 0.2,
 ) -> Tensor:
     """Half the squared error of a critic, or of the critic held near its old value if that is more.
 
@@ -32,18 +33,16 @@ def clipped_value_loss(
     Raises: ValueError if clip is not positive, old_values or returns require grad, something does
     not fit or is not finite where the mask counts, for an empty row; TypeError for integers.
     """
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip must be positive, or None for no clipping, got {clip}")
     counted = token_mask(mask, values)
-    require_constant("old_values", old_values)
-    require_constant("returns", returns)
-    named = {"values": values, "old_values": old_values, "returns": returns}
-    value, old, target = (_counted(name, x, counted) for name, x in named.items())
+    value = token_values("values", values, counted, constant=False)
+    old = token_values("old_values", old_values, counted, constant=True)
+    target = token_values("returns", returns, counted, constant=True)
     loss = (value - target).square()
     if clip is not None:
-        near = old + (value - old).clamp(-clip, clip)
-        loss = torch.maximum(loss, (near - target).square())  # eq. eq-ppo-value-clip
-    return aggregate(loss / 2, counted, agg, norm=norm).to(values.dtype)
+        require_in("(0, inf]", clip=clip)
+        near = old + bounded(value - old, -clip, clip)
+        loss = maximum(loss, (near - target).square())  # eq. eq-ppo-value-clip
+    return aggregate(loss / 2, counted, agg=agg, norm=norm).to(values.dtype)
 
 
 def categorical_entropy(logits: Tensor, *, dim: int = -1) -> Tensor:
@@ -54,11 +53,13 @@ def categorical_entropy(logits: Tensor, *, dim: int = -1) -> Tensor:
     Source: Shannon 1948.
     Raises: as functional.softmax.softmax.
     """
-    wide = logits.to(at_least_float32(logits)) if logits.is_floating_point() else logits
-    return entropy(softmax(wide, dim), dim).to(logits.dtype)  # eq. eq-ppo-entropy
+    p = softmax(widen(logits, "logits"), dim)
+    return entropy(p, dim).to(logits.dtype)  # eq. eq-ppo-entropy
 
 
-def entropy_bonus(logits: Tensor, mask: Tensor, *, agg: str, norm: float | None = None) -> Tensor:
+def entropy_bonus(
+    logits: Tensor, mask: Tensor, *, agg: Aggregation, norm: float | None = None
+) -> Tensor:
     """Mean entropy of the counted tokens' laws: a loss subtracts a multiple of it.
 
     Shapes: logits (N, T, V), mask (N, T) -> ()
@@ -66,20 +67,9 @@ def entropy_bonus(logits: Tensor, mask: Tensor, *, agg: str, norm: float | None 
     Raises: ValueError unless logits are (N, T, V), for an empty row or an unknown agg, otherwise as
     categorical_entropy.
     """
-    if logits.ndim != 3:
-        raise ValueError(f"logits must be (N, T, V), got {tuple(logits.shape)}")
+    require_shapes("logits (N, T, V)", logits=logits)
     require_floating(logits=logits)
     counted = token_mask(mask, logits[..., 0])
     kept = torch.where(counted.unsqueeze(-1), logits, 0.0)  # padding may hold NaN
-    wide = categorical_entropy(kept.to(at_least_float32(logits)))
-    return aggregate(wide, counted, agg, norm=norm).to(logits.dtype)
-
-
-def _counted(name: str, tensor: Tensor, counted: Tensor) -> Tensor:
-    if tensor.shape != counted.shape:
-        raise ValueError(f"{name} {tuple(tensor.shape)} must be {tuple(counted.shape)}")
-    require_floating(**{name: tensor})
-    kept = torch.where(counted, tensor, 0.0)
-    if not kept.isfinite().all():
-        raise ValueError(f"{name} must be finite where the mask counts")
-    return kept.to(at_least_float32(tensor))
+    wide = categorical_entropy(widen(kept, "logits"))
+    return aggregate(wide, counted, agg=agg, norm=norm).to(logits.dtype)

@@ -1,8 +1,6 @@
-"""How are the activations and their derivatives computed without overflow or cancellation?
+"""The input times a gate that depends on it: relu, silu and gelu, with their derivatives.
 
-Leaves out: softmax (see functional.softmax) and the layers that use a gate (see components.swiglu).
-Every function takes and returns any shape, entry by entry, and a NaN stays a NaN. float16 and
-bfloat16 are computed in float32 and rounded once.
+Leaves out: the gate of the sigmoid itself (see logistic).
 """
 
 import math
@@ -13,65 +11,12 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
+from llmref._require import require_choice, require_positive
+from llmref.functional.activations.logistic import d_sigmoid, sigmoid
 
 Approximate = Literal["none", "tanh", "sigmoid"]
 GELU_CUBIC = 0.044715
 GELU_SIGMOID = 1.702
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    """Logistic function 1 / (1 + exp(-x)), from exponentials of non-positive numbers only.
-
-    sigmoid(log 3) = 3/4, sigmoid(-log 3) = 1/4.
-    Shapes: x (...) -> (...)
-    Source: elementary; the softmax of (0, x), see functional.softmax.
-    Raises: TypeError unless x is floating point.
-    """
-    wide = widen(x, "sigmoid")
-    decay = _minus_abs(wide).exp()
-    # eq. eq-sigmoid-stable
-    return (torch.where(wide >= 0, 1, decay) / (1 + decay)).to(x.dtype)
-
-
-def log_sigmoid(x: Tensor) -> Tensor:
-    """Logarithm of the sigmoid, finite where the sigmoid underflows to 0.
-
-    log_sigmoid(0) = -log 2, log_sigmoid(-1000) = -1000.
-    Shapes: x (...) -> (...)
-    Source: elementary.
-    Raises: TypeError unless x is floating point.
-    """
-    return -softplus(-widen(x, "log_sigmoid")).to(x.dtype)  # eq. eq-log-sigmoid
-
-
-def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)), whose derivative is the sigmoid.
-
-    softplus(0) = log 2, softplus(1000) = 1000.
-    Shapes: x (...) -> (...)
-    Source: Dugas et al. 2000.
-    Differs: no threshold above which x itself is returned.
-    Raises: TypeError unless x is floating point.
-    """
-    wide = widen(x, "softplus")
-    rectified = torch.where(wide >= 0, wide, 0)  # slope 1 at 0; the rest has -1/2
-    # eq. eq-softplus-stable
-    return (rectified + _minus_abs(wide).exp().log1p()).to(x.dtype)
-
-
-def tanh(x: Tensor) -> Tensor:
-    """Hyperbolic tangent, with full relative precision also near 0.
-
-    tanh(log 3) = (9 - 1) / (9 + 1) = 4/5.
-    Shapes: x (...) -> (...)
-    Source: elementary.
-    Raises: TypeError unless x is floating point.
-    """
-    wide = widen(x, "tanh")
-    drop = (2 * _minus_abs(wide)).expm1()  # in (-1, 0]
-    magnitude = -drop / (2 + drop)
-    # eq. eq-tanh-stable
-    return torch.where(wide >= 0, magnitude, -magnitude).to(x.dtype)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -81,7 +26,7 @@ def relu(x: Tensor) -> Tensor:
     Source: Nair & Hinton 2010.
     Raises: TypeError unless x is floating point.
     """
-    return widen(x, "relu").masked_fill(x <= 0, 0).to(x.dtype)  # eq. eq-relu
+    return widen(x).masked_fill(x <= 0, 0).to(x.dtype)  # eq. eq-relu
 
 
 def silu(x: Tensor, beta: float = 1.0) -> Tensor:
@@ -95,7 +40,8 @@ def silu(x: Tensor, beta: float = 1.0) -> Tensor:
     Raises: TypeError unless x is floating point; ValueError unless beta is positive and
     finite.
     """
-    wide, beta = widen(x, "silu"), _positive(beta)
+    require_positive(beta=beta)
+    wide = widen(x)
     value = _with_limits(wide, relu(wide), lambda t: t * sigmoid(beta * t))  # eq. eq-silu
     return value.to(x.dtype)
 
@@ -109,33 +55,11 @@ def gelu(x: Tensor, approximate: Approximate = "none") -> Tensor:
     -inf (0) and inf (inf), gradients included.
     Raises: TypeError unless x is floating point; ValueError for an unknown approximation.
     """
-    wide = widen(x, "gelu")
+    require_choice(Approximate, approximate=approximate)
+    wide = widen(x)
     # eq. eq-gelu
     value = _with_limits(wide, relu(wide), lambda t: t * _gelu_gate(t, approximate))
     return value.to(x.dtype)
-
-
-def d_sigmoid(x: Tensor) -> Tensor:
-    """Derivative of the sigmoid: sigmoid(x) sigmoid(-x), at most 1/4.
-
-    Shapes: x (...) -> (...)
-    Source: elementary.
-    Raises: TypeError unless x is floating point.
-    """
-    wide = widen(x, "d_sigmoid")
-    # eq. eq-sigmoid-derivative. Not s (1 - s): 0 as soon as s rounds to 1.
-    return (sigmoid(wide) * sigmoid(-wide)).to(x.dtype)
-
-
-def d_tanh(x: Tensor) -> Tensor:
-    """Derivative of tanh: 1 - tanh^2, without the cancellation.
-
-    Shapes: x (...) -> (...)
-    Source: elementary.
-    Raises: TypeError unless x is floating point.
-    """
-    # eq. eq-tanh-derivative
-    return (4 * d_sigmoid(2 * widen(x, "d_tanh"))).to(x.dtype)
 
 
 def d_relu(x: Tensor) -> Tensor:
@@ -145,7 +69,7 @@ def d_relu(x: Tensor) -> Tensor:
     Source: Nair & Hinton 2010.
     Raises: TypeError unless x is floating point.
     """
-    wide = widen(x, "d_relu")
+    wide = widen(x)
     return torch.where(wide.isnan(), wide, wide > 0).to(x.dtype)  # eq. eq-relu
 
 
@@ -157,7 +81,8 @@ def d_silu(x: Tensor, beta: float = 1.0) -> Tensor:
     Source: Elfwing, Uchibe & Doya 2017, arXiv:1702.03118.
     Raises: as silu.
     """
-    y = _positive(beta) * widen(x, "d_silu")
+    require_positive(beta=beta)
+    y = beta * widen(x)
     # eq. eq-silu-derivative
     slope = _with_limits(y, d_relu(y), lambda t: sigmoid(t) + t * d_sigmoid(t))
     return slope.to(x.dtype)
@@ -171,7 +96,8 @@ def d_gelu(x: Tensor, approximate: Approximate = "none") -> Tensor:
     Source: Hendrycks & Gimpel 2016, arXiv:1606.08415.
     Raises: as gelu.
     """
-    wide = widen(x, "d_gelu")
+    require_choice(Approximate, approximate=approximate)
+    wide = widen(x)
 
     def slope(t: Tensor) -> Tensor:
         return _gelu_gate(t, approximate) + t * _gelu_gate_slope(t, approximate)
@@ -185,9 +111,7 @@ def _gelu_gate(x: Tensor, approximate: Approximate) -> Tensor:
         return torch.erfc(-x / math.sqrt(2)) / 2  # eq. eq-gelu
     if approximate == "tanh":
         return sigmoid(_cubic(x)[0])  # eq. eq-gelu-tanh
-    if approximate == "sigmoid":
-        return sigmoid(GELU_SIGMOID * x)  # eq. eq-gelu-sigmoid
-    raise ValueError(f"approximate must be 'none', 'tanh' or 'sigmoid', got {approximate!r}")
+    return sigmoid(GELU_SIGMOID * x)  # eq. eq-gelu-sigmoid
 
 
 def _gelu_gate_slope(x: Tensor, approximate: Approximate) -> Tensor:
@@ -208,19 +132,8 @@ def _cubic(x: Tensor) -> tuple[Tensor, Tensor]:
     return scale * (x + GELU_CUBIC * x**3), scale * (1 + 3 * GELU_CUBIC * x**2)
 
 
-def _minus_abs(x: Tensor) -> Tensor:
-    # Not -x.abs(): autograd gives that the slope 0 at 0, and sigmoid would inherit it.
-    return torch.where(x >= 0, -x, x)
-
-
 def _with_limits(x: Tensor, limits: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """The function where x is finite, and its limits at -inf and inf, where it holds 0 * inf."""
     infinite = x.isinf()
     # Replaced on the way in as well: 0 * NaN in the backward pass would be NaN.
     return torch.where(infinite, limits, function(x.masked_fill(infinite, 0)))
-
-
-def _positive(beta: float) -> float:
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta must be positive and finite, got {beta}")
-    return beta

@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from llmref.rl import _tokens
-from llmref.rl.aggregation import aggregate
+from llmref.functional.aggregation import aggregate
+from llmref.rl._tokens import token_log_probs
 
 MODES = ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "constant"]
 
@@ -43,7 +43,7 @@ def by_loops(loss, mask, mode, norm):
 )
 def test_normalisers_on_lengths_4_2_1(mode, norm, expected):
     """Sums 12, 12, 4 and lengths 4, 2, 1: 28/7; (3+6+4)/3; 28/3; 28/(3*8)."""
-    assert aggregate(LOSS, MASK, mode, norm=norm).item() == pytest.approx(expected, abs=1e-15)
+    assert aggregate(LOSS, MASK, agg=mode, norm=norm).item() == pytest.approx(expected, abs=1e-15)
 
 
 @settings(deadline=None, max_examples=60)
@@ -57,7 +57,7 @@ def test_equals_the_loops_with_empty_rows_skipped(lengths, mode, seed):
     loss = torch.randn(len(lengths), 5, dtype=torch.float64, generator=generator)
     mask = torch.arange(5).expand(len(lengths), 5) < torch.tensor(lengths).unsqueeze(1)
     norm = 2.5 if mode == "constant" else None
-    actual = aggregate(loss, mask, mode, norm=norm, empty="skip")
+    actual = aggregate(loss, mask, agg=mode, norm=norm, empty="skip")
     assert actual.item() == pytest.approx(by_loops(loss, mask, mode, norm), abs=1e-12)
 
 
@@ -66,15 +66,15 @@ def test_equal_lengths_make_all_modes_proportional(mode):
     loss = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     norm = 5.0 if mode == "constant" else None
     scale = 5 if mode == "seq-mean-token-sum" else 1
-    actual = aggregate(loss, torch.ones(3, 5).bool(), mode, norm=norm)
+    actual = aggregate(loss, torch.ones(3, 5).bool(), agg=mode, norm=norm)
     torch.testing.assert_close(actual, loss.mean() * scale, atol=1e-15, rtol=0)
 
 
 def test_an_empty_row_leaves_n_of_the_means_and_stays_in_n_of_the_constant():
     loss, mask = torch.cat([LOSS, LOSS[:1]]), torch.cat([MASK, torch.zeros(1, 4).bool()])
     for mode in MODES[:3]:
-        assert aggregate(loss, mask, mode, empty="skip") == aggregate(LOSS, MASK, mode)
-    skipped = aggregate(loss, mask, "constant", norm=1.0, empty="skip")
+        assert aggregate(loss, mask, agg=mode, empty="skip") == aggregate(LOSS, MASK, agg=mode)
+    skipped = aggregate(loss, mask, agg="constant", norm=1.0, empty="skip")
     assert skipped.item() == pytest.approx(28 / 4, abs=1e-15)
 
 
@@ -84,7 +84,7 @@ def test_padding_changes_neither_value_nor_gradient(mode, padding):
     norm = 3.0 if mode == "constant" else None
     clean = torch.where(MASK, LOSS, 0.0).requires_grad_()
     dirty = torch.where(MASK, LOSS, padding).requires_grad_()
-    values = [aggregate(x, MASK, mode, norm=norm) for x in (clean, dirty)]
+    values = [aggregate(x, MASK, agg=mode, norm=norm) for x in (clean, dirty)]
     gradients = [torch.autograd.grad(v, x)[0] for v, x in zip(values, (clean, dirty), strict=True)]
     assert values[0] == values[1]
     assert torch.equal(gradients[0], gradients[1])
@@ -92,13 +92,13 @@ def test_padding_changes_neither_value_nor_gradient(mode, padding):
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32, torch.bfloat16])
 def test_masks_of_zeros_and_ones_are_accepted_in_any_dtype(dtype):
-    assert aggregate(LOSS, MASK.to(dtype), "token-mean").item() == 4.0
+    assert aggregate(LOSS, MASK.to(dtype), agg="token-mean").item() == 4.0
 
 
 def test_bfloat16_sums_in_float32():
     """A sum of 257 is no bfloat16 (256 is the nearest), but the mean of 2 x 257 ones is 1."""
     ones = torch.ones(2, 257, dtype=torch.bfloat16)
-    mean = aggregate(ones, ones, "token-mean")
+    mean = aggregate(ones, ones, agg="token-mean")
     assert mean.dtype == torch.bfloat16
     assert mean.item() == 1
 
@@ -106,25 +106,57 @@ def test_bfloat16_sums_in_float32():
 @pytest.mark.parametrize(
     ("error", "message", "call"),
     [
-        (ValueError, "mode must be one of .*got 'mean'", lambda: aggregate(LOSS, MASK, "mean")),
-        (ValueError, "norm goes with mode 'con", lambda: aggregate(LOSS, MASK, "constant")),
-        (ValueError, "norm goes with", lambda: aggregate(LOSS, MASK, "token-mean", norm=2.0)),
-        (ValueError, "norm must be pos", lambda: aggregate(LOSS, MASK, "constant", norm=0.0)),
+        (ValueError, "agg must be one of .*got 'mean'", lambda: aggregate(LOSS, MASK, agg="mean")),
+        (ValueError, "norm goes with agg 'con", lambda: aggregate(LOSS, MASK, agg="constant")),
+        (ValueError, "norm goes with", lambda: aggregate(LOSS, MASK, agg="token-mean", norm=2.0)),
+        (ValueError, "norm must be pos", lambda: aggregate(LOSS, MASK, agg="constant", norm=0.0)),
         (
             ValueError,
             "norm must be positive and finite, got inf",
-            lambda: aggregate(LOSS, MASK, "constant", norm=float("inf")),
+            lambda: aggregate(LOSS, MASK, agg="constant", norm=float("inf")),
         ),
-        (ValueError, "empty must be one of", lambda: aggregate(LOSS, MASK, empty="zero")),
-        (ValueError, "got 0.5", lambda: aggregate(LOSS, MASK * 0.5)),
-        (ValueError, "got nan", lambda: aggregate(LOSS, MASK * float("nan"))),
-        (ValueError, r"mask \(3, 3\) must have", lambda: aggregate(LOSS, MASK[:, 1:])),
-        (ValueError, r"\(N, T\), got \(4,\)", lambda: aggregate(LOSS[0], MASK[0])),
-        (ValueError, "NaN at a counted", lambda: aggregate(LOSS * float("nan"), MASK)),
-        (ValueError, "a mean over nothing", lambda: aggregate(LOSS, ~MASK & MASK, empty="skip")),
-        (ValueError, "a mean over nothing", lambda: aggregate(LOSS[:0], MASK[:0])),
-        (ValueError, r"rows \[0\] count no token", lambda: aggregate(LOSS, ~MASK)),
-        (TypeError, "must be floating point", lambda: aggregate(LOSS.long(), MASK)),
+        (
+            ValueError,
+            "empty must be one of",
+            lambda: aggregate(LOSS, MASK, empty="zero", agg="token-mean"),
+        ),
+        (ValueError, "got 0.5", lambda: aggregate(LOSS, MASK * 0.5, agg="token-mean")),
+        (ValueError, "got nan", lambda: aggregate(LOSS, MASK * float("nan"), agg="token-mean")),
+        (
+            ValueError,
+            r"mask must be \(N, T\) = \(3, 4\) beside tokens \(3, 4\), got \(3, 3\)",
+            lambda: aggregate(LOSS, MASK[:, 1:], agg="token-mean"),
+        ),
+        (
+            ValueError,
+            r"\(N, T\), got \(4,\)",
+            lambda: aggregate(LOSS[0], MASK[0], agg="token-mean"),
+        ),
+        (
+            ValueError,
+            "NaN at a counted",
+            lambda: aggregate(LOSS * float("nan"), MASK, agg="token-mean"),
+        ),
+        (
+            ValueError,
+            "a mean over nothing",
+            lambda: aggregate(LOSS, ~MASK & MASK, empty="skip", agg="token-mean"),
+        ),
+        (
+            ValueError,
+            "a mean over nothing",
+            lambda: aggregate(LOSS[:0], MASK[:0], agg="token-mean"),
+        ),
+        (
+            ValueError,
+            r"rows \[0\] count no token",
+            lambda: aggregate(LOSS, ~MASK, agg="token-mean"),
+        ),
+        (
+            TypeError,
+            "must be floating point",
+            lambda: aggregate(LOSS.long(), MASK, agg="token-mean"),
+        ),
     ],
 )
 def test_wrong_input_is_refused(error, message, call):
@@ -134,9 +166,7 @@ def test_wrong_input_is_refused(error, message, call):
 
 def test_log_probs_are_zeroed_before_any_exp():
     logp = torch.tensor([[-1.0, float("-inf"), float("nan")]])
-    kept = _tokens.token_log_probs(
-        "logp", logp, torch.tensor([[True, False, False]]), constant=True
-    )
+    kept = token_log_probs("logp", logp, torch.tensor([[True, False, False]]), constant=True)
     assert kept.tolist() == [[-1.0, 0.0, 0.0]]
 
 
@@ -146,11 +176,15 @@ def test_log_probs_are_zeroed_before_any_exp():
         (ValueError, "x must be finite where the mask counts", torch.tensor([[-1.0, -torch.inf]])),
         (ValueError, "x must be finite where the mask counts", torch.tensor([[-1.0, torch.nan]])),
         (ValueError, "x holds log-probabilities, at most 0, got 0.5", torch.tensor([[-1.0, 0.5]])),
-        (ValueError, r"x \(1, 3\) must be \(1, 2\)", torch.zeros(1, 3)),
+        (
+            ValueError,
+            r"x must be \(N, T\) = \(1, 2\) beside mask \(1, 2\), got \(1, 3\)",
+            torch.zeros(1, 3),
+        ),
         (ValueError, "x must not require grad", torch.zeros(1, 2, requires_grad=True)),
         (TypeError, "x must be floating point, got torch.int64", torch.tensor([[-1, 0]])),
     ],
 )
 def test_invalid_log_probs_are_refused(error, message, logp):
     with pytest.raises(error, match=message):
-        _tokens.token_log_probs("x", logp, torch.ones(1, 2).bool(), constant=True)
+        token_log_probs("x", logp, torch.ones(1, 2).bool(), constant=True)

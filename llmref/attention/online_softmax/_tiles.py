@@ -1,14 +1,15 @@
 """Which tiles does blockwise attention visit, and what are the scores of each?
 
-Leaves out: what is done with them (see online_softmax).
+Leaves out: what is done with them (see flash).
 """
 
 import math
 
-import torch
 from torch import Tensor
 
-from llmref.attention.masks.algebra import boolean_mask, expand_mask
+from llmref._require import boolean_mask, require_at_least
+from llmref.attention._inputs import require_inputs
+from llmref.attention._masking import causal_offset, expand_mask, position_distance
 from llmref.attention.scaled_dot_product import attention_scores
 
 
@@ -31,23 +32,12 @@ class Tiles:
         block_q: int,
         block_k: int,
     ) -> None:
-        shapes = [tuple(x.shape) for x in (query, key, value)]
-        if min(len(shape) for shape in shapes) < 2:
-            raise ValueError(f"needs tensors (..., length, size), got {shapes}")
-        # Every rule about shapes and dtypes is that of the scores; none of them is computed here.
-        attention_scores(query[..., :0, :], key[..., :0, :], scale)
-        if value.dtype != key.dtype:
-            raise TypeError(f"needs one dtype, got key {key.dtype} and value {value.dtype}")
-        if value.shape[:-1] != key.shape[:-1]:
-            raise ValueError(f"there must be one value for each key, got {shapes[1:]}")
-        if min(block_q, block_k) < 1:
-            raise ValueError(f"tiles hold at least one row, got {block_q} by {block_k}")
+        require_inputs(query=query, key=key, value=value)
+        attention_scores(query[..., :0, :], key[..., :0, :], scale)  # raises for a wrong scale
+        require_at_least(1, block_q=block_q, block_k=block_k)
         self.query, self.key, self.value = query, key, value
         self.T, self.S = query.shape[-2], key.shape[-2]
-        if is_causal and self.T > self.S:
-            raise ValueError(
-                f"is_causal needs at least as many keys as queries, got {self.S} and {self.T}"
-            )
+        self.offset = causal_offset(self.T, self.S) if is_causal else 0
         scores = (*query.shape[:-1], self.S)
         self.mask = None if attn_mask is None else expand_mask(attn_mask, scores)
         self.is_causal, self.block_q, self.block_k = is_causal, block_q, block_k
@@ -59,7 +49,7 @@ class Tiles:
 
     def columns(self, rows: slice) -> list[slice]:
         """The tiles of keys that some query of these rows may see."""
-        end = min(self.S, rows.stop + self.S - self.T) if self.is_causal else self.S
+        end = min(self.S, rows.stop + self.offset) if self.is_causal else self.S
         return [slice(j, min(j + self.block_k, self.S)) for j in range(0, end, self.block_k)]
 
     def scores(self, q: Tensor, k: Tensor, rows: slice, columns: slice) -> Tensor:
@@ -72,8 +62,9 @@ class Tiles:
                 if part.is_floating_point()
                 else scores.masked_fill(~boolean_mask(part), -math.inf)
             )
-        if self.is_causal and columns.stop - 1 > rows.start + self.S - self.T:
-            i = torch.arange(rows.start, rows.stop, device=q.device)[:, None]
-            j = torch.arange(columns.start, columns.stop, device=q.device)
-            scores = scores.masked_fill(j > i + self.S - self.T, -math.inf)
+        first = rows.start + self.offset - columns.start  # the first query, counted from the tile
+        width = columns.stop - columns.start
+        if self.is_causal and first < width - 1:
+            distance = position_distance(rows.stop - rows.start, width, first, q.device)
+            scores = scores.masked_fill(distance < 0, -math.inf)
         return scores

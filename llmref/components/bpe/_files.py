@@ -13,9 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmref.components.bpe.index import Pair
-from llmref.components.bpe.merges import merge_by_rank
-
 FORMAT, VERSION = "llmref-bpe", 1
 FIELDS = {"merges": list, "special_tokens": dict, "pattern": (str, type(None)), "ids": list}
 AnyPath = str | os.PathLike[str]
@@ -100,26 +97,3 @@ def read_tiktoken(path: AnyPath) -> dict[bytes, int]:
         tokens[token] = rank
         ranks.add(rank)
     return tokens
-
-
-def merges_from_ranks(tokens: Mapping[bytes, int]) -> tuple[list[Pair], list[int]]:
-    """The merge that made each token, and the ids: first the bytes, then the tokens by rank.
-
-    Encoding a token with the merges before its own must leave two parts: they are its pair.
-    Source: the rule of tiktoken, solved for the pair.
-    Raises: ValueError if a byte is missing, or a token is not the merge of two earlier ones.
-    """
-    single = [bytes([byte]) for byte in range(256)]
-    if missing := [byte for byte in single if byte not in tokens]:
-        raise ValueError(f"all 256 bytes must be tokens, {len(missing)} lack, first {missing[0]!r}")
-    longer = sorted((token for token in tokens if len(token) > 1), key=tokens.__getitem__)
-    ranks: dict[Pair, int] = {}
-    for token in longer:
-        parts = merge_by_rank(token, ranks)  # eq. eq-bpe-recover
-        if len(parts) != 2:
-            raise ValueError(
-                f"token {token!r} (rank {tokens[token]}) is not the merge of two earlier tokens, "
-                f"but {len(parts)} of them: no list of merges gives these ranks"
-            )
-        ranks[parts[0], parts[1]] = len(ranks)
-    return list(ranks), [tokens[token] for token in (*single, *longer)]

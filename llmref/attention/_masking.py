@@ -1,0 +1,83 @@
+"""What a mask and the causal rule together allow, for everything that computes scores.
+
+True may attend; a floating-point mask is a bias on the scores. The last query is the last key's
+token, so query i of T sees the keys up to i + S - T.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from llmref._require import boolean_mask
+
+
+def expand_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The mask in the shape of the scores: a view, nothing is copied.
+
+    Shapes: mask broadcastable to shape -> shape
+    Raises: ValueError that names both shapes if it does not broadcast.
+    """
+    try:
+        return mask.expand(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"the mask {tuple(mask.shape)} does not broadcast to the scores {tuple(shape)}"
+        ) from None
+
+
+def causal_offset(query_len: int, key_len: int) -> int:
+    """The position of the first query: S - T.
+
+    Raises: ValueError if there are fewer keys than queries.
+    """
+    if query_len > key_len:
+        raise ValueError(
+            f"causal attention needs at least as many keys as queries, got {key_len} keys and "
+            f"{query_len} queries: the last query is the last key's token"
+        )
+    return key_len - query_len
+
+
+def position_distance(
+    query_len: int, key_len: int, offset: int, device: torch.device | str | None
+) -> Tensor:
+    """Position of each query, the first of which is `offset`, minus that of each key.
+
+    Shapes: -> (T, S); negative for keys in the future
+    """
+    queries = torch.arange(query_len, device=device)[:, None] + offset
+    return queries - torch.arange(key_len, device=device)
+
+
+def bias_and_allowed(
+    attn_mask: Tensor | None, is_causal: bool, shape: tuple[int, ...], device: torch.device
+) -> tuple[Tensor | None, Tensor | None]:
+    """What to add to the scores, and which pairs may attend; None for nothing and for all.
+
+    Shapes: attn_mask broadcastable to shape (..., T, S) -> two that broadcast to it
+    Raises: ValueError if the mask does not broadcast or selects by anything but 0 and 1, or for
+    fewer keys than queries with is_causal.
+    """
+    bias = allowed = None
+    if attn_mask is not None:
+        expand_mask(attn_mask, shape)  # whether it fits; the mask itself stays small
+        if attn_mask.is_floating_point():
+            bias = attn_mask
+        else:
+            allowed = boolean_mask(attn_mask)
+    if is_causal:
+        T, S = shape[-2:]
+        causal = position_distance(T, S, causal_offset(T, S), device) >= 0
+        allowed = causal if allowed is None else allowed & causal
+    return bias, allowed
+
+
+def one_mask(bias: Tensor | None, allowed: Tensor | None) -> Tensor | None:
+    """The two as one mask: additive if there is a bias, with -inf where a pair may not attend.
+
+    Shapes: bias and allowed, which broadcast -> their common shape
+    """
+    if bias is None or allowed is None:
+        return allowed if bias is None else bias
+    return torch.where(allowed, bias, -math.inf)

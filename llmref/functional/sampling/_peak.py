@@ -1,0 +1,10 @@
+"""Logits from which something can be drawn."""
+
+from torch import Tensor
+
+from llmref._numeric import minus_max
+
+
+def require_peak(logits: Tensor, name: str) -> None:
+    """Raise unless the logits are floating point and every row has a finite maximum."""
+    minus_max(logits.detach(), -1, name)

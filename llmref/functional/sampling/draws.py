@@ -1,0 +1,131 @@
+"""How is a token drawn from the law that the filters leave, and how probable was it?
+
+Leaves out: the filters (see filters).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from llmref._numeric import widen
+from llmref._require import (
+    require_at_least,
+    require_choice,
+    require_float_dtype,
+    require_ids,
+    require_int,
+    require_shapes,
+)
+from llmref.functional.sampling._peak import require_peak
+from llmref.functional.sampling.filters import process_logits, top_k_filter
+from llmref.functional.softmax import log_softmax, softmax
+
+Method = Literal["inverse_cdf", "gumbel", "exponential"]
+
+
+def sample(
+    logits: Tensor,
+    *,
+    method: Method = "gumbel",
+    generator: torch.Generator | None = None,
+    **filters: Any,
+) -> Tensor:
+    """Draw one token from each row, from the law that the filters leave.
+
+    `filters` are those of process_logits; temperature = 0 takes the largest logit, the lowest index
+    among ties.
+    Shapes: logits (B, V), or (..., V) -> (B,), or (...)
+    Source: gumbel: Maddison, Tarlow & Minka 2014, arXiv:1411.0030.
+    Differs: all three methods draw in float64, from uniforms that are never 0 or 1.
+    Raises: as process_logits; ValueError for an unknown method.
+    """
+    require_choice(Method, method=method)
+    law = _sampled_law(logits, filters).double()
+    if method == "inverse_cdf":
+        mass = softmax(law).cumsum(-1)
+        # The last sum may differ from 1; u is below 1, so the product is below the last sum.
+        u = _uniform(mass[..., -1:].shape, generator, torch.float64, law.device) * mass[..., -1:]
+        return torch.searchsorted(mass, u, right=True).squeeze(-1)  # eq. eq-sampling-inverse-cdf
+    if method == "exponential":
+        clocks = -_uniform(law.shape, generator, torch.float64, law.device).log()
+        return (softmax(law) / clocks).argmax(-1)  # eq. eq-sampling-race
+    noise = gumbel_noise(law.shape, generator=generator, device=law.device)
+    return (law + noise).argmax(-1)  # eq. eq-sampling-gumbel-max
+
+
+def gumbel_noise(
+    shape: Sequence[int],
+    *,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Draws from the law with distribution function exp(-exp(-g)), all of them finite.
+
+    Shapes: shape -> shape; on the generator's device if there is one
+    Source: Gumbel 1954.
+    Raises: TypeError unless dtype is floating point.
+    """
+    return -(-_uniform(shape, generator, dtype, device).log()).log()  # eq. eq-sampling-gumbel
+
+
+def sample_without_replacement(
+    logits: Tensor, k: int, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw k different tokens from each row, one after the other, in one pass.
+
+    Shapes: logits (B, V), or (..., V) -> (B, k), or (..., k), in the order of the draws
+    Source: Kool, van Hoof & Welling 2019, arXiv:1903.06059.
+    Raises: TypeError for wrong dtypes; ValueError if k < 1, or a row has fewer than k tokens of
+    positive probability.
+    """
+    require_peak(logits, "sample_without_replacement")
+    require_int(k=k)
+    require_at_least(1, k=k)
+    possible = logits.isfinite().sum(-1)
+    if (possible < k).any():
+        raise ValueError(f"cannot draw {k} different tokens from {possible.min()} finite logits")
+    noise = gumbel_noise(logits.shape, generator=generator, device=logits.device)
+    return (logits.double() + noise).topk(k).indices  # eq. eq-sampling-gumbel-top-k
+
+
+def filtered_logprob(logits: Tensor, token: Tensor, **filters: Any) -> Tensor:
+    """Log-probability of a token under the law that `sample` draws from with these filters.
+
+    Shapes: logits (..., V), token (...) -> (...); -inf for a token that the filters remove
+    Source: the definition of conditional probability.
+    Differs: half precision gives log-probabilities in float32.
+    Raises: as process_logits; TypeError unless token holds integers; ValueError if its shape is not
+    that of the rows, or an id is outside [0, V).
+    """
+    require_shapes("logits (..., V), token (...)", logits=logits, token=token)
+    require_ids(logits.shape[-1], token=token)
+    log_q = log_softmax(_sampled_law(logits, filters))
+    return log_q.gather(-1, token.long().unsqueeze(-1)).squeeze(-1)  # eq. eq-sampling-filtered
+
+
+def _sampled_law(logits: Tensor, filters: dict[str, Any]) -> Tensor:
+    """Logits of the law that is drawn from, at least float32; temperature 0 is one-hot."""
+    wide = widen(logits, "logits")
+    if filters.get("temperature") != 0:
+        return process_logits(wide, **filters)
+    kept = process_logits(wide, **{**filters, "temperature": 1.0})
+    return top_k_filter(kept, 1)
+
+
+def _uniform(
+    shape: Sequence[int],
+    generator: torch.Generator | None,
+    dtype: torch.dtype,
+    device: torch.device | None,
+) -> Tensor:
+    """Odd multiples of 2^-s, s the digits of the dtype: symmetric about 1/2, never 0 or 1."""
+    require_float_dtype(dtype=dtype)
+    digits = 1 - round(math.log2(torch.finfo(dtype).eps))
+    device = generator.device if generator is not None else device
+    steps = torch.randint(2 ** (digits - 1), tuple(shape), generator=generator, device=device)
+    uniform: Tensor = (2 * steps + 1).to(dtype) / 2**digits
+    return uniform
