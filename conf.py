@@ -34,6 +34,7 @@ nb_merge_streams = True
 bibtex_bibfiles = ["docs/references.bib"]
 llmref_result_ids = str(ROOT / "docs" / "result-ids.txt")
 llmref_citation = str(ROOT / "CITATION.cff")
+llmref_show_all = True  # a public function that no page shows is a warning
 llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last}}"
 
 # HTML

@@ -1,6 +1,7 @@
 """`make topic` starts a topic that is green, and refuses what cannot be one."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -173,4 +174,4 @@ def test_a_line_of_a_front_door_goes_to_its_sorted_place() -> None:
 def test_a_part_of_the_tests_can_be_run() -> None:
     stamps = [f"-o{sys.prefix}/{stamp}" for stamp in (".docs", ".test")]
     shown = make(ROOT, "-n", "test", "T=tests/norm", f"VENV={sys.prefix}", *stamps)
-    assert "-m pytest -q tests/norm\n" in shown.stdout
+    assert re.search(r"-m pytest -q .* tests/norm\n", shown.stdout)
