@@ -22,27 +22,18 @@ from llmref.attention.scaled_dot_product import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
 )
+from tests.tensors import close, random
 
 B, H, G, T, S, D, DV = 2, 6, 3, 5, 7, 4, 8
 MASKS = ["none", "bool", "integer", "float", "causal", "bool and causal", "float and causal"]
 law = settings(deadline=None, max_examples=25)
 
 
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(
-        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    ).to(dtype)
-
-
 def inputs(heads=H, groups=G, dtype=torch.float64):
     return (
-        draw(B, heads, T, D, seed=1, dtype=dtype),
-        draw(B, groups, S, D, seed=2, dtype=dtype),
-        draw(B, groups, S, DV, seed=3, dtype=dtype),
+        random(B, heads, T, D, seed=1, dtype=dtype),
+        random(B, groups, S, D, seed=2, dtype=dtype),
+        random(B, groups, S, DV, seed=3, dtype=dtype),
     )
 
 
@@ -53,7 +44,7 @@ def masking(kind, heads=H):
     masks = {
         "bool": allowed,
         "integer": allowed.long(),
-        "float": draw(B, heads, T, S, seed=5),
+        "float": random(B, heads, T, S, seed=5),
     }
     return {"attn_mask": masks.get(kind.split()[0]), "is_causal": "causal" in kind}
 
@@ -97,7 +88,7 @@ def test_repeat_is_the_index_for_every_number_of_heads():
 
 
 def test_repeated_copies_do_not_share_memory_with_the_input():
-    x = draw(1, 2, 3, 4)
+    x = random(1, 2, 3, 4)
     copied = repeat_kv(x, 2)
     copied[:, 0] = 0.0
     assert x.abs().min() > 0
@@ -165,8 +156,8 @@ def test_an_empty_row_reads_nothing():
     causal=st.booleans(),
 )
 def test_grouped_attention_equals_attention_over_repeated_heads(groups, ratio, length, causal):
-    query = draw(2, groups * ratio, length, 3, seed=1)
-    key, value = draw(2, groups, length + 2, 3, seed=2), draw(2, groups, length + 2, 2, seed=3)
+    query = random(2, groups * ratio, length, 3, seed=1)
+    key, value = random(2, groups, length + 2, 3, seed=2), random(2, groups, length + 2, 2, seed=3)
     expected = scaled_dot_product_attention(
         query, repeat_kv(key, ratio), repeat_kv(value, ratio), is_causal=causal
     )
@@ -185,7 +176,7 @@ def test_permuting_the_heads_of_one_group_permutes_its_outputs(seed):
 
 def test_keys_and_values_are_not_copied():
     """The product over 64 heads of one group saves no tensor of 64 times the keys."""
-    query, key, value = draw(1, 64, 1, 4), draw(1, 1, 500, 4), draw(1, 1, 500, 4)
+    query, key, value = random(1, 64, 1, 4), random(1, 1, 500, 4), random(1, 1, 500, 4)
     sizes = []
     key.requires_grad_()
 
@@ -223,7 +214,7 @@ def test_lower_precision_rounds_once(dtype, atol):
 @pytest.mark.parametrize("kind", MASKS)
 def test_backward_equals_autograd(kind):
     tensors = [x.requires_grad_() for x in inputs()]
-    options, grad = masking(kind), draw(B, H, T, DV, seed=9)
+    options, grad = masking(kind), random(B, H, T, DV, seed=9)
     expected = torch.autograd.grad(
         grouped_query_attention(*tensors, scale=0.7, **options), tensors, grad
     )
@@ -234,7 +225,7 @@ def test_backward_equals_autograd(kind):
 
 def test_gradient_of_a_shared_head_is_the_sum_over_its_readers():
     query, key, value = inputs()
-    grad = draw(B, H, T, DV, seed=9)
+    grad = random(B, H, T, DV, seed=9)
     dq, dk, dv = grouped_query_attention_backward(grad, query, key, value)
     repeated = (repeat_kv(key, H // G), repeat_kv(value, H // G))
     rq, rk, rv = scaled_dot_product_attention_backward(grad, query, *repeated)
@@ -256,7 +247,7 @@ def test_gradcheck():
 def test_module_is_the_function_between_four_projections():
     torch.manual_seed(0)
     module = GroupedQueryAttention(10, 4, 2, head_dim=3, bias=True).double()
-    x, mask = draw(B, T, 10), torch.ones(T, T, dtype=torch.bool).tril()
+    x, mask = random(B, T, 10), torch.ones(T, T, dtype=torch.bool).tril()
     out = module(x, mask)
 
     def heads(layer, count):
@@ -296,7 +287,7 @@ def test_tied_multi_head_module_computes_the_same():
     for name in ("k_proj.weight", "v_proj.weight", "k_proj.bias", "v_proj.bias"):
         state[name] = tie_kv_weight(state[name], 3, 6)
     full.load_state_dict(state)
-    x = draw(B, T, 12)
+    x = random(B, T, 12)
     close(full(x, is_causal=True), grouped(x, is_causal=True))
 
 
@@ -318,7 +309,7 @@ def test_pooled_weight_is_the_mean_of_neighbouring_heads():
 @law
 @given(groups=st.integers(1, 4), ratio=st.integers(1, 4), seed=st.integers(0, 10**6))
 def test_pooling_undoes_tying(groups, ratio, seed):
-    weight = draw(groups * 2, 3, seed=seed)
+    weight = random(groups * 2, 3, seed=seed)
     tied = tie_kv_weight(weight, groups, groups * ratio)
     close(mean_pool_kv_weight(tied, groups * ratio, groups), weight)
 
@@ -330,7 +321,7 @@ def test_pooling_in_bfloat16_adds_in_float32():
 
 
 def test_gradients_flow_through_the_conversion():
-    weight = draw(6, 3).requires_grad_()
+    weight = random(6, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda w: mean_pool_kv_weight(w, 6, 2), weight)
     assert torch.autograd.gradcheck(lambda w: tie_kv_weight(w, 3, 6), weight)
 

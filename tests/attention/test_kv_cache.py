@@ -19,22 +19,15 @@ from llmref.attention.kv_cache import (
     kv_cache_bytes,
 )
 from llmref.components.rope import apply_rope, rope_cos_sin, rope_inv_freq
+from tests.tensors import close, random
 
 B, G, D, C, H = 2, 3, 4, 10, 6
 F64 = torch.float64
 law = settings(deadline=None, max_examples=25)
 
 
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def draw(*shape, seed=0, dtype=F64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
-
-
 def chunk(length, seed=0, dtype=F64):
-    return draw(B, G, length, D, seed=seed, dtype=dtype), draw(
+    return random(B, G, length, D, seed=seed, dtype=dtype), random(
         B, G, length, D, seed=seed + 1, dtype=dtype
     )
 
@@ -181,7 +174,7 @@ def test_wrong_sizes_of_caches_are_named():
 
 
 def test_gradients_through_one_chunk_are_true_and_through_an_overwritten_buffer_refused():
-    module, x = layer(), draw(B, 4, C)
+    module, x = layer(), random(B, 4, C)
     out = module(x, KVCache(B, G, 8, D, dtype=F64))
     actual = torch.autograd.grad(out.square().sum(), list(module.parameters()))
     expected = torch.autograd.grad(module(x).square().sum(), list(module.parameters()))
@@ -257,21 +250,21 @@ def layer_as_a_loop(module, x, window=None):
 
 @pytest.mark.parametrize("window", [None, 1, 3])
 def test_layer_equals_the_definition_written_as_a_loop(window):
-    module, x = layer(window), draw(B, 7, C)
+    module, x = layer(window), random(B, 7, C)
     close(module(x), layer_as_a_loop(module, x, window))
 
 
 @law
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=6))
 def test_every_division_into_chunks_gives_the_full_pass(sizes):
-    module, x = layer(), draw(B, sum(sizes), C)
+    module, x = layer(), random(B, sum(sizes), C)
     close(in_chunks(module, x, KVCache(B, G, sum(sizes), D, dtype=F64), sizes), module(x))
 
 
 @law
 @given(sizes=st.lists(st.integers(1, 3), min_size=1, max_size=8), window=st.integers(1, 5))
 def test_windowed_layer_with_a_ring_gives_the_full_pass(sizes, window):
-    module, x = layer(window), draw(B, sum(sizes), C)
+    module, x = layer(window), random(B, sum(sizes), C)
     ring = SlidingWindowKVCache(B, G, window, D, max_chunk=3, dtype=F64)
     close(in_chunks(module, x, ring, sizes), module(x))
     whole = KVCache(B, G, sum(sizes), D, dtype=F64)
@@ -287,7 +280,7 @@ def test_three_layers_with_norm_and_residual_step_by_step():
             x = x + module(torch.nn.functional.rms_norm(x, (C,)), cache).tanh()
         return x
 
-    x = draw(B, 12, C)
+    x = random(B, 12, C)
     with torch.no_grad():
         full = model(x, [None] * 3)
         for sizes in ([1] * 12, [5, 1, 4, 2]):
@@ -297,7 +290,7 @@ def test_three_layers_with_norm_and_residual_step_by_step():
 
 def test_forgetting_the_offset_is_seen():
     """Positions from 0 in every step: far from the full pass."""
-    module, x = layer(), draw(B, 5, C)
+    module, x = layer(), random(B, 5, C)
     full = module(x)
 
     class Forgetful(KVCache):
@@ -316,7 +309,7 @@ def test_forgetting_the_offset_is_seen():
 def test_a_mask_counts_past_positions_in_a_buffer_and_in_a_ring():
     valid = torch.tensor([[False, False] + [True] * 5, [True] * 7])[:, None, None]  # (B, 1, 1, S)
     for window in (None, 3):
-        module, x = layer(window), draw(B, 7, C)
+        module, x = layer(window), random(B, 7, C)
         full = module(x, attn_mask=valid)
         cache = (
             KVCache(B, G, 7, D, dtype=F64)
@@ -334,14 +327,14 @@ def test_a_mask_counts_past_positions_in_a_buffer_and_in_a_ring():
 
 
 def test_left_padding_with_its_mask_equals_no_padding():
-    module, x = layer(), draw(1, 7, C)
+    module, x = layer(), random(1, 7, C)
     valid = torch.tensor([False, False] + [True] * 5)
     close(module(x, attn_mask=valid)[:, 2:], module(x[:, 2:]))
 
 
 def test_an_additive_mask_is_added_to_the_scores():
-    module, x = layer(), draw(B, 5, C)
-    mask = draw(B, H, 5, 5)
+    module, x = layer(), random(B, 5, C)
+    mask = random(B, H, 5, 5)
     cos, sin = rope_cos_sin(torch.arange(5), rope_inv_freq(D), dtype=F64)
     q, k, v = (
         projection(x).view(B, 5, heads, D).transpose(1, 2)
@@ -355,7 +348,7 @@ def test_an_additive_mask_is_added_to_the_scores():
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
 def test_lower_precision(dtype, atol):
-    module, x = layer(dtype=dtype), draw(B, 6, C, dtype=dtype)
+    module, x = layer(dtype=dtype), random(B, 6, C, dtype=dtype)
     out = in_chunks(module, x, KVCache(B, G, 6, D, dtype=dtype), [4, 1, 1])
     assert out.dtype == dtype
     close(out.double(), layer().double()(x.double()), atol=10 * atol)
@@ -368,7 +361,7 @@ def test_a_bias_enters_every_projection():
 
 
 def test_a_layer_that_raises_leaves_the_cache_as_it_was():
-    module, x = layer(), draw(B, 6, C)
+    module, x = layer(), random(B, 6, C)
     ring = SlidingWindowKVCache(B, G, 3, D, max_chunk=4, dtype=F64)
     cases = [
         (KVCache(B, G, 5, D, dtype=F64), None, ValueError, "3 more do not fit"),

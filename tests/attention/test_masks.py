@@ -26,6 +26,7 @@ from llmref.attention.masks import (
 from llmref.attention.masks._rows import require_rows
 from llmref.attention.scaled_dot_product import scaled_dot_product_attention
 from llmref.components.rope import apply_rope, rope_cos_sin, rope_inv_freq
+from tests.tensors import random
 
 INF = math.inf
 T, S = 5, 7
@@ -37,15 +38,10 @@ def rows(*lines):
     return torch.tensor([[mark == "1" for mark in line] for line in lines])
 
 
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
-
-
 def stack(x, mask, layers=3, *, rotate=None):
     """A residual network: attention with fixed projections, then a map of each position."""
     width = x.shape[-1]
-    maps = 0.5 * normal(layers, 4, width, width, seed=7)
+    maps = 0.5 * random(layers, 4, width, width, seed=7)
     for to_query, to_key, to_value, to_out in maps:
         q, k, v = x @ to_query, x @ to_key, x @ to_value
         if rotate is not None:
@@ -154,16 +150,16 @@ def test_dependencies_follow_paths():
 @given(seeds, st.integers(1, T - 1))
 @law
 def test_a_later_token_changes_no_earlier_output_by_a_single_bit(seed, cut):
-    x = normal(1, T, 4, seed=seed)
+    x = random(1, T, 4, seed=seed)
     changed = x.clone()
-    changed[:, cut:] = normal(1, T - cut, 4, seed=seed + 1)
+    changed[:, cut:] = random(1, T - cut, 4, seed=seed + 1)
     before, after = (stack(y, causal_mask(T)) for y in (x, changed))
     assert torch.equal(before[:, :cut], after[:, :cut])
     assert (before[:, cut:] != after[:, cut:]).any(-1).all()
 
 
 def test_the_jacobian_of_a_network_is_zero_exactly_where_nothing_is_reached():
-    x = normal(1, T, 4)
+    x = random(1, T, 4)
     masks = [causal_mask(T), sliding_window_mask(T, window=2), prefix_lm_mask(2, T)]
     for mask, layers in itertools.product(masks, (1, 2)):
         jacobian = torch.autograd.functional.jacobian(lambda y, m=mask, n=layers: stack(y, m, n), x)
@@ -172,7 +168,7 @@ def test_the_jacobian_of_a_network_is_zero_exactly_where_nothing_is_reached():
 
 
 def test_all_prefixes_at_once_are_the_separate_prefixes():
-    x = normal(1, T, 4)
+    x = random(1, T, 4)
     together = stack(x, causal_mask(T))
     for t in range(T):
         alone = stack(x[:, : t + 1], causal_mask(t + 1))
@@ -180,7 +176,7 @@ def test_all_prefixes_at_once_are_the_separate_prefixes():
 
 
 def test_right_padding_needs_no_mask_under_causality():
-    x, valid = normal(2, T, 4), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    x, valid = random(2, T, 4), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
     plain = stack(x, causal_mask(T))
     both = and_masks(causal_mask(T), padding_mask(valid))[:, 0]
     masked = stack(x, both)
@@ -188,8 +184,8 @@ def test_right_padding_needs_no_mask_under_causality():
 
 
 def test_left_padding_needs_its_mask_but_no_positions_where_only_differences_count():
-    pads, x = 3, normal(1, T, 4)
-    padded = torch.cat([normal(1, pads, 4, seed=9), x], 1)
+    pads, x = 3, random(1, T, 4)
+    padded = torch.cat([random(1, pads, 4, seed=9), x], 1)
     valid = (torch.arange(pads + T) >= pads)[None]
     both = and_masks(causal_mask(pads + T), padding_mask(valid), allow_empty_rows=True)[:, 0]
 
@@ -198,7 +194,7 @@ def test_left_padding_needs_its_mask_but_no_positions_where_only_differences_cou
 
     def run(x, mask, positions):
         cos, sin = rope(positions)
-        maps = normal(3, 4, 4, seed=7)
+        maps = random(3, 4, 4, seed=7)
         q, k, v = (x @ m for m in maps)
         q, k = (apply_rope(y[:, None], cos, sin)[:, 0] for y in (q, k))
         return scaled_dot_product_attention(q, k, v, mask)
@@ -214,7 +210,7 @@ def test_left_padding_needs_its_mask_but_no_positions_where_only_differences_cou
 
 def test_packed_documents_are_the_separate_documents():
     lengths = (3, 5, 2)
-    x = normal(1, 10, 4)
+    x = random(1, 10, 4)
     ids = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))[None]
     packed = stack(x, and_masks(causal_mask(10), document_mask(ids))[:, 0])
     separate = [stack(part, causal_mask(part.shape[1])) for part in x.split(lengths, 1)]

@@ -20,6 +20,7 @@ from llmref.attention.multi_head import (
     split_heads,
 )
 from llmref.attention.scaled_dot_product import attention_weights, scaled_dot_product_attention
+from tests.tensors import close, random
 
 B, H, T, S, D = 2, 3, 5, 7, 4
 WIDTH = H * D
@@ -27,21 +28,12 @@ law = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 10_000)
 
 
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
-
-
 def layer(embed_dim=WIDTH, num_heads=H, seed=0, **options):
     made = MultiHeadAttention(embed_dim, num_heads, **options).double()
     with torch.no_grad():
         for n, parameter in enumerate(made.parameters()):
-            parameter.copy_(0.5 * normal(*parameter.shape, seed=seed + n))
+            parameter.copy_(0.5 * random(*parameter.shape, seed=seed + n))
     return made
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
 
 
 def test_heads_take_neighbouring_features():
@@ -52,10 +44,10 @@ def test_heads_take_neighbouring_features():
 
 
 def test_merging_undoes_splitting():
-    x = normal(B, T, WIDTH)
+    x = random(B, T, WIDTH)
     assert split_heads(x, H).shape == (B, H, T, D)
     assert merge_heads(split_heads(x, H)).equal(x)
-    y = normal(B, H, T, D)
+    y = random(B, H, T, D)
     assert split_heads(merge_heads(y), H).equal(y)
     assert not y.reshape(B, T, WIDTH).equal(merge_heads(y))
     assert split_heads(x[0], H).equal(split_heads(x, H)[0])
@@ -63,7 +55,7 @@ def test_merging_undoes_splitting():
 
 
 def test_split_heads_is_a_view():
-    x = normal(B, T, WIDTH)
+    x = random(B, T, WIDTH)
     split_heads(x, H)[:, 1] = 0
     assert (x[..., D : 2 * D] == 0).all()
 
@@ -82,7 +74,7 @@ def test_one_head_of_size_one_worked_by_hand():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_layer_equals_its_slow_definition(bias):
-    made, x, y = layer(bias=bias), normal(B, T, WIDTH), normal(B, S, WIDTH, seed=1)
+    made, x, y = layer(bias=bias), random(B, T, WIDTH), random(B, S, WIDTH, seed=1)
     heads = []
     for h in range(H):
         rows = slice(h * D, (h + 1) * D)
@@ -97,7 +89,7 @@ def test_the_layer_equals_its_slow_definition(bias):
 @given(seeds, st.booleans(), st.booleans())
 @law
 def test_the_layer_is_the_sum_of_what_its_heads_write(seed, bias, causal):
-    made, x = layer(bias=bias, seed=seed), normal(B, T, WIDTH, seed=seed)
+    made, x = layer(bias=bias, seed=seed), random(B, T, WIDTH, seed=seed)
     written = made.head_outputs(x, is_causal=causal)
     assert written.shape == (B, H, T, WIDTH)
     offset = made.o_proj.bias if bias else 0
@@ -105,7 +97,7 @@ def test_the_layer_is_the_sum_of_what_its_heads_write(seed, bias, causal):
 
 
 def test_removing_a_head_removes_its_term_only():
-    made, x = layer(), normal(B, T, WIDTH)
+    made, x = layer(), random(B, T, WIDTH)
     pruned = copy.deepcopy(made)
     with torch.no_grad():
         pruned.o_proj.weight[:, D : 2 * D] = 0
@@ -113,7 +105,7 @@ def test_removing_a_head_removes_its_term_only():
 
 
 def test_weights_are_those_of_each_head():
-    made, x = layer(), normal(B, T, WIDTH)
+    made, x = layer(), random(B, T, WIDTH)
     out, weights = made(x, is_causal=True, need_weights=True)
     close(out, made(x, is_causal=True))
     q, k = split_heads(made.q_proj(x), H), split_heads(made.k_proj(x), H)
@@ -127,11 +119,11 @@ def test_weights_are_those_of_each_head():
         causal_mask(T, S).expand(1, 1, T, S),
         and_masks(causal_mask(T, S), padding_mask(torch.tensor([[1] * S, [1] * 6 + [0]]))),
         padding_mask(torch.tensor([[1] * S, [0, 1, 1, 1, 1, 1, 1]])),
-        normal(1, H, T, S),
+        random(1, H, T, S),
     ],
 )
 def test_masks_reach_every_head(mask):
-    made, x, y = layer(), normal(B, T, WIDTH), normal(B, S, WIDTH, seed=1)
+    made, x, y = layer(), random(B, T, WIDTH), random(B, S, WIDTH, seed=1)
     q, k, v = (
         split_heads(p(z), H) for p, z in ((made.q_proj, x), (made.k_proj, y), (made.v_proj, y))
     )
@@ -140,7 +132,7 @@ def test_masks_reach_every_head(mask):
 
 
 def test_a_later_token_changes_no_earlier_output_by_a_single_bit():
-    made, x = layer(), normal(B, T, WIDTH)
+    made, x = layer(), random(B, T, WIDTH)
     changed = x.clone()
     changed[:, 3:] += 1
     before, after = made(x, is_causal=True), made(changed, is_causal=True)
@@ -149,7 +141,7 @@ def test_a_later_token_changes_no_earlier_output_by_a_single_bit():
 
 
 def test_a_row_that_may_attend_to_nothing_is_the_output_bias():
-    made, x = layer(), normal(B, T, WIDTH)
+    made, x = layer(), random(B, T, WIDTH)
     mask = causal_mask(T)
     mask[2] = False
     close(made(x, attn_mask=mask)[:, 2], made.o_proj.bias.expand(B, WIDTH))
@@ -157,13 +149,13 @@ def test_a_row_that_may_attend_to_nothing_is_the_output_bias():
 
 def test_sizes_are_free_of_each_other():
     made = layer(10, H, head_dim=D, kdim=6, vdim=8)
-    x, y, z = normal(B, T, 10), normal(B, S, 6), normal(B, S, 8)
+    x, y, z = random(B, T, 10), random(B, S, 6), random(B, S, 8)
     assert made(x, y, z).shape == (B, T, 10)
     assert made.head_outputs(x, y, z).shape == (B, H, T, 10)
 
 
 def test_circuits_are_scores_and_copies():
-    made, x = layer(10, H, head_dim=D, bias=False), normal(B, T, 10)
+    made, x = layer(10, H, head_dim=D, bias=False), random(B, T, 10)
     scores = x[:, None] @ made.qk_circuit() @ x[:, None].mT
     weights = torch.softmax(scores, -1)
     close(weights, made(x, need_weights=True)[1])
@@ -181,7 +173,7 @@ def test_circuits_of_other_key_and_value_widths():
 
 def test_a_constant_feature_absorbs_the_biases_of_the_scores():
     """With biases the scores are (x, 1) M (x, 1)^T."""
-    made, x = layer(10, 1, head_dim=D), normal(B, T, 10)
+    made, x = layer(10, 1, head_dim=D), random(B, T, 10)
     q = torch.cat([made.q_proj.weight.T, made.q_proj.bias[None]])
     k = torch.cat([made.k_proj.weight.T, made.k_proj.bias[None]])
     wide = torch.cat([x, torch.ones(B, T, 1).double()], -1)
@@ -192,10 +184,10 @@ def test_a_constant_feature_absorbs_the_biases_of_the_scores():
 @given(seeds, st.booleans())
 @law
 def test_a_change_of_basis_inside_the_heads_changes_nothing(seed, bias):
-    made, x = layer(bias=bias, seed=seed), normal(B, T, WIDTH, seed=seed)
+    made, x = layer(bias=bias, seed=seed), random(B, T, WIDTH, seed=seed)
     eye = 2 * torch.eye(D).double()
     turned = gauge_transform(
-        made, eye + 0.2 * normal(H, D, D, seed=seed), eye + 0.2 * normal(H, D, D, seed=seed + 1)
+        made, eye + 0.2 * random(H, D, D, seed=seed), eye + 0.2 * random(H, D, D, seed=seed + 1)
     )
     assert (turned.q_proj.weight - made.q_proj.weight).abs().max() > 0.1
     assert (turned.o_proj.weight - made.o_proj.weight).abs().max() > 0.1
@@ -206,12 +198,12 @@ def test_a_change_of_basis_inside_the_heads_changes_nothing(seed, bias):
 def test_a_gauge_transformation_leaves_the_original_alone():
     made = layer()
     before = copy.deepcopy(made.state_dict())
-    gauge_transform(made, normal(H, D, D), normal(H, D, D, seed=1))
+    gauge_transform(made, random(H, D, D), random(H, D, D, seed=1))
     assert all(torch.equal(before[name], x) for name, x in made.state_dict().items())
 
 
 def test_dropout_acts_in_training_alone_and_not_on_the_returned_weights():
-    made, x = layer(dropout=0.5), normal(B, T, WIDTH)
+    made, x = layer(dropout=0.5), random(B, T, WIDTH)
     close(made.eval()(x), made(x))
     torch.manual_seed(0)
     out, weights = made.train()(x, need_weights=True)
@@ -228,7 +220,7 @@ def test_a_module_of_torch_is_copied(bias, sizes):
     assert ours.dropout == 0.25
     assert not ours.training
     assert ours.q_proj.weight.dtype == torch.float64
-    x, y, z = normal(B, T, WIDTH), normal(B, S, ours.k_proj.in_features), normal(B, S, 8)
+    x, y, z = random(B, T, WIDTH), random(B, S, ours.k_proj.in_features), random(B, S, 8)
     z = z if sizes else y
     expected = theirs(x.mT.permute(2, 0, 1), y.mT.permute(2, 0, 1), z.mT.permute(2, 0, 1))[0]
     close(ours(x, y, z), expected.transpose(0, 1))
@@ -285,7 +277,7 @@ def test_causal_pairs_are_those_of_the_mask():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_dtype_is_kept(dtype):
-    made, x = layer(), normal(B, T, WIDTH)
+    made, x = layer(), random(B, T, WIDTH)
     expected = made(x)
     out = made.to(dtype)(x.to(dtype))
     assert out.dtype == dtype
@@ -295,7 +287,7 @@ def test_every_dtype_is_kept(dtype):
 
 def test_the_gradient_agrees_with_finite_differences():
     made = layer(6, 2, bias=True)
-    x = normal(1, 3, 6).requires_grad_()
+    x = random(1, 3, 6).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: made(x, is_causal=True), (x,))
 
 
@@ -336,7 +328,7 @@ def test_impossible_sizes_are_refused():
 
 
 def test_inputs_that_do_not_fit_are_refused():
-    made, x, y = layer(kdim=6, vdim=8), normal(B, T, WIDTH), normal(B, S, 6)
+    made, x, y = layer(kdim=6, vdim=8), random(B, T, WIDTH), random(B, S, 6)
     with pytest.raises(ValueError, match="key was given without value"):
         made(x, y)
     with pytest.raises(ValueError, match="value was given without key"):
@@ -350,7 +342,7 @@ def test_inputs_that_do_not_fit_are_refused():
 def test_masks_that_do_not_fit_are_not_broadcast():
     """(B, T, S) with B == H would mask head b instead of sequence b."""
     made = layer()
-    x = normal(H, T, WIDTH)
+    x = random(H, T, WIDTH)
     for shape in [(H, T, T), (T, T - 1), (1, T), (T,), (1, 2, T, T), (H, 1, T, 1), (2, 1, 1, T)]:
         with pytest.raises(ValueError, match=r"attn_mask must be \(T, S\) or") as caught:
             made(x, attn_mask=torch.ones(shape, dtype=torch.bool))
@@ -364,7 +356,7 @@ def test_circuits_of_a_layer_with_biases_are_refused():
 
 
 def test_a_change_of_basis_must_be_one():
-    made, good = layer(), normal(H, D, D)
+    made, good = layer(), random(H, D, D)
     with pytest.raises(ValueError, match=r"qk must be \(3, 4, 4\), got \(4, 4\)"):
         gauge_transform(made, good[0], good)
     singular = good.clone()

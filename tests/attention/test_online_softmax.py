@@ -29,6 +29,7 @@ from llmref.attention.scaled_dot_product import (
     scaled_dot_product_attention,
 )
 from llmref.functional.softmax import logsumexp, softmax
+from tests.tensors import close, f64, random
 
 INF = math.inf
 B, H, T, S, D, DV = 2, 3, 7, 9, 4, 5
@@ -37,24 +38,11 @@ law = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 10**6)
 
 
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def tensor(*rows):
-    return torch.tensor(rows, dtype=torch.float64)
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
-
-
 def inputs(seed=0):
     return [
-        normal(B, H, T, D, seed=seed),
-        normal(B, H, S, D, seed=seed + 1),
-        normal(B, H, S, DV, seed=seed + 2),
+        random(B, H, T, D, seed=seed),
+        random(B, H, S, D, seed=seed + 1),
+        random(B, H, S, DV, seed=seed + 2),
     ]
 
 
@@ -63,7 +51,7 @@ def masking(kind, seed=0):
     generator = torch.Generator().manual_seed(seed)
     allowed = torch.rand(B, 1, T, S, generator=generator) < 0.6
     allowed[..., 1, :] = False
-    bias = normal(B, H, T, S, seed=seed)
+    bias = random(B, H, T, S, seed=seed)
     bias[:, :, 2, 3] = -INF
     mask = {"bool": allowed, "inte": allowed.long(), "floa": bias}.get(kind[:4])
     return {"attn_mask": mask, "is_causal": "causal" in kind}
@@ -83,39 +71,39 @@ def state_by_sums(scores, value):
     m = max(scores.tolist(), default=-INF)
     weights = [math.exp(x - m) if x > -INF else 0.0 for x in scores.tolist()]
     total = sum((w * v for w, v in zip(weights, value, strict=True)), value.new_zeros(DV))
-    return SoftmaxState(tensor(m)[0], tensor(sum(weights))[0], total)
+    return SoftmaxState(f64(m)[0], f64(sum(weights))[0], total)
 
 
 def test_a_block_worked_by_hand():
     """Scores (0, log 3), values (8, 4): m = log 3, l = 1/3 + 1, o = 8/3 + 4; o / l = 20/3 * 3/4."""
-    state = block_state(tensor(0.0, math.log(3)), tensor([8.0], [4.0]))
-    close(state.m, tensor(math.log(3))[0])
-    close(state.l, tensor(4 / 3)[0])
-    close(state.o, tensor(20 / 3))
+    state = block_state(f64(0.0, math.log(3)), f64([8.0], [4.0]))
+    close(state.m, f64(math.log(3))[0])
+    close(state.l, f64(4 / 3)[0])
+    close(state.o, f64(20 / 3))
     out, lse = finalize_state(state)
-    close(out, tensor(5.0))
-    close(lse, tensor(math.log(4))[0])
+    close(out, f64(5.0))
+    close(lse, f64(math.log(4))[0])
 
 
 def test_a_merge_worked_by_hand():
     """References 0 and log 2: the first is halved, so l = 1/2 + 1 and o = 6/2 + 5."""
-    a = SoftmaxState(tensor(0.0), tensor(1.0), tensor([6.0]))
-    b = SoftmaxState(tensor(math.log(2)), tensor(1.0), tensor([5.0]))
+    a = SoftmaxState(f64(0.0), f64(1.0), f64([6.0]))
+    b = SoftmaxState(f64(math.log(2)), f64(1.0), f64([5.0]))
     merged = merge_states(a, b)
-    close(merged.m, tensor(math.log(2)))
-    close(merged.l, tensor(1.5))
-    close(merged.o, tensor([8.0]))
+    close(merged.m, f64(math.log(2)))
+    close(merged.l, f64(1.5))
+    close(merged.o, f64([8.0]))
 
 
 def test_outputs_merge_by_lse_worked_by_hand():
     """With lse 0 and log 3 the weights are 1/4 and 3/4; counts of tokens would give 1/2 each."""
-    out, lse = merge_outputs(tensor([8.0]), tensor(0.0), tensor([4.0]), tensor(math.log(3)))
-    close(out, tensor([5.0]))
-    close(lse, tensor(math.log(4)))
+    out, lse = merge_outputs(f64([8.0]), f64(0.0), f64([4.0]), f64(math.log(3)))
+    close(out, f64([5.0]))
+    close(lse, f64(math.log(4)))
 
 
 def test_a_block_equals_its_definition_written_as_sums():
-    scores, value = 3 * normal(S), normal(S, DV, seed=1)
+    scores, value = 3 * random(S), random(S, DV, seed=1)
     scores[[2, 5]] = -INF
     for actual, expected in zip(
         block_state(scores, value), state_by_sums(scores, value), strict=True
@@ -124,7 +112,7 @@ def test_a_block_equals_its_definition_written_as_sums():
 
 
 def test_values_are_shared_or_given_for_each_leading_axis():
-    scores, value = normal(B, H, T, S), normal(B, H, 1, S, DV, seed=1)
+    scores, value = random(B, H, T, S), random(B, H, 1, S, DV, seed=1)
     state = block_state(scores, value)
     for b in range(B):
         for h in range(H):
@@ -136,7 +124,7 @@ def test_values_are_shared_or_given_for_each_leading_axis():
 @given(seeds, st.floats(0.1, 300))
 @law
 def test_the_state_of_a_union_is_the_merge_and_merging_is_associative(seed, spread):
-    scores, value = spread * normal(3, S, seed=seed), normal(S, DV, seed=seed + 1)
+    scores, value = spread * random(3, S, seed=seed), random(S, DV, seed=seed + 1)
     scores[0, :4] = -INF  # row 0: the first block is empty
     scores[1] = -INF
     parts = [slice(0, 4), slice(4, 6), slice(6, S)]
@@ -154,7 +142,7 @@ def test_the_state_of_a_union_is_the_merge_and_merging_is_associative(seed, spre
 
 
 def test_the_empty_state_changes_no_bit():
-    state = block_state(normal(3, S), normal(S, DV, seed=1))
+    state = block_state(random(3, S), random(S, DV, seed=1))
     empty = empty_state((3,), DV, dtype=torch.float64)
     for merged in (merge_states(state, empty), merge_states(empty, state)):
         assert all(torch.equal(a, b) for a, b in zip(merged, state, strict=True))
@@ -165,7 +153,7 @@ def test_the_empty_state_changes_no_bit():
 @pytest.mark.parametrize("scores", [torch.zeros(3, 0), torch.full((3, 2), -INF)])
 def test_no_keys_and_only_masked_keys_give_the_empty_state(scores):
     scores = scores.double()
-    state = block_state(scores, normal(scores.shape[-1], DV))
+    state = block_state(scores, random(scores.shape[-1], DV))
     empty = empty_state((3,), DV, dtype=torch.float64)
     assert all(torch.equal(a, b) for a, b in zip(state, empty, strict=True))
     out, lse = finalize_state(state)
@@ -174,7 +162,7 @@ def test_no_keys_and_only_masked_keys_give_the_empty_state(scores):
 
 
 def test_merging_is_not_associative_in_floating_point():
-    scores, value = normal(200, 6).float(), normal(6, DV, seed=1).float()
+    scores, value = random(200, 6).float(), random(6, DV, seed=1).float()
     a, b, c = (block_state(scores[:, i : i + 2], value[i : i + 2]) for i in (0, 2, 4))
     left = merge_states(merge_states(a, b), c)
     right = merge_states(a, merge_states(b, c))
@@ -184,7 +172,7 @@ def test_merging_is_not_associative_in_floating_point():
 
 def test_scores_below_minus_1000_do_not_underflow():
     """With a reference point that starts at 0 in place of minus infinity, l would be 0."""
-    scores, value = normal(S) - 2000, normal(S, DV, seed=1)
+    scores, value = random(S) - 2000, random(S, DV, seed=1)
     blocks = [block_state(scores[i : i + 2], value[i : i + 2]) for i in range(0, S, 2)]
     out, lse = finalize_state(reduce(merge_states, blocks))
     close(out, softmax(scores) @ value)
@@ -194,7 +182,7 @@ def test_scores_below_minus_1000_do_not_underflow():
 @given(seeds, st.sampled_from([1, 2, 4, 9, 30]))
 @law
 def test_l_lies_between_1_and_the_number_of_keys(seed, block):
-    scores, value = 20 * normal(S, seed=seed), normal(S, DV, seed=seed)
+    scores, value = 20 * random(S, seed=seed), random(S, DV, seed=seed)
     state = empty_state((), DV, dtype=torch.float64)
     for start in range(0, S, block):
         part = slice(start, start + block)
@@ -203,7 +191,7 @@ def test_l_lies_between_1_and_the_number_of_keys(seed, block):
 
 
 def test_gradients_pass_through_states_and_empty_rows():
-    scores, value = normal(3, S), normal(S, DV, seed=1)
+    scores, value = random(3, S), random(S, DV, seed=1)
     mask = torch.ones(3, S, dtype=torch.bool)
     mask[1] = False
     mask[0, :4] = False
@@ -223,13 +211,13 @@ def test_gradients_pass_through_states_and_empty_rows():
 @given(seeds, st.floats(0.1, 300))
 @law
 def test_one_score_at_a_time_gives_the_logsumexp(seed, spread):
-    x = spread * normal(B, S, seed=seed)
+    x = spread * random(B, S, seed=seed)
     x[0, 0], x[1] = -INF, -INF
     close(online_logsumexp(x), logsumexp(x), atol=1e-12 * max(1, spread))
 
 
 def test_online_logsumexp_has_the_softmax_as_gradient_and_0_for_no_keys():
-    x = normal(3, S)
+    x = random(3, S)
     x[1] = -INF
     x[0, :2] = -INF
     leaf = x.clone().requires_grad_()
@@ -241,7 +229,7 @@ def test_online_logsumexp_has_the_softmax_as_gradient_and_0_for_no_keys():
 
 @pytest.mark.parametrize("empty", ["none", "first", "second", "both"])
 def test_outputs_of_disjoint_keys_merge_to_the_whole(empty):
-    scores, value = normal(T, S), normal(S, DV, seed=1)
+    scores, value = random(T, S), random(S, DV, seed=1)
     if empty in ("first", "both"):
         scores[0, :4] = -INF
     if empty in ("second", "both"):
@@ -253,8 +241,8 @@ def test_outputs_of_disjoint_keys_merge_to_the_whole(empty):
 
 
 def test_gradients_of_merged_outputs_are_finite_for_empty_parts():
-    o, lse = normal(3, DV).requires_grad_(), tensor(-INF, 0.5, -INF).requires_grad_()
-    other, nothing = torch.zeros(3, DV, dtype=torch.float64), tensor(-INF, -INF, 1.0)
+    o, lse = random(3, DV).requires_grad_(), f64(-INF, 0.5, -INF).requires_grad_()
+    other, nothing = torch.zeros(3, DV, dtype=torch.float64), f64(-INF, -INF, 1.0)
     out, merged = merge_outputs(o, lse, other, nothing)
     value = out.square().sum() + merged[1:].sum()
     assert all(g.isfinite().all() for g in torch.autograd.grad(value, (o, lse)))
@@ -333,7 +321,7 @@ def test_backward_equals_autograd_with_a_gradient_of_the_lse(kind, blocks):
     scores = masked_scores(*leaves[:2], **options, scale=0.7)
     out = scaled_dot_product_attention(*leaves, scale=0.7, **options)
     lse = logsumexp(scores)
-    grad, grad_lse = normal(B, H, T, DV, seed=5), normal(B, H, T, seed=6)
+    grad, grad_lse = random(B, H, T, DV, seed=5), random(B, H, T, seed=6)
     expected = torch.autograd.grad((out, lse), leaves, (grad, grad_lse))
     block_q, block_k = blocks
     actual = flash_attention_backward(
@@ -405,7 +393,7 @@ def test_every_dtype_is_kept_and_the_lse_is_float32_at_least(dtype):
 
 
 def test_half_precision_states_are_kept_in_float32():
-    state = block_state(normal(S).bfloat16(), normal(S, DV).bfloat16())
+    state = block_state(random(S).bfloat16(), random(S, DV).bfloat16())
     assert {x.dtype for x in state} == {torch.float32}
     assert empty_state((2,), 3, dtype=torch.bfloat16).l.dtype == torch.float32
     assert empty_state((2,), 3, dtype=torch.float64).m.dtype == torch.float64
@@ -433,7 +421,7 @@ class Traffic(TorchFunctionMode):
 
 
 def moved(T, S, D, DV, block_q, block_k, **options):
-    query, key, value = normal(T, D), normal(S, D, seed=1), normal(S, DV, seed=2)
+    query, key, value = random(T, D), random(S, D, seed=1), random(S, DV, seed=2)
     with Traffic(query, key, value) as traffic:
         flash_attention(query, key, value, block_q=block_q, block_k=block_k, **options)
     return traffic.count
@@ -466,7 +454,7 @@ def test_traffic_stays_quadratic_with_a_smaller_constant():
 def test_tiles_above_the_diagonal_are_not_computed():
     """With n square tiles in each direction, n (n + 1) / 2 of n^2 remain."""
     for n in range(1, 9):
-        query, key, value = (normal(2 * n, d) for d in (D, D, DV))
+        query, key, value = (random(2 * n, d) for d in (D, D, DV))
         counts = []
         for causal in (False, True):
             with FlopCounterMode(display=False) as counter:
@@ -489,14 +477,14 @@ def saved_numbers(function, *leaves):
 
 def test_what_is_saved_for_the_backward_pass_is_linear_in_the_length():
     for T, S in ((7, 9), (14, 18)):
-        leaves = [normal(n, d).requires_grad_() for n, d in ((T, D), (S, D), (S, DV))]
+        leaves = [random(n, d).requires_grad_() for n, d in ((T, D), (S, D), (S, DV))]
         sizes = saved_numbers(flash_attention, *leaves)
         assert sum(sizes) == T * D + S * D + S * DV + T * DV + T
         assert max(saved_numbers(scaled_dot_product_attention, *leaves)) == T * S
 
 
 def test_flops_are_2_products_forward_and_5_backward():
-    query, key, value = (normal(8, D) for _ in range(3))
+    query, key, value = (random(8, D) for _ in range(3))
     with FlopCounterMode(display=False) as counter:
         out, lse = flash_attention(query, key, value, return_lse=True, block_q=2, block_k=4)
     one = 2 * 8 * 8 * D
@@ -507,21 +495,21 @@ def test_flops_are_2_products_forward_and_5_backward():
 
 
 BAD_SHAPES = {
-    r"query must be \(\.\.\., T, D\), got \(4,\)": (normal(D), normal(S, D), normal(S, DV)),
+    r"query must be \(\.\.\., T, D\), got \(4,\)": (random(D), random(S, D), random(S, DV)),
     r"key must be \(\.\.\., S, D\) beside query \(1, 7, 4\), got \(9, 4\)": (
-        normal(1, T, D),
-        normal(S, D),
-        normal(S, DV),
+        random(1, T, D),
+        random(S, D),
+        random(S, DV),
     ),
     r"key must be \(\.\.\., S, D\) beside query \(7, 5\), got \(9, 4\)": (
-        normal(T, D + 1),
-        normal(S, D),
-        normal(S, DV),
+        random(T, D + 1),
+        random(S, D),
+        random(S, DV),
     ),
     r"value must be \(\.\.\., S, Dv\) beside query \(7, 4\), key \(9, 4\), got \(8, 5\)": (
-        normal(T, D),
-        normal(S, D),
-        normal(S - 1, DV),
+        random(T, D),
+        random(S, D),
+        random(S - 1, DV),
     ),
 }
 
@@ -601,14 +589,14 @@ def test_states_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="value_dim must be at least 0"):
         empty_state((3,), -1)
     with pytest.raises(ValueError, match=r"a score is \+inf or NaN"):
-        block_state(tensor(0.0, INF), normal(2, DV))
-    for value in (normal(S - 1, DV), normal(S), normal(2, S, DV)):
+        block_state(f64(0.0, INF), random(2, DV))
+    for value in (random(S - 1, DV), random(S), random(2, S, DV)):
         with pytest.raises(ValueError, match=r"one value \(Dv,\) for each score"):
-            block_state(normal(3, S), value)
+            block_state(random(3, S), value)
 
 
 def test_outputs_that_do_not_fit_are_refused():
-    o, lse = normal(3, DV), normal(3)
+    o, lse = random(3, DV), random(3)
     with pytest.raises(
         ValueError,
         match=r"lse2 must be \(\.\.\.\) = \(3,\) beside o1 \(3, 5\), lse1 \(3,\), o2 \(3, 5\), got",
@@ -618,4 +606,4 @@ def test_outputs_that_do_not_fit_are_refused():
         with pytest.raises(ValueError, match=r"lse2 must be in \[-inf, inf\)"):
             merge_outputs(o, lse, o, torch.full((3,), bad))
         with pytest.raises(ValueError, match=r"x must be in \[-inf, inf\)"):
-            online_logsumexp(tensor(0.0, bad))
+            online_logsumexp(f64(0.0, bad))

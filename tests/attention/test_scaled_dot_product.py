@@ -16,20 +16,13 @@ from llmref.attention.scaled_dot_product import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
 )
+from tests.tensors import close, f64
 
 INF = math.inf
 B, H, T, S, D, DV = 2, 3, 5, 7, 4, 6
 MASKS = ["none", "bool", "integer", "float", "causal", "bool and causal", "float and causal"]
 law = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 10**6)
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def tensor(*rows):
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 def inputs(seed=0, dtype=torch.float64):
@@ -76,31 +69,31 @@ def attention_as_a_loop(query, key, value, attn_mask, is_causal, scale):
 
 def test_two_keys_worked_by_hand():
     """Scores 1/2 * (3, 8) = (1.5, 4) for query (3, 4), keys (1, 0) and (0, 2), scale 1/2."""
-    query, key = tensor([3.0, 4.0]), tensor([1.0, 0.0], [0.0, 2.0])
-    close(attention_scores(query, key, 0.5), tensor([1.5, 4.0]))
-    close(attention_scores(query, key), tensor([3.0, 8.0]) / math.sqrt(2))
+    query, key = f64([3.0, 4.0]), f64([1.0, 0.0], [0.0, 2.0])
+    close(attention_scores(query, key, 0.5), f64([1.5, 4.0]))
+    close(attention_scores(query, key), f64([3.0, 8.0]) / math.sqrt(2))
 
 
 def test_an_average_worked_by_hand():
     """Scores (0, log 3, 7) with the third masked: weights (1/4, 3/4, 0), so 1/4 * 8 + 3/4 * 4."""
-    query, key = tensor([1.0]), tensor([0.0], [math.log(3)], [7.0])
-    value, mask = tensor([8.0], [4.0], [1000.0]), torch.tensor([[True, True, False]])
-    close(attention_weights(query, key, mask), tensor([0.25, 0.75, 0.0]))
-    close(scaled_dot_product_attention(query, key, value, mask), tensor([5.0]))
+    query, key = f64([1.0]), f64([0.0], [math.log(3)], [7.0])
+    value, mask = f64([8.0], [4.0], [1000.0]), torch.tensor([[True, True, False]])
+    close(attention_weights(query, key, mask), f64([0.25, 0.75, 0.0]))
+    close(scaled_dot_product_attention(query, key, value, mask), f64([5.0]))
 
 
 def test_a_gradient_worked_by_hand():
     """D = 1, equal scores, values (0, 2), grad 1: P = (1/2, 1/2), dP = (0, 2), their mean is 1,
     so dS = (-1/2, 1/2); with keys (0, 4) and scale 1: dQ = 2, dK = dS * q = (-3/2, 3/2) for q = 3.
     """
-    query, key, value = tensor([0.0]), tensor([0.0], [4.0]), tensor([0.0], [2.0])
-    grad = tensor([1.0])
+    query, key, value = f64([0.0]), f64([0.0], [4.0]), f64([0.0], [2.0])
+    grad = f64([1.0])
     dq, _, dv = scaled_dot_product_attention_backward(grad, query, key, value)
-    close(dq, tensor([2.0]))
-    close(dv, tensor([0.5], [0.5]))
-    query, key = tensor([3.0]), tensor([4.0], [4.0])
+    close(dq, f64([2.0]))
+    close(dv, f64([0.5], [0.5]))
+    query, key = f64([3.0]), f64([4.0], [4.0])
     _, dk, _ = scaled_dot_product_attention_backward(grad, query, key, value)
-    close(dk, tensor([-1.5], [1.5]))
+    close(dk, f64([-1.5], [1.5]))
 
 
 @pytest.mark.parametrize("kind", MASKS)
@@ -221,7 +214,7 @@ def test_nan_in_a_masked_key_does_not_reach_the_output():
 @pytest.mark.parametrize("bad", [INF, math.nan])
 def test_a_score_that_has_no_weight_is_refused(bad):
     with pytest.raises(ValueError, match=r"an allowed score is \+inf or NaN"):
-        masked_softmax(tensor([0.0, bad]))
+        masked_softmax(f64([0.0, bad]))
 
 
 def test_dropout_keeps_the_expected_output():
@@ -327,9 +320,9 @@ def test_key_gradients_sum_to_zero(seed):
 
 def test_equal_weights_count_every_key_and_one_hot_weights_one():
     """(1/2, 1/2, 0): 1 / (1/4 + 1/4) = 2."""
-    close(effective_keys(tensor(0.5, 0.5, 0.0)), tensor(2.0)[0])
-    close(effective_keys(torch.full((3, S), 1 / S, dtype=torch.float64)), tensor(7.0, 7.0, 7.0))
-    close(effective_keys(torch.eye(3, dtype=torch.float64)), tensor(1.0, 1.0, 1.0))
+    close(effective_keys(f64(0.5, 0.5, 0.0)), f64(2.0)[0])
+    close(effective_keys(torch.full((3, S), 1 / S, dtype=torch.float64)), f64(7.0, 7.0, 7.0))
+    close(effective_keys(torch.eye(3, dtype=torch.float64)), f64(1.0, 1.0, 1.0))
     p = masked_softmax(inputs()[0], None)
     close(effective_keys(p.mT, dim=-2), effective_keys(p))
 
@@ -346,8 +339,8 @@ def test_attention_over_keys_of_one_norm_is_a_gaussian_smoother():
 
 def test_gaussian_smoother_worked_by_hand():
     """Distances 0 and 2, sigma = 1: kernels 1 and exp(-2)."""
-    out = nadaraya_watson(tensor([0.0]), tensor([0.0], [2.0]), tensor([1.0], [0.0]), 1.0)
-    close(out, tensor([1 / (1 + math.exp(-2))]))
+    out = nadaraya_watson(f64([0.0]), f64([0.0], [2.0]), f64([1.0], [0.0]), 1.0)
+    close(out, f64([1 / (1 + math.exp(-2))]))
 
 
 def test_a_small_bandwidth_reads_the_nearest_key():
@@ -445,7 +438,7 @@ def test_masks_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="a mask holds zeros and ones only, got 2"):
         scaled_dot_product_attention(query, key, value, torch.tensor([0, 1, 2, 0, 0, 0, 0]))
     with pytest.raises(ValueError, match="a mask holds zeros and ones only, got -inf"):
-        masked_softmax(tensor([0.0, 0.0]), tensor([0.0, -INF]))
+        masked_softmax(f64([0.0, 0.0]), f64([0.0, -INF]))
 
 
 def test_more_causal_queries_than_keys_are_refused():

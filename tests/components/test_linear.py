@@ -19,18 +19,11 @@ from llmref.components.linear import (
     linear_flops,
     uniform_bound,
 )
+from tests.tensors import close, f64
 
 law = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 10**6)
 sizes = st.integers(1, 5)
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def tensor(*rows):
-    return torch.tensor(rows, dtype=torch.float64)
 
 
 def inputs(seed=0, lead=(2, 3), k=5, n=4):
@@ -41,18 +34,18 @@ def inputs(seed=0, lead=(2, 3), k=5, n=4):
 
 def test_a_layer_worked_by_hand():
     """1 * 3 + 2 * 4 = 11, and 1 * 5 + 2 * 6 + 1 = 18."""
-    x, weight = tensor(1.0, 2.0), tensor([3.0, 4.0], [5.0, 6.0])
-    close(linear(x, weight, tensor(0.0, 1.0)), tensor(11.0, 18.0))
-    close(linear(x, weight), tensor(11.0, 17.0))
+    x, weight = f64(1.0, 2.0), f64([3.0, 4.0], [5.0, 6.0])
+    close(linear(x, weight, f64(0.0, 1.0)), f64(11.0, 18.0))
+    close(linear(x, weight), f64(11.0, 17.0))
 
 
 def test_gradients_worked_by_hand():
     """Rows x (1, 2) and (3, 4), W = (5, 6), G = 10 and 1: dX = G W, dW = 10 (1, 2) + (3, 4)."""
-    x, weight, grad = tensor([1.0, 2.0], [3.0, 4.0]), tensor([5.0, 6.0]), tensor([10.0], [1.0])
+    x, weight, grad = f64([1.0, 2.0], [3.0, 4.0]), f64([5.0, 6.0]), f64([10.0], [1.0])
     grad_x, grad_weight, grad_bias = linear_backward(grad, x, weight)
-    close(grad_x, tensor([50.0, 60.0], [5.0, 6.0]))
-    close(grad_weight, tensor([13.0, 24.0]))
-    close(grad_bias, tensor(11.0))
+    close(grad_x, f64([50.0, 60.0], [5.0, 6.0]))
+    close(grad_weight, f64([13.0, 24.0]))
+    close(grad_bias, f64(11.0))
 
 
 def test_a_layer_equals_its_definition_written_as_a_loop():

@@ -21,17 +21,10 @@ from llmref.components.lora import (
     peft_adapter_config,
     peft_state_dict,
 )
+from tests.tensors import close, random
 
 law = settings(deadline=None, max_examples=40)
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def adapter(k=7, n=5, r=2, alpha=3.0, *, dtype=torch.float64, bias=True, **options):

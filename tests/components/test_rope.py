@@ -11,15 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from llmref.components import rope
+from tests.tensors import random
 
 LAYOUTS = ("half", "interleaved")
 FEW = settings(deadline=None, max_examples=25)
 F64 = torch.float64
-
-
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=F64).to(dtype)
 
 
 def tables(positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +87,7 @@ def test_layouts_pair_different_features():
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("R", [2, 6, 8])
 def test_equals_the_definition_by_loops_also_for_part_of_the_head(layout, R):
-    x = draw(2, 3, 5, 8)
+    x = random(2, 3, 5, 8)
     positions = [0.0, 1.0, 2.5, 17.0, 1000.0]
     got = rotate(x, torch.tensor(positions, dtype=F64), rope.rope_inv_freq(R, 500.0), layout)
     torch.testing.assert_close(
@@ -110,13 +106,13 @@ def test_equals_the_matrix_and_the_matrix_equals_its_blocks(layout):
         blocks[a, a] = blocks[b, b] = math.cos(3 * theta)
         blocks[a, b], blocks[b, a] = -math.sin(3 * theta), math.sin(3 * theta)
     torch.testing.assert_close(matrix, blocks, atol=1e-15, rtol=0)
-    x = draw(2, 3, 5, 8)
+    x = random(2, 3, 5, 8)
     turned = rotate(x, torch.full((5,), 3), inv_freq, layout)
     torch.testing.assert_close(turned, x @ matrix.T, atol=1e-14, rtol=0)
 
 
 def test_positions_of_each_row_of_a_batch_are_its_own():
-    x, inv_freq = draw(2, 3, 5, 8), rope.rope_inv_freq(8)
+    x, inv_freq = random(2, 3, 5, 8), rope.rope_inv_freq(8)
     positions = torch.tensor([[0, 0, 1, 2, 3], [7, 8, 9, 10, 11]])
     got = rotate(x, positions, inv_freq)
     for b in range(2):
@@ -142,7 +138,7 @@ offsets = st.integers(-5000, 5000)
 @FEW
 @given(m=offsets, n=offsets, shift=st.integers(1, 5000), layout=st.sampled_from(LAYOUTS))
 def test_score_depends_on_the_position_difference_only(m, n, shift, layout):
-    q, k, inv_freq = draw(1, 1, 1, 8, seed=1), draw(1, 1, 1, 8, seed=2), rope.rope_inv_freq(8)
+    q, k, inv_freq = random(1, 1, 1, 8, seed=1), random(1, 1, 1, 8, seed=2), rope.rope_inv_freq(8)
 
     def score(m: int, n: int) -> Tensor:
         at = [rotate(x, torch.tensor([p]), inv_freq, layout) for x, p in ((q, m), (k, n))]
@@ -158,7 +154,7 @@ def test_score_depends_on_the_position_difference_only(m, n, shift, layout):
 @FEW
 @given(m=offsets, n=offsets, layout=st.sampled_from(LAYOUTS))
 def test_rotations_add_their_positions_and_keep_the_norm(m, n, layout):
-    x, inv_freq = draw(1, 2, 1, 6), rope.rope_inv_freq(6)
+    x, inv_freq = random(1, 2, 1, 6), rope.rope_inv_freq(6)
     twice = rotate(
         rotate(x, torch.tensor([m]), inv_freq, layout), torch.tensor([n]), inv_freq, layout
     )
@@ -178,11 +174,11 @@ def test_angle_is_linear_in_the_position_not_quadratic():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradient_is_the_rotation_by_minus_the_position(layout):
-    x = draw(2, 3, 5, 8).requires_grad_()
+    x = random(2, 3, 5, 8).requires_grad_()
     positions, inv_freq, upstream = (
         torch.arange(5) + 3,
         rope.rope_inv_freq(6),
-        draw(2, 3, 5, 8, seed=4),
+        random(2, 3, 5, 8, seed=4),
     )
     (gradient,) = torch.autograd.grad((upstream * rotate(x, positions, inv_freq, layout)).sum(), x)
     torch.testing.assert_close(
@@ -192,7 +188,7 @@ def test_gradient_is_the_rotation_by_minus_the_position(layout):
 
 
 def test_decoding_with_cached_rotated_keys_equals_full_recomputation():
-    q, k, inv_freq = draw(1, 2, 7, 8), draw(1, 2, 7, 8, seed=1), rope.rope_inv_freq(8)
+    q, k, inv_freq = random(1, 2, 7, 8), random(1, 2, 7, 8, seed=1), rope.rope_inv_freq(8)
     full = rotate(q, torch.arange(7), inv_freq) @ rotate(k, torch.arange(7), inv_freq).mT
     cached = torch.cat(
         [rotate(k[:, :, j : j + 1], torch.tensor([j]), inv_freq) for j in range(7)], 2
@@ -222,7 +218,7 @@ def test_permutation_undoes_itself_only_for_dim_two_and_four(dim):
 
 @pytest.mark.parametrize("dim", [2, 4, 6, 8, 10])
 def test_layouts_are_each_other_up_to_the_permutation(dim):
-    x, positions, inv_freq = draw(2, 3, 5, dim), torch.arange(5) + 1, rope.rope_inv_freq(dim)
+    x, positions, inv_freq = random(2, 3, 5, dim), torch.arange(5) + 1, rope.rope_inv_freq(dim)
     p = rope.rope_permutation(dim)
     half = rotate(x[..., p], positions, inv_freq, "half")
     torch.testing.assert_close(
@@ -253,8 +249,8 @@ def attention_scores(
 @pytest.mark.parametrize("to", LAYOUTS)
 def test_converted_projections_give_the_same_scores_in_the_other_layout(to, R):
     heads, other = (4, 2), {"half": "interleaved", "interleaved": "half"}[to]
-    x, weights = draw(2, 5, 7), [draw(32, 7, seed=1), draw(16, 7, seed=2)]
-    biases = [draw(32, seed=3), draw(16, seed=4)]
+    x, weights = random(2, 5, 7), [random(32, 7, seed=1), random(16, 7, seed=2)]
+    biases = [random(32, seed=3), random(16, seed=4)]
     before = attention_scores(x, weights, biases, heads, other, R)
 
     def convert(values: list[Tensor]) -> list[Tensor]:
@@ -281,7 +277,7 @@ def test_conversion_reorders_each_head_and_not_all_rows_at_once():
 
 
 def test_conversion_goes_back_where_the_permutation_is_no_involution():
-    weight = draw(24, 5)
+    weight = random(24, 5)
     half = rope.convert_qk_weight(weight, 3, to="half")
     assert torch.equal(rope.convert_qk_weight(half, 3, to="interleaved"), weight)
     assert not torch.equal(rope.convert_qk_weight(half, 3, to="half"), weight)
@@ -444,7 +440,7 @@ def test_autocast_does_not_lower_the_precision_of_angles():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_low_precision_inputs_are_rotated_in_float32_and_rounded_once(dtype, layout):
-    x = draw(2, 3, 5, 8).to(dtype)
+    x = random(2, 3, 5, 8).to(dtype)
     cos, sin = rope.rope_cos_sin(torch.arange(5) + 5000, rope.rope_inv_freq(8))
     got = rope.apply_rope(x, cos, sin, layout=layout)
     assert got.dtype == dtype
@@ -464,7 +460,7 @@ def test_float64_positions_keep_their_precision_with_float32_frequencies():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_module_rotates_queries_and_keys_of_different_head_counts(layout):
-    q, k, positions = draw(2, 4, 5, 8), draw(2, 2, 5, 8, seed=1), torch.arange(5) + 9
+    q, k, positions = random(2, 4, 5, 8), random(2, 2, 5, 8, seed=1), torch.arange(5) + 9
     module = rope.RotaryEmbedding(6, 500.0, layout=layout)
     got_q, got_k = module(q, k, positions)
     inv_freq = rope.rope_inv_freq(6, 500.0)
@@ -475,7 +471,7 @@ def test_module_rotates_queries_and_keys_of_different_head_counts(layout):
 
 
 def test_module_angles_survive_a_cast_to_bfloat16():
-    q = draw(1, 1, 1, 8).bfloat16()
+    q = random(1, 1, 1, 8).bfloat16()
     position = torch.tensor([5000])
     plain = rope.RotaryEmbedding(8)
     expected = plain(q, q, position)[0]
@@ -486,7 +482,7 @@ def test_module_angles_survive_a_cast_to_bfloat16():
 
 
 def test_module_takes_frequencies_or_frequencies_and_a_factor():
-    q, positions = draw(1, 1, 5, 8), torch.arange(5)
+    q, positions = random(1, 1, 5, 8), torch.arange(5)
     yarn = functools.partial(rope.yarn_inv_freq, factor=8.0, original_max_position=512)
     got = rope.RotaryEmbedding(8, scaling=yarn)(q, q, positions)[0]
     inv_freq, factor = rope.yarn_inv_freq(8, 1e4, 8.0, 512)

@@ -17,6 +17,7 @@ from llmref.components.swiglu import (
     swiglu_backward,
     swiglu_hidden_dim,
 )
+from tests.tensors import close, random
 
 law = settings(deadline=None, max_examples=60)
 DEFINITIONS = {
@@ -26,14 +27,6 @@ DEFINITIONS = {
     "gelu": functional.gelu,
     "silu": functional.silu,
 }
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def test_a_gate_of_log_three():

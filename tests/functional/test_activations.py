@@ -24,17 +24,10 @@ from llmref.functional.activations import (
     softplus,
     tanh,
 )
+from tests.tensors import close, f64
 
 INF = math.inf
 F64 = torch.float64
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def f64(*values):
-    return torch.tensor(values, dtype=F64)
 
 
 def random(*shape, seed=0):

@@ -19,6 +19,7 @@ from llmref.functional.info_nce import (
     uniformity,
 )
 from llmref.functional.softmax import softmax
+from tests.tensors import random
 
 F64 = torch.float64
 INF = math.inf
@@ -33,10 +34,6 @@ FIRST = torch.zeros(1, dtype=torch.long)
 def close(actual, expected, atol=1e-12):
     expected = torch.as_tensor(expected, dtype=actual.dtype)
     torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
 def test_loss_of_two_rows_by_hand():

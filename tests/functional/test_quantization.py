@@ -26,6 +26,7 @@ from llmref.functional.quantization import (
     unpack_int4,
 )
 from llmref.functional.quantization._grid import code_range
+from tests.tensors import close, random
 
 F64 = torch.float64
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -35,14 +36,6 @@ all_bits = st.integers(2, 16)
 vectors = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=8).map(
     lambda entries: torch.tensor(entries, dtype=F64)
 )
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=F64, generator=torch.Generator().manual_seed(seed))
 
 
 def round_trip(x, bits, *, symmetric=False, dim=None):

@@ -23,6 +23,7 @@ from llmref.functional.sampling import (
     top_p_filter,
 )
 from llmref.functional.softmax import softmax
+from tests.tensors import close, generator, random
 
 INF = math.inf
 METHODS = ["inverse_cdf", "gumbel", "exponential"]
@@ -34,18 +35,6 @@ FILTERS = {
     "process": lambda z: process_logits(z, temperature=2.0, top_p=0.7),
 }
 law = settings(deadline=None, max_examples=60)
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=generator(seed))
 
 
 def logits_of(*p):

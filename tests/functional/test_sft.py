@@ -15,18 +15,11 @@ from llmref.functional.sft import (
     sft_loss,
     sft_token_losses,
 )
+from tests.tensors import close, generator
 
 INF = math.inf
 MEANS = ["token-mean", "seq-mean-token-mean"]
 law = settings(deadline=None, max_examples=40)
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(B=3, T=5, V=7, seed=0):

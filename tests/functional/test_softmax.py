@@ -16,17 +16,10 @@ from llmref.functional.softmax import (
     softmax_jacobian,
     softmax_vjp,
 )
+from tests.tensors import close, random
 
 INF = math.inf
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 vectors = st.lists(st.floats(-700, 700), min_size=1, max_size=6).map(

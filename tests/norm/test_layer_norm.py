@@ -17,19 +17,12 @@ from llmref.norm.layer_norm import (
     layer_norm_jacobian,
     layer_norm_stats,
 )
+from tests.tensors import close, random
 
 law = settings(deadline=None, max_examples=60)
 rows = st.lists(st.floats(-100, 100), min_size=2, max_size=7).filter(
     lambda row: max(row) - min(row) > 1e-3
 )
-
-
-def close(actual, expected, atol=1e-12):
-    torch.testing.assert_close(actual, expected, atol=atol, rtol=0)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def loop_layer_norm(x, weight, bias, eps):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from llmref.rl.dpo import aligned_sequence_logprob, dpo_loss, implicit_reward, simpo_loss
+from tests.tensors import gradient
 
 TOPIC = "rl/dpo"
 N, T, V = 3, 5, 7
@@ -33,13 +34,8 @@ def ours(tokens: torch.Tensor, **options) -> torch.Tensor:
     return dpo_loss(*split(tokens.sum(-1)), *split(REF), **options)
 
 
-def grad(function, tokens: torch.Tensor = TOKENS) -> torch.Tensor:
-    leaf = tokens.clone().requires_grad_()
-    return torch.autograd.grad(function(leaf).sum(), leaf)[0]
-
-
 def compare(agreement, name, library, mine, theirs, *, convention):
-    for f, g in ((mine(TOKENS), theirs(TOKENS)), (grad(mine), grad(theirs))):
+    for f, g in ((mine(TOKENS), theirs(TOKENS)), (gradient(mine), gradient(theirs))):
         agreement(f"{name}, value and gradient", library, f, g, atol=1e-12, convention=convention)
 
 

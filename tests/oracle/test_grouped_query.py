@@ -10,19 +10,19 @@ from llmref.attention.grouped_query import (
     grouped_query_attention_backward,
     repeat_kv,
 )
+from tests.tensors import random
 
 TOPIC = "attention/grouped_query"
 B, H, T, S, D = 2, 6, 5, 7, 4
 GROUPS = {1: "multi-query (G = 1)", 3: "grouped (G = 3, H = 6)", 6: "multi-head (G = H)"}
 
 
-def draw(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
-
-
 def inputs(groups):
-    return draw(B, H, T, D, seed=1), draw(B, groups, S, D, seed=2), draw(B, groups, S, D, seed=3)
+    return (
+        random(B, H, T, D, seed=1),
+        random(B, groups, S, D, seed=2),
+        random(B, groups, S, D, seed=3),
+    )
 
 
 @pytest.mark.parametrize("groups", GROUPS)
@@ -31,7 +31,7 @@ def test_output_and_gradients_equal_enable_gqa_of_torch(agreement, groups):
     mask = torch.rand(B, H, T, S, generator=torch.Generator().manual_seed(4)) < 0.7
     mask[..., 1, :] = False
     theirs = F.scaled_dot_product_attention(*tensors, attn_mask=mask, enable_gqa=True)
-    grad = draw(B, H, T, D, seed=5)
+    grad = random(B, H, T, D, seed=5)
     their_gradients = torch.autograd.grad(theirs, tensors, grad)
     convention = "enable_gqa=True; boolean mask with an empty row"
     formula = f"attention, {GROUPS[groups]}"
@@ -55,7 +55,7 @@ def test_without_enable_gqa_torch_broadcasts_one_head_and_refuses_two():
 def test_repeat_kv_equals_transformers(agreement):
     from transformers.models.llama.modeling_llama import repeat_kv as theirs
 
-    x = draw(B, 3, T, D)
+    x = random(B, 3, T, D)
     agreement("repeat_kv", "transformers", repeat_kv(x, 4), theirs(x, 4), atol=0.0)
 
 
@@ -75,7 +75,7 @@ def test_module_equals_llama_attention(agreement, groups):
     theirs = LlamaAttention(config, layer_idx=0).double()
     ours = GroupedQueryAttention(H * D, H, groups).double()
     ours.load_state_dict(theirs.state_dict())
-    x = draw(B, T, H * D)
+    x = random(B, T, H * D)
     cos, sin = torch.ones(1, T, D).double(), torch.zeros(1, T, D).double()
     mask = torch.ones(T, T, dtype=torch.bool).tril()[None, None]
     out, _ = theirs(x, (cos, sin), mask)
@@ -111,7 +111,7 @@ def test_module_equals_torchtune(agreement):
     ).double()
 
     theirs.pos_embeddings = None
-    x = draw(B, T, H * D)
+    x = random(B, T, H * D)
     agreement(
         "module, grouped (G = 3, H = 6)",
         "torchtune",

@@ -13,12 +13,9 @@ from llmref.functional.info_nce import (
     info_nce_from_scores,
     uniformity,
 )
+from tests.tensors import random
 
 TOPIC = "functional/info_nce"
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def gradients(function, *inputs):

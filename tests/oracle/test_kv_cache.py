@@ -11,17 +11,13 @@ from llmref.attention.kv_cache import (
     generate_greedy,
     kv_cache_bytes,
 )
+from tests.tensors import random
 
 TOPIC = "attention/kv_cache"
 B, H, G, D, T, V = 2, 6, 3, 4, 12, 31
 F64 = torch.float64
 # transformers forms the rotary angles in float32: 12 * 2^-24 radians, times values of a few units
 ANGLES = 1e-6
-
-
-def draw(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=F64, generator=generator)
 
 
 def llama_config(layers=2, **options):
@@ -84,7 +80,11 @@ def test_cached_layer_equals_llama_attention_with_its_dynamic_cache(agreement, s
     from transformers import DynamicCache
 
     theirs, rotary, ours, config = llama_attention()
-    x, cache, mine = draw(B, T, H * D), DynamicCache(config=config), KVCache(B, G, T, D, dtype=F64)
+    x, cache, mine = (
+        random(B, T, H * D),
+        DynamicCache(config=config),
+        KVCache(B, G, T, D, dtype=F64),
+    )
     outputs, start = ([], []), 0
     for part in x.split(sizes, 1):
         stop = start + part.shape[1]
@@ -121,7 +121,7 @@ def test_ring_equals_mistral_attention_with_its_sliding_window_layer(agreement):
     theirs, rotary, ours, config = llama_attention(window)
     cache = DynamicCache(config=config)
     ring = SlidingWindowKVCache(B, G, window, D, max_chunk=3, dtype=F64)
-    x, start, outputs = draw(B, T, H * D), 0, ([], [])
+    x, start, outputs = random(B, T, H * D), 0, ([], [])
     for part in x.split([3, 1, 1, 2, 3, 1, 1], 1):
         stop = start + part.shape[1]
         positions = torch.arange(start, stop)
@@ -190,9 +190,9 @@ def test_a_decoding_step_equals_sdpa_of_torch_with_the_lower_right_mask(agreemen
     from llmref.attention.grouped_query import grouped_query_attention
 
     cache = KVCache(B, G, T, D, dtype=F64)
-    cache.update(draw(B, G, 9, D, seed=1), draw(B, G, 9, D, seed=2))
-    key, value = cache.update(draw(B, G, 3, D, seed=3), draw(B, G, 3, D, seed=4))
-    query = draw(B, H, 3, D, seed=5)
+    cache.update(random(B, G, 9, D, seed=1), random(B, G, 9, D, seed=2))
+    key, value = cache.update(random(B, G, 3, D, seed=3), random(B, G, 3, D, seed=4))
+    query = random(B, H, 3, D, seed=5)
     theirs = F.scaled_dot_product_attention(
         query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), causal_lower_right(3, T)
     )
@@ -213,7 +213,7 @@ def test_static_cache_returns_its_unused_slots():
     from transformers import StaticCache
 
     cache = StaticCache(config=llama_config(layers=1), max_cache_len=T)
-    key, value = draw(B, G, 3, D), draw(B, G, 3, D, seed=1)
+    key, value = random(B, G, 3, D), random(B, G, 3, D, seed=1)
     keys, _ = cache.update(key, value, 0, {"cache_position": torch.arange(3)})
     assert keys.shape == (B, G, T, D)
     assert torch.equal(keys[:, :, :3], key)

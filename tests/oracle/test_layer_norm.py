@@ -6,12 +6,9 @@ from torch import nn
 from torch.nn import functional
 
 from llmref.norm.layer_norm import LayerNorm, layer_norm, layer_norm_backward, layer_norm_stats
+from tests.tensors import random
 
 TOPIC = "norm/layer_norm"
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-3])

@@ -14,12 +14,9 @@ from llmref.components.lora import (
     peft_adapter_config,
     peft_state_dict,
 )
+from tests.tensors import random
 
 TOPIC = "components/lora"
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 class Model(nn.Module):

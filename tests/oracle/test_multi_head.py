@@ -7,14 +7,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from llmref.attention.masks import and_masks, causal_mask, padding_mask
 from llmref.attention.multi_head import MultiHeadAttention, attention_flops, attention_parameters
+from tests.tensors import random
 
 TOPIC = "attention/multi_head"
 B, H, T, S, WIDTH = 2, 3, 5, 7, 12
-
-
-def normal(*shape, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
 def torch_module(**options):
@@ -30,8 +26,8 @@ def torch_module(**options):
 def test_outputs_and_weights_equal_torch(agreement, options):
     theirs = torch_module(**options)
     ours = MultiHeadAttention.from_torch(theirs)
-    x = normal(B, T, WIDTH)
-    y, z = normal(B, S, theirs.kdim, seed=1), normal(B, S, theirs.vdim, seed=2)
+    x = random(B, T, WIDTH)
+    y, z = random(B, S, theirs.kdim, seed=1), random(B, S, theirs.vdim, seed=2)
     expected, weights = theirs(x, y, z, average_attn_weights=False)
     out, our_weights = ours(x, y, z, need_weights=True)
     name = ", ".join(f"{key}={value}" for key, value in options.items()) or "default"
@@ -43,7 +39,7 @@ def test_outputs_and_weights_equal_torch(agreement, options):
 def test_masked_outputs_equal_torch_with_both_masks_inverted(agreement):
     theirs = torch_module()
     ours = MultiHeadAttention.from_torch(theirs)
-    x, valid = normal(B, S, WIDTH), torch.ones(B, S, dtype=torch.bool)
+    x, valid = random(B, S, WIDTH), torch.ones(B, S, dtype=torch.bool)
     valid[1, 5:] = False
     expected, _ = theirs(x, x, x, key_padding_mask=~valid, attn_mask=~causal_mask(S))
     out = ours(x, attn_mask=and_masks(causal_mask(S), padding_mask(valid)))
@@ -53,7 +49,7 @@ def test_masked_outputs_equal_torch_with_both_masks_inverted(agreement):
 
 def test_weights_of_torch_are_averaged_over_the_heads_by_default(agreement):
     theirs = torch_module()
-    x = normal(B, T, WIDTH)
+    x = random(B, T, WIDTH)
     _, weights = MultiHeadAttention.from_torch(theirs)(x, need_weights=True)
     averaged = theirs(x, x, x)[1]
     convention = "mean over heads is torch's default"
@@ -62,7 +58,7 @@ def test_weights_of_torch_are_averaged_over_the_heads_by_default(agreement):
 
 def test_the_function_of_torch_takes_the_sequence_first(agreement):
     module = torch_module()
-    x = normal(T, B, WIDTH)
+    x = random(T, B, WIDTH)
     expected, _ = F.multi_head_attention_forward(
         *(x, x, x, WIDTH, H, module.in_proj_weight, module.in_proj_bias, None, None, False, 0.0),
         *(module.out_proj.weight, module.out_proj.bias),
@@ -75,7 +71,7 @@ def test_the_function_of_torch_takes_the_sequence_first(agreement):
 def test_gradients_equal_torch(agreement):
     theirs = torch_module()
     ours = MultiHeadAttention.from_torch(theirs)
-    x, grad = normal(B, T, WIDTH), normal(B, T, WIDTH, seed=3)
+    x, grad = random(B, T, WIDTH), random(B, T, WIDTH, seed=3)
     theirs(x, x, x)[0].backward(grad)
     ours(x).backward(grad)
     stacked = torch.cat([p.weight.grad for p in (ours.q_proj, ours.k_proj, ours.v_proj)])
@@ -115,7 +111,7 @@ def test_heads_equal_bert_of_transformers(agreement):
         identity.weight.copy_(torch.eye(WIDTH))
         identity.bias.zero_()
     ours = copied(module, ("query", "key", "value"), identity, WIDTH, H, bias=True)
-    x = normal(B, T, WIDTH)
+    x = random(B, T, WIDTH)
     convention = "BertSelfAttention: without the output projection"
     agreement(
         "heads side by side",
@@ -144,7 +140,7 @@ def test_output_equals_gpt2_of_transformers(agreement):
         for layer, weight, bias in zip(layers, weights, biases, strict=True):
             layer.weight.copy_(weight.T)
             layer.bias.copy_(bias)
-    x = normal(B, T, WIDTH)
+    x = random(B, T, WIDTH)
     mask = causal_mask(T).expand(B, 1, T, T)
     theirs = module(x, attention_mask=mask)[0]
     convention = "GPT2Attention: Conv1D weights are (in, out)"

@@ -5,12 +5,9 @@ import torch
 from torch.nn import functional
 
 from llmref.norm.rms_norm import RMSNorm, rms_norm, rms_norm_backward
+from tests.tensors import random
 
 TOPIC = "norm/rms_norm"
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("eps", [None, 1e-6, 1e-3])

@@ -19,13 +19,10 @@ from llmref.functional.sampling import (
     top_p_filter,
 )
 from llmref.functional.softmax import softmax
+from tests.tensors import generator
 
 TOPIC = "functional/sampling"
 V = 9
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def random(*shape, seed=0):

@@ -10,16 +10,13 @@ from llmref.functional.sft import (
     sequence_logprob,
     sft_loss,
 )
+from tests.tensors import generator
 
 TOPIC = "functional/sft"
 V = 10
 PAD, EOS = 0, 1
 IGNORED = -100
 LABELS = "the batch holds unshifted labels, -100 where nothing counts"
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def batch(B=3, T=6):

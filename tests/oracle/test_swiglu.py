@@ -5,12 +5,9 @@ import torch
 from torch.nn import functional
 
 from llmref.components.swiglu import SwiGLU, fuse_gate_up, glu
+from tests.tensors import random
 
 TOPIC = "components/swiglu"
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def test_glu_of_torch_gates_with_the_second_half(agreement):

@@ -16,6 +16,7 @@ from llmref.rl.dpo import (
     simpo_loss,
 )
 from llmref.rl.kl import kl_categorical
+from tests.tensors import random
 
 LAWS = settings(deadline=None, max_examples=40)
 LOSS_TYPES = ["sigmoid", "ipo", "hinge", "robust"]
@@ -25,13 +26,9 @@ def f64(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
 def logps(*shape, seed=0):
     """Log-probabilities of responses: below 0, some tens of nats."""
-    return -3 - 10 * randn(*shape, seed=seed).abs()
+    return -3 - 10 * random(*shape, seed=seed).abs()
 
 
 def four(n=3, seed=0):
@@ -53,7 +50,7 @@ def loss_at(h, **options):
 # ---------------------------------------------------------------- aligned_sequence_logprob
 
 
-LOGITS, LABELS = randn(2, 5, 7, seed=1), torch.tensor([[3, 0, 6, 2, 1], [5, 5, 4, 0, 2]])
+LOGITS, LABELS = random(2, 5, 7, seed=1), torch.tensor([[3, 0, 6, 2, 1], [5, 5, 4, 0, 2]])
 MASK = torch.tensor([[False, True, True, True, False], [False, False, True, True, True]])
 
 
@@ -113,7 +110,7 @@ def test_a_response_of_end_alone_counts_its_end_token():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_sums_of_narrow_logits_are_float32(dtype):
     """300 tokens at about -3.5 nats: in bfloat16 the sum would be a multiple of 8."""
-    logits, labels = randn(1, 300, 31), torch.arange(300).remainder(31).unsqueeze(0)
+    logits, labels = random(1, 300, 31), torch.arange(300).remainder(31).unsqueeze(0)
     mask = torch.ones(1, 300, dtype=torch.bool)
     narrow = logits.to(dtype)
     got = aligned_sequence_logprob(narrow, labels, mask)
@@ -175,8 +172,8 @@ def test_optimal_policy_tilts_the_reference():
 @LAWS
 @given(st.integers(0, 10_000), st.floats(0.05, 20.0))
 def test_no_other_law_does_better(seed, beta):
-    ref, other = randn(2, 3, 5, seed=seed).log_softmax(-1)
-    rewards = 2 * randn(3, 5, seed=seed + 1)
+    ref, other = random(2, 3, 5, seed=seed).log_softmax(-1)
+    rewards = 2 * random(3, 5, seed=seed + 1)
     best, log_z = optimal_policy(ref, rewards, beta=beta)
 
     def objective(law):
@@ -194,7 +191,7 @@ def test_what_the_reference_excludes_stays_excluded():
 
 
 def test_log_z_has_the_optimal_policy_over_beta_as_its_gradient():
-    ref, rewards = randn(2, 5).log_softmax(-1)[0], randn(5, seed=3).requires_grad_()
+    ref, rewards = random(2, 5).log_softmax(-1)[0], random(5, seed=3).requires_grad_()
     law, log_z = optimal_policy(ref, rewards, beta=0.3)
     (slope,) = torch.autograd.grad(log_z, rewards)
     torch.testing.assert_close(slope, law.detach().exp() / 0.3, atol=1e-13, rtol=0)
@@ -245,7 +242,7 @@ def test_optimal_policy_refuses(change, error, message):
 
 
 def test_implicit_reward_of_the_optimal_policy_is_the_reward_minus_beta_log_z():
-    ref, rewards = randn(3, 5).log_softmax(-1), randn(3, 5, seed=1)
+    ref, rewards = random(3, 5).log_softmax(-1), random(3, 5, seed=1)
     law, log_z = optimal_policy(ref, rewards, beta=0.7)
     got = implicit_reward(law, ref, beta=0.7)
     torch.testing.assert_close(got, rewards - 0.7 * log_z.unsqueeze(-1), atol=1e-13, rtol=0)
@@ -554,7 +551,7 @@ def descend(logits, reference, pairs, *, beta, steps, rate=1.0, **options):
 @LAWS
 @given(st.integers(0, 10_000), st.floats(0.1, 3.0), st.floats(0.01, 50.0))
 def test_one_pair_with_free_logits_raises_its_chosen_at_every_step_size(seed, beta, rate):
-    reference = randn(5, seed=seed).log_softmax(-1)
+    reference = random(5, seed=seed).log_softmax(-1)
     after, _ = descend(reference, reference, [(1, 3)], beta=beta, steps=1, rate=rate)
     assert after[1] > reference[1]
     assert after[3] < reference[3]

@@ -19,6 +19,7 @@ from llmref.rl.grpo import (
 from llmref.rl.kl import kl_loss
 from llmref.rl.policy_gradient import rloo_advantages
 from llmref.rl.ppo import ppo_policy_loss
+from tests.tensors import gradient
 
 LENGTHS = torch.tensor([5, 3, 1])
 MASK = torch.arange(5) < LENGTHS.unsqueeze(1)  # (3, 5)
@@ -34,11 +35,6 @@ def random_batch(seed=0, count=3):
     logits = torch.randn(count, 3, 5, 4, dtype=torch.float64, generator=generator)
     advantages = torch.randn(3, dtype=torch.float64, generator=generator)
     return *logits.log_softmax(-1)[..., 0], advantages
-
-
-def gradient(function, leaf):
-    leaf = leaf.clone().requires_grad_()
-    return torch.autograd.grad(function(leaf).sum(), leaf)[0]
 
 
 # ---------------------------------------------------------------- advantages

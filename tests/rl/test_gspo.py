@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from llmref.rl.gspo import gspo_loss, gspo_token_loss, sequence_ratio
 from llmref.rl.ppo import ppo_policy_loss
+from tests.tensors import gradient
 
 LENGTHS = torch.tensor([5, 3, 1])
 MASK = torch.arange(5) < LENGTHS.unsqueeze(1)  # (3, 5)
@@ -25,11 +26,6 @@ def random_batch(seed=0, spread=1.0):
     move = torch.randn(3, 5, dtype=torch.float64, generator=generator)
     advantages = torch.randn(3, dtype=torch.float64, generator=generator)
     return (old + spread * move).clamp(max=0.0), old, advantages
-
-
-def gradient(function, leaf):
-    leaf = leaf.clone().requires_grad_()
-    return torch.autograd.grad(function(leaf).sum(), leaf)[0]
 
 
 # ---------------------------------------------------------------- the ratio

@@ -22,6 +22,7 @@ from llmref.rl.kl import (
     sequence_kl_loss,
 )
 from llmref.rl.policy_gradient import discounted_returns, reinforce_loss
+from tests.tensors import gradient, random
 
 
 def f64(values):
@@ -36,10 +37,6 @@ RESPONSES = [(END,)] + [(first, second) for first in (0, 1) for second in range(
 # Rows: law of the first token, of the second after 0, of the second after 1.
 SAMPLER = f64([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25]]).log()
 REFERENCE = f64([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1], [0.1, 0.3, 0.6]]).log()
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def response_logps(logits):
@@ -68,11 +65,6 @@ def batch_of(logits):
 
 
 BATCH = batch_of(SAMPLER)
-
-
-def gradient(function, logits):
-    leaf = logits.clone().requires_grad_()
-    return torch.autograd.grad(function(leaf), leaf)[0]
 
 
 def batch_loss(logits, loss=kl_loss, **options):
@@ -111,7 +103,7 @@ def test_kl_of_a_fair_and_a_biased_coin():
 
 
 def test_kl_equals_the_loop_over_outcomes_on_any_axis():
-    p, q = randn(2, 3, 5, seed=1), randn(2, 3, 5, seed=2)
+    p, q = random(2, 3, 5, seed=1), random(2, 3, 5, seed=2)
     for dim in (0, 1, 2, -1):
         logp, logq = p.log_softmax(dim), q.log_softmax(dim)
         expected = torch.zeros_like(logp.select(dim, 0))
@@ -124,14 +116,14 @@ def test_kl_equals_the_loop_over_outcomes_on_any_axis():
 @settings(deadline=None, max_examples=60)
 @given(size=st.integers(1, 7), scale=st.floats(0, 30), seed=st.integers(0, 2**16))
 def test_kl_is_nonnegative_and_ignores_shifts_of_the_logits(size, scale, seed):
-    p, q = scale * randn(size, seed=seed), scale * randn(size, seed=seed + 1)
+    p, q = scale * random(size, seed=seed), scale * random(size, seed=seed + 1)
     divergence = kl_categorical(p, q)
     assert divergence >= -1e-13
     torch.testing.assert_close(kl_categorical(p + 3.0, q - 5.0), divergence, atol=1e-12, rtol=1e-12)
 
 
 def test_kl_of_a_law_from_itself_is_exactly_zero():
-    logits = 10 * randn(7)
+    logits = 10 * random(7)
     assert kl_categorical(logits, logits.clone()) == 0
     assert kl_categorical(torch.zeros(1), torch.ones(1)) == 0
 
@@ -158,7 +150,7 @@ def test_excluded_outcomes_leave_the_gradient_finite():
 
 
 def test_gradcheck_of_kl_categorical():
-    inputs = (randn(2, 3, seed=3).requires_grad_(), randn(2, 3, seed=4).requires_grad_())
+    inputs = (random(2, 3, seed=3).requires_grad_(), random(2, 3, seed=4).requires_grad_())
     assert torch.autograd.gradcheck(kl_categorical, inputs)
 
 
@@ -252,7 +244,7 @@ def test_k3_is_the_default_and_k2_has_another_mean():
 @settings(deadline=None, max_examples=60)
 @given(size=st.integers(1, 6), scale=st.floats(0, 4), seed=st.integers(0, 2**16))
 def test_k1_and_k3_have_the_mean_kl(size, scale, seed):
-    p, q = ((scale * randn(size, seed=s)).log_softmax(-1) for s in (seed, seed + 1))
+    p, q = ((scale * random(size, seed=s)).log_softmax(-1) for s in (seed, seed + 1))
     divergence = kl_categorical(p, q).item()
     for kind in ("k1", "k3"):
         mean = (p.exp() * kl_estimate(p, q, kind)).sum().item()
@@ -289,7 +281,7 @@ def test_k3_is_k1_plus_a_zero_mean_term_and_never_negative(r, logp):
 
 def test_k3_of_equal_log_probs_is_exactly_zero():
     """A reference that is a copy gives 0 at every token; anything else means dropout or a bug."""
-    logp = randn(3, 5).log_softmax(-1)
+    logp = random(3, 5).log_softmax(-1)
     for kind in KINDS:
         assert (kl_estimate(logp, logp.clone(), kind) == 0).all()
 
@@ -338,7 +330,7 @@ def one_action_gradient(kind, logits, reference):
 
 def test_mean_gradients_of_k1_k2_k3():
     """Zero, the gradient of KL(pi||ref), the gradient of KL(ref||pi) = pi - ref."""
-    pi, ref = randn(5, seed=5), randn(5, seed=6)
+    pi, ref = random(5, seed=5), random(5, seed=6)
     reverse = gradient(lambda z: kl_categorical(z, ref), pi)
     expected = {
         "k1": torch.zeros(5, dtype=torch.float64),
@@ -353,7 +345,7 @@ def test_mean_gradients_of_k1_k2_k3():
 
 def test_with_a_fixed_sampler_k1_and_k3_have_the_right_gradient_and_k2_has_not():
     """Samples from old, q = pi: the gradient of KL(old||pi) is pi - old."""
-    old, pi = randn(5, seed=7), randn(5, seed=8)
+    old, pi = random(5, seed=7), random(5, seed=8)
     weights, expected = old.softmax(-1), pi.softmax(-1) - old.softmax(-1)
     for kind, right in (("k1", True), ("k2", False), ("k3", True)):
         actual = gradient(
@@ -378,7 +370,7 @@ def test_the_batch_repeats_each_response_by_its_probability():
 
 def test_the_chain_rule_sums_token_divergences_over_the_policys_states():
     for seed in range(3):
-        p = randn(3, 3, seed=seed)
+        p = random(3, 3, seed=seed)
         torch.testing.assert_close(
             kl_of_responses(p, REFERENCE), kl_of_tokens(p, REFERENCE), atol=1e-14, rtol=0
         )
@@ -413,7 +405,7 @@ def test_k3_per_row_follows_the_forward_kl_and_k3_per_token_its_states_from_the_
 @pytest.mark.parametrize("kind", ["k1", "k3"])
 @pytest.mark.parametrize("level", [{"loss": sequence_kl_loss}, PER_TOKEN])
 def test_an_attached_prefix_ratio_gives_value_and_gradient_off_policy(kind, level):
-    pi = randn(3, 3, seed=9)
+    pi = random(3, 3, seed=9)
     value, full = (
         f(pi)
         for f in (
@@ -439,7 +431,7 @@ def test_an_attached_token_ratio_has_only_the_part_with_fixed_states():
 
 def test_a_detached_ratio_moves_the_on_policy_gradients_off_policy():
     """k2 follows KL(pi||ref), k3 follows KL(ref||pi); without the ratio k2 follows neither."""
-    pi = randn(3, 3, seed=10)
+    pi = random(3, 3, seed=10)
     reverse = gradient(lambda z: kl_of_responses(z, REFERENCE), pi)
     forward = gradient(lambda z: kl_of_responses(REFERENCE, z), pi)
     for kind, expected in (("k2", reverse), ("k3", forward)):
@@ -490,7 +482,7 @@ def test_the_default_is_k2_per_token():
 @pytest.mark.parametrize("padding", [float("nan"), float("inf"), -float("inf")])
 def test_padding_enters_neither_value_nor_gradient(padding):
     logp = response_logps(SAMPLER)
-    ref, old = response_logps(REFERENCE), response_logps(randn(3, 3))
+    ref, old = response_logps(REFERENCE), response_logps(random(3, 3))
     grads = []
     for fill in (0.0, padding):
         lp, rp, op = (torch.where(MASK, x, fill) for x in (logp, ref, old))
@@ -539,7 +531,7 @@ def test_k1_in_the_reward_with_all_that_follows_has_the_gradient_of_the_sequence
 
 
 def test_k2_in_the_loss_is_k1_in_the_reward_sample_by_sample():
-    logp, ref = response_logps(randn(3, 3, seed=11)), response_logps(REFERENCE)
+    logp, ref = response_logps(random(3, 3, seed=11)), response_logps(REFERENCE)
     cost = kl_reward(logp, ref, MASK).sum(-1)
     for row in range(7):
         one = slice(row, row + 1)
@@ -554,7 +546,7 @@ def test_k2_in_the_loss_is_k1_in_the_reward_sample_by_sample():
 @pytest.mark.parametrize("kind", ["k2", "k3"])
 def test_k2_and_k3_in_the_reward_vanish_one_order_faster_than_the_penalty(kind):
     """At a tenth of the distance the true gradient is a tenth, theirs a hundredth."""
-    ref, direction = randn(5, seed=12), randn(5, seed=13)
+    ref, direction = random(5, seed=12), random(5, seed=13)
     norms = []
     for distance in (1e-3, 1e-4):
         pi = ref + distance * direction
@@ -570,7 +562,7 @@ def test_k2_and_k3_in_the_reward_vanish_one_order_faster_than_the_penalty(kind):
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_lower_precision_keeps_its_dtype_and_is_close(dtype, rtol):
-    logp, ref = (randn(3, 5, seed=s).log_softmax(-1).to(dtype) for s in (1, 2))
+    logp, ref = (random(3, 5, seed=s).log_softmax(-1).to(dtype) for s in (1, 2))
     mask = torch.arange(5) < torch.tensor([5, 3, 1]).unsqueeze(1)
     one, two = torch.tensor(1.0, dtype=dtype), torch.tensor(2.0, dtype=dtype)
     pairs = [

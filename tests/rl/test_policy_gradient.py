@@ -20,6 +20,7 @@ from llmref.rl.policy_gradient import (
     reinforce_loss,
     rloo_advantages,
 )
+from tests.tensors import gradient
 
 
 def f64(values):
@@ -46,11 +47,6 @@ def response_logps(logits):
         for y in RESPONSES
     ]
     return torch.stack([torch.stack(row) for row in rows])
-
-
-def gradient(function, logits):
-    leaf = logits.clone().requires_grad_()
-    return torch.autograd.grad(function(leaf), leaf)[0]
 
 
 def expected_reward(logits, rewards):

@@ -17,6 +17,7 @@ from llmref.rl.ppo import (
     importance_ratio,
     ppo_policy_loss,
 )
+from tests.tensors import gradient
 
 LENGTHS = torch.tensor([5, 3, 1])
 MASK = torch.arange(5) < LENGTHS.unsqueeze(1)  # (3, 5)
@@ -46,11 +47,6 @@ def surrogate_by_cases(ratio, advantage, low, high, dual=None):
     kept = min(max(ratio, 1 - low), 1 + high)
     smaller = min(ratio * advantage, kept * advantage)
     return max(smaller, dual * advantage) if dual is not None and advantage < 0 else smaller
-
-
-def gradient(function, leaf):
-    leaf = leaf.clone().requires_grad_()
-    return torch.autograd.grad(function(leaf).sum(), leaf)[0]
 
 
 # ---------------------------------------------------------------- the surrogate
