@@ -10,7 +10,7 @@ F64 = torch.float64
 
 
 def f64(*rows: Any) -> Tensor:
-    """Of numbers a vector, of tuples a matrix: f64((1, 2), (3, 4))."""
+    """A vector of numbers, a matrix of tuples."""
     return torch.tensor(rows, dtype=F64)
 
 
