@@ -274,6 +274,31 @@ def test_search_by_words_of_a_title_leads_to_the_result_itself(
         assert abs(box["y"]) < 800
 
 
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("MHA", "attention/multi_head"),
+        ("GQA", "attention/grouped_query"),
+        ("SDPA", "attention/scaled_dot_product"),
+        ("RoPE", "components/rope"),
+        ("LoRA", "components/lora"),
+        ("BPE", "components/bpe"),
+        ("CE", "functional/cross_entropy"),
+        ("SFT", "functional/sft"),
+        ("k3", "rl/kl"),
+        ("GRPO", "rl/grpo"),
+        ("DPO", "rl/dpo"),
+        ("PPO", "rl/ppo"),
+        ("NF4", "functional/quantization"),
+    ],
+)
+def test_search_by_an_acronym_finds_its_page_first(
+    page: Page, served: str, asked: str, found: str
+) -> None:
+    page.goto(f"{served}search.html?q={asked}")
+    assert hits(page).first.evaluate("(link) => link.href") == f"{served}{found}.html"
+
+
 def clipboard(page: Page) -> str:
     return str(page.evaluate("navigator.clipboard.readText()"))
 

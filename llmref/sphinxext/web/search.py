@@ -1,18 +1,23 @@
-"""What the search finds: a result by the words of its title or by its id, at its own place.
+"""What the search finds, and in which order.
 
+A result is found by the words of its title or by its id, at its own place; the page whose title is
+asked for comes first (scorer.js).
 Sphinx's index has no place of its own for an object whose display name is not its anchor: its
 script takes the name for the anchor, and lands at the top of the page. It also escapes names that
 the script escapes again, and cuts them at full stops.
 """
 
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.results.domain import ResultsDomain
 
 _PRIORITY = 1  # as Sphinx's own objects
+_SCORER = Path(__file__).parent / "scorer.js"
 
 
 def point_at_results(app: Sphinx) -> list[tuple[str, dict[str, Any], str]]:
@@ -40,7 +45,13 @@ def point_at_results(app: Sphinx) -> list[tuple[str, dict[str, Any], str]]:
     return []
 
 
+def score_pages(app: Sphinx, config: Config) -> None:
+    """Put our order in the place of Sphinx's."""
+    config.html_search_scorer = str(_SCORER)
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
-    """Register the event, which comes before the index is written."""
+    """Register the events; the second comes before the index is written."""
+    app.connect("config-inited", score_pages)
     app.connect("html-collect-pages", point_at_results)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
