@@ -35,7 +35,8 @@ class Executed:
     outputs: Outputs
 
 
-# The key of a page that was edited, or run while a module was: it has to be read again.
+# The key of a page that failed, or was edited while it ran or was read: the next build reads it
+# again.
 EDITED = "edited"
 
 # By docname; readers are forked with them.
@@ -89,11 +90,10 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
             logger.warning(
                 "a module was edited while this page ran; build it again", location=page.docname
             )
-        executed_by_name[page.docname] = Executed(
-            page.key if unedited else EDITED, code, page.outputs
-        )
-        if unedited and not page.failed:
+        clean = unedited and not page.failed
+        if clean:
             cache.store(page.key, page.outputs)
+        executed_by_name[page.docname] = Executed(page.key if clean else EDITED, code, page.outputs)
         logger.info(
             "running pages... [%3d%%] %s%s, %.1f s",
             100 * len(ended) // len(pages),

@@ -1,12 +1,13 @@
 """All that Sphinx would leave stale: an incremental build gives the files of a clean one.
 
-reading: which pages are read again. writing: which are written again. leftovers: what removed pages
-leave behind.
+memory: what a build leaves for the next one to know. reading: which pages are read again. writing:
+which are written again. leftovers: what removed pages leave behind.
 """
 
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
+from llmref.sphinxext.incremental import memory
 from llmref.sphinxext.incremental.leftovers import (
     forget_words,
     remove_outputs_of,
@@ -18,6 +19,7 @@ from llmref.sphinxext.incremental.writing import pages_to_rewrite
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events."""
+    memory.listen(app)
     app.connect("env-get-outdated", outdated_pages)
     app.connect("env-get-outdated", remove_outputs_of)
     app.connect("env-updated", lambda app, env: list(pages_to_rewrite(app, env)))

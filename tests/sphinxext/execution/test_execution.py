@@ -292,16 +292,6 @@ def test_a_hung_cell_is_stopped_at_its_timeout_and_reported(site: Site) -> None:
     assert left_over(site) == []
 
 
-def test_a_failing_page_is_executed_again_until_it_is_mended(site: Site) -> None:
-    site.write("index.md", page("P", "1 / 0"), executed=True)
-    for _ in range(2):
-        built = site.build("-E")
-        assert built.code != 0
-        assert ran(built.status) == ["index (failed)"]
-    site.write("index.md", page("P", "1 / 1"), executed=True)
-    assert site.build("-E").code == 0
-
-
 def left_over(site: Site) -> list[str]:
     """Command lines of processes that still work for the site (its folder is their TMPDIR)."""
     found = []

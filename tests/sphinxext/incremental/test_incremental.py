@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sphinx.testing.util import SphinxTestApp
 
 from tests.small_site import Site, tree
 
@@ -96,14 +95,9 @@ EDITS = st.lists(
 
 
 def build(site: Site, name: str) -> dict[str, bytes]:
-    folder = site.root / "_build" / name
-    app = SphinxTestApp("html", srcdir=site.root, builddir=folder, warningiserror=True)
-    try:
-        app.build()
-        assert app.statuscode == 0, app.warning.getvalue()
-    finally:
-        app.cleanup()
-    return tree(folder / "html")
+    built = site.build_here(name)
+    assert built.code == 0, built.warnings
+    return tree(built.html)
 
 
 @pytest.mark.filterwarnings("default::ResourceWarning")
