@@ -31,22 +31,8 @@ help: ## List the targets
 	@echo "  PYTHON= the interpreter (3.11 or newer), VENV= the environment's folder, TORCH_INDEX= an index of torch wheels, PORT= for serve"
 
 html: $(VENV)/.docs ## Build the site into _build/html; a failing check leaves the last good site there
-	@mkdir -p _build
-	@$(BIN)/python -m llmref.hosting.lock _build/lock $(MAKE) --no-print-directory build-site
-
-# What `make html` does while it holds the lock: two builds in one checkout take turns.
-.PHONY: build-site
-build-site:
-	@test -f $(WORK)/complete -a ! conf.py -nt $(WORK)/complete || rm -rf $(WORK)
-	@mkdir -p $(WORK) && rm -f $(WORK)/complete
-	@$(SPHINX) --doctree-dir $(WORK)/doctrees docs $(WORK)/html \
-		|| { echo "make html: the site was not built; _build/html is as it was." >&2; exit 1; }
-	@touch $(WORK)/complete
-	@rm -rf _build/html.new _build/html.old && cp -R $(WORK)/html _build/html.new
-	@rm -f _build/html.new/.buildinfo # Sphinx's note to itself: it depends on where the checkout is
-	@if [ -e _build/html ]; then mv _build/html _build/html.old; fi
-	@mv _build/html.new _build/html && rm -rf _build/html.old
-	@echo "The site is in _build/html: open _build/html/index.html or run make serve."
+	@$(BIN)/python -m llmref.hosting.build --conf conf.py $(WORK) _build/html -- \
+		$(SPHINX) --doctree-dir $(WORK)/doctrees docs $(WORK)/html
 
 strict: ## Build the site from nothing, as a release does
 	@rm -rf $(WORK)

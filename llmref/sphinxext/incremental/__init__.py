@@ -1,13 +1,14 @@
 """All that Sphinx would leave stale: an incremental build gives the files of a clean one.
 
-memory: what a build leaves for the next one to know. reading: which pages are read again. writing:
+memory: what a build leaves for the next one to know. workers: Sphinx's processes. complete: that
+all is written. reading: which pages are read again. writing:
 which are written again. leftovers: what removed pages leave behind.
 """
 
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext.incremental import memory
+from llmref.sphinxext.incremental import complete, memory, workers
 from llmref.sphinxext.incremental.leftovers import (
     forget_words,
     remove_outputs_of,
@@ -20,6 +21,9 @@ from llmref.sphinxext.incremental.writing import pages_to_rewrite
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events."""
     memory.listen(app)
+    workers.watch(app)
+    app.connect("builder-inited", complete.require_written)
+    app.connect("build-finished", complete.require_all, priority=998)
     app.connect("env-get-outdated", outdated_pages)
     app.connect("env-get-outdated", remove_outputs_of)
     app.connect("env-updated", lambda app, env: list(pages_to_rewrite(app, env)))
