@@ -46,7 +46,7 @@ def key_of(code: list[dict[str, Any]], root: Path) -> str:
     """Return the key of a page's outputs, from `code_of` it; `root` holds the package."""
     try:
         files = reached_files((cell["source"] for cell in code), root)
-    except SyntaxError:  # an IPython command, say, beside an import
+    except (SyntaxError, ValueError):  # an IPython command beside an import, or no UTF-8
         files = set((root / "llmref").rglob("*.py"))
     return digest_of(code, files, root)
 

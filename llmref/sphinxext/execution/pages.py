@@ -18,7 +18,7 @@ from llmref.sphinxext.execution.kernels import KernelServer, python_path
 from llmref.sphinxext.execution.keys import KERNEL_CONFIG, code_of, key_of
 from llmref.sphinxext.execution.runner import Page, run_pages
 from llmref.sphinxext.execution.startup import load_for_later
-from llmref.sphinxext.execution.store import OutputCache, Outputs, write_whole
+from llmref.sphinxext.execution.store import OutputCache, Outputs
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
     stale: list[Page] = []
     for docname in docnames:
         text = _text(env, docname)
-        if not is_myst_markdown_notebook(text):
+        if text is None or not is_myst_markdown_notebook(text):
             continue
         notebook = read_notebook(text)
         _warn_of_hiding_tags(docname, notebook)
@@ -106,9 +106,9 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
     run_pages(
         pages,
         timeout=app.config.llmref_cell_timeout,
-        workers=os.cpu_count() or 1,
+        workers=max(1, min(app.parallel, _cores())),
         python_path=python_path(root),
-        profile=str(_kernel_profile(app)),
+        settings=KERNEL_CONFIG,
         modules=app.config.llmref_preload,
         done=done,
     )
@@ -116,8 +116,20 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
     cache.prune()
 
 
-def _text(env: BuildEnvironment, docname: str) -> str:
-    return Path(env.doc2path(docname)).read_text(encoding="utf-8")
+def _cores() -> int:
+    """How many processors this build may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _text(env: BuildEnvironment, docname: str) -> str | None:
+    """Return what Sphinx will read, or None, with a warning, if that is no UTF-8."""
+    try:
+        return Path(env.doc2path(docname)).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        logger.warning("this page is not in UTF-8, so it was not run: %s", error, location=docname)
+        return None
 
 
 def _warn_of_hiding_tags(docname: str, notebook: NotebookNode) -> None:
@@ -126,12 +138,3 @@ def _warn_of_hiding_tags(docname: str, notebook: NotebookNode) -> None:
             logger.warning(
                 "the tag %s would hide a failing cell", min(hiding), location=(docname, line + 1)
             )
-
-
-def _kernel_profile(app: Sphinx) -> Path:
-    """Write the kernels' configuration, in one step, since two builds may start at once."""
-    folder = Path(app.doctreedir) / "ipython"
-    profile = folder / "profile_default" / "ipython_kernel_config.py"
-    profile.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(profile, KERNEL_CONFIG)
-    return folder

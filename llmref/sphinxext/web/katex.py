@@ -4,6 +4,7 @@ Leaves out: equation numbers, which Sphinx gives. TeX that KaTeX refuses is a wa
 and line, so a strict build stops.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -63,8 +64,9 @@ class Katex:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(request + "\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+            process.stdin.write(request + "\n")
+            process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
             raise ExtensionError(f"the KaTeX process ended with code {process.wait()}")
