@@ -58,6 +58,7 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         load_for_later()
     cache = OutputCache(Path(app.config.llmref_cache or Path(app.doctreedir) / "llmref_cache"))
     root = Path(app.config.llmref_root)
+    preloaded = app.config.llmref_preload
     executed_by_name.clear()
     stale: list[Page] = []
     for docname in docnames:
@@ -67,7 +68,7 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         notebook = read_notebook(text)
         _warn_of_hiding_tags(docname, notebook)
         code = code_of(notebook)
-        key = key_of(code, root)
+        key = key_of(code, root, preloaded)
         if (outputs := cache.load(key)) is not None:
             executed_by_name[docname] = Executed(key, code, outputs)
         else:
@@ -85,7 +86,7 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         ended.append(page)
         code = code_of(page.notebook)
         # A module that was edited meanwhile may have been read before or after.
-        unedited = page.key == key_of(code, root)
+        unedited = page.key == key_of(code, root, preloaded)
         if not unedited:
             logger.warning(
                 "a module was edited while this page ran; build it again", location=page.docname
@@ -109,7 +110,7 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         workers=max(1, min(app.parallel, _cores())),
         python_path=python_path(root),
         settings=KERNEL_CONFIG,
-        modules=app.config.llmref_preload,
+        modules=preloaded,
         done=done,
     )
     cache.store_times({page.docname: [page.seconds, page.cell_cpu_seconds] for page in ended})

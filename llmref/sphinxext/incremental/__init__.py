@@ -1,8 +1,8 @@
 """All that Sphinx would leave stale: an incremental build gives the files of a clean one.
 
 memory: what a build leaves for the next one to know. workers: Sphinx's processes. complete: that
-all is written. reading: which pages are read again. writing:
-which are written again. leftovers: what removed pages leave behind.
+all is written. reading: which pages are read again. writing: which are written again. leftovers:
+what removed pages and files leave behind.
 """
 
 from sphinx.application import Sphinx
@@ -11,6 +11,7 @@ from sphinx.util.typing import ExtensionMetadata
 from llmref.sphinxext.incremental import complete, memory, workers
 from llmref.sphinxext.incremental.leftovers import (
     forget_words,
+    remove_old_static_files,
     remove_outputs_of,
     remove_unused_images,
 )
@@ -27,6 +28,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("env-get-outdated", outdated_pages)
     app.connect("env-get-outdated", remove_outputs_of)
     app.connect("env-updated", lambda app, env: list(pages_to_rewrite(app, env)))
+    app.connect("write-started", remove_old_static_files)
     app.connect("html-collect-pages", forget_words)
     app.connect("build-finished", remove_unused_images)
     read_few_pages_here(app)

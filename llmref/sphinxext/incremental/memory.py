@@ -10,6 +10,7 @@ import logging
 import re
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from docutils import nodes
 from sphinx.application import ENV_PICKLE_FILENAME, Sphinx
@@ -35,6 +36,7 @@ class Memory(logging.Handler):
         last = self._load()
         self.warned: set[str] = set(last.get("pages", ()))
         self.site_warned = bool(last.get("site"))
+        self.ids = last.get("ids")
         if not last.get("ended", True):
             # Doctrees may be newer than the environment knows, and pages older.
             (Path(app.doctreedir) / ENV_PICKLE_FILENAME).unlink(missing_ok=True)
@@ -85,8 +87,13 @@ class Memory(logging.Handler):
         return sorted(self.warned & env.found_docs)
 
     def recheck(self, app: Sphinx, env: BuildEnvironment) -> list[str]:
-        """Return a page to write again after a warning of the site: then Sphinx checks it again."""
-        return [app.config.root_doc] if self.site_warned else []
+        """Return a page to write again if the site has to be checked again, though no page has."""
+        return [app.config.root_doc] if self.site_warned or self._ids() != self.ids else []
+
+    def _ids(self) -> int:
+        """The list of published ids, which Sphinx knows nothing of, but our check does."""
+        path = Path(self._app.config.llmref_result_ids)
+        return crc32(path.read_bytes()) if path.is_file() else 0
 
     def end(self, app: Sphinx, exception: Exception | None) -> None:
         """Keep what this build warned of. Where no page is to blame, all are read again."""
@@ -94,6 +101,7 @@ class Memory(logging.Handler):
 
     def _write(self, *, ended: bool) -> None:
         state = {"ended": ended, "pages": sorted(self._warned), "site": self._of_site}
+        state["ids"] = self._ids()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self._file, json.dumps(state))
 

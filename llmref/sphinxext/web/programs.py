@@ -135,7 +135,7 @@ def write_markdown(app: Sphinx, exception: Exception | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if metadata.get("file_format") != "mystnb":
             path.write_text(text[match.end() if match else 0 :].lstrip(), encoding="utf-8")
-        elif not path.is_file() or path.stat().st_mtime < executed.stat().st_mtime:
+        elif _older(path, executed) or _older(path.with_suffix(".ipynb"), executed):
             notebook = nbformat.read(executed, as_version=4)
             path.write_text(as_markdown(notebook), encoding="utf-8")
             title = app.env.titles[docname].astext()
@@ -145,6 +145,10 @@ def write_markdown(app: Sphinx, exception: Exception | None) -> None:
         title = app.env.titles[docname].astext()
         lines.append(f"- [{title}]({base}{docname}.md)" + (f": {about}" if about else ""))
     (Path(app.outdir) / "llms.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _older(path: Path, than: Path) -> bool:
+    return not path.is_file() or path.stat().st_mtime < than.stat().st_mtime
 
 
 def _metadata(text: str) -> dict[str, Any]:
