@@ -40,9 +40,8 @@ strict: ## Build the site from nothing, as a release does
 
 page: $(VENV)/.docs ## Build one page while you write it: make page P=rl/kl
 	@test -f "docs/$(P).md" || { echo "make page: there is no docs/$(P).md; say P=group/topic" >&2; exit 1; }
-	@$(BIN)/python -m sphinx --conf-dir . -E --doctree-dir _build/page/$(P).doctrees \
-		-D include_patterns=$(P).md -D root_doc=$(P) -D llmref_result_ids= docs _build/page/$(P)
-	@echo "The page is in _build/page/$(P)/$(P).html"
+	@$(BIN)/python -m llmref.hosting.build --page $(P) --conf conf.py $(WORK) _build/html -- \
+		$(SPHINX) -D llmref_only=$(P) --doctree-dir $(WORK)/doctrees docs $(WORK)/html
 
 epub: $(VENV)/.docs ## Write the whole book as _build/llmref.epub
 	@mkdir -p _build

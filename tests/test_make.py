@@ -181,6 +181,41 @@ def test_a_missing_interpreter_is_named(project: Path) -> None:
     assert "no interpreter 'no-such-python'" in done.stderr.splitlines()[0]
 
 
+def page(project: Path, name: str) -> subprocess.CompletedProcess[str]:
+    return make(project, "page", f"P={name}", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.docs")
+
+
+def test_a_single_page_knows_the_site_and_fails_if_it_must(project: Path) -> None:
+    docs, work = project / "docs", project / "_build/work/html"
+    (docs / "index.md").write_text("# First\n\n```{toctree}\na\nb\n```\n", encoding="utf-8")
+    (docs / "a.md").write_text("# A\n\nSee [](b.md).\n", encoding="utf-8")
+    (docs / "b.md").write_text("# B\n\nSee [](a.md).\n", encoding="utf-8")
+    first = page(project, "a")  # nothing was built before: so all is
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "The page is in _build/work/html/a.html; it is not published." in first.stdout
+    assert not (project / "_build/html").exists()
+    (docs / "a.md").write_text("# A\n\nSee [](b.md) and $\\nosuchmacro$.\n", encoding="utf-8")
+    (docs / "b.md").write_text("# Edited\n\n$\\another$\n", encoding="utf-8")
+    for _ in range(2):
+        wrong = page(project, "a")
+        assert wrong.returncode != 0
+        assert wrong.stderr.count("WARNING") == 1
+        assert "0 added, 1 changed, 0 removed" in wrong.stdout
+    (docs / "a.md").write_text("# New\n\nSee [](b.md).\n", encoding="utf-8")
+    mended = page(project, "a")
+    assert (mended.returncode, mended.stderr) == (0, "")
+    assert "New" in (work / "a.html").read_text(encoding="utf-8")
+    failed = build(project)  # what was left aside is not forgotten
+    assert failed.returncode != 0
+    assert "docs/b.md:3: WARNING: KaTeX" in failed.stderr
+    (docs / "b.md").write_text("# Edited\n\nSee [](a.md).\n", encoding="utf-8")
+    assert build(project).returncode == 0
+    site = tree(project / "_build/html")
+    shutil.rmtree(project / "_build")
+    assert build(project).returncode == 0
+    assert tree(project / "_build/html") == site
+
+
 def test_a_page_that_does_not_exist_is_named(project: Path) -> None:
     done = make(project, "page", "P=rl/none", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.docs")
     assert done.returncode != 0

@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> int:
         if code == 0 and not given.page:
             publish(given.work / "html", given.site)
     if given.page:
-        print(f"The page is in {given.work}/html/{given.page}.html" + ", with faults" * (code != 0))
+        faults = ", with the faults above" if code else ""
+        print(f"The page is in {given.work}/html/{given.page}.html{faults}; it is not published.")
     elif code == 0:
         print(f"The site is in {given.site}: open {given.site}/index.html or run make serve.")
     else:

@@ -1,8 +1,8 @@
 """All that Sphinx would leave stale: an incremental build gives the files of a clean one.
 
 memory: what a build leaves for the next one to know. workers: Sphinx's processes. complete: that
-all is written. reading: which pages are read again. writing: which are written again. leftovers:
-what removed pages and files leave behind.
+all is written. reading: which pages are read again. writing: which are written again. single:
+for one page alone. leftovers: what removed pages and files leave behind.
 """
 
 from sphinx.application import Sphinx
@@ -21,6 +21,7 @@ from llmref.sphinxext.incremental.writing import pages_to_rewrite
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events."""
+    app.add_config_value("llmref_only", "", "", types=(str,))  # a page
     memory.listen(app)
     workers.watch(app)
     app.connect("builder-inited", complete.require_written)

@@ -10,6 +10,8 @@ from sphinx.application import Sphinx
 from sphinx.builders import Builder
 from sphinx.errors import ExtensionError
 
+from llmref.sphinxext.incremental.single import to_write
+
 _ALWAYS = ("search.html", "searchindex.js", "objects.inv", "results.json", "llms.txt")
 _AT_MOST = 5  # named in the message
 
@@ -22,8 +24,10 @@ def require_written(app: Sphinx) -> None:
     write = builder.write_documents
 
     def write_and_look(docnames: Set[str]) -> None:
+        docnames = to_write(app, set(docnames))
         started = _now(Path(app.outdir))
-        write(docnames)
+        if docnames:
+            write(docnames)
         old = [
             docname
             for docname in sorted(docnames)

@@ -19,6 +19,7 @@ from sphinx.util.build_phase import BuildPhase
 from sphinx.util.logging import NAMESPACE, get_node_location, is_suppressed_warning
 
 from llmref.sphinxext.execution.store import write_whole
+from llmref.sphinxext.incremental.single import of_interest, only_page
 
 _LINE = re.compile(r":\d*$")
 
@@ -84,11 +85,12 @@ class Memory(logging.Handler):
 
     def outdated(self, app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
         """Return the pages that the last build warned of: they are read and written again."""
-        return sorted(self.warned & env.found_docs)
+        return sorted(of_interest(app, self.warned & env.found_docs))
 
     def recheck(self, app: Sphinx, env: BuildEnvironment) -> list[str]:
         """Return a page to write again if the site has to be checked again, though no page has."""
-        return [app.config.root_doc] if self.site_warned or self._ids() != self.ids else []
+        again = self.site_warned or self._ids() != self.ids
+        return [app.config.root_doc] if again and not only_page(app) else []
 
     def _ids(self) -> int:
         """The list of published ids, which Sphinx knows nothing of, but our check does."""
@@ -97,11 +99,14 @@ class Memory(logging.Handler):
 
     def end(self, app: Sphinx, exception: Exception | None) -> None:
         """Keep what this build warned of. Where no page is to blame, all are read again."""
+        if page := only_page(app):  # of the others, all is as it was
+            self._warned |= self.warned - {page}
+            self._of_site |= self.site_warned
         self._write(ended=exception is None and not self._of_unknown)
 
     def _write(self, *, ended: bool) -> None:
         state = {"ended": ended, "pages": sorted(self._warned), "site": self._of_site}
-        state["ids"] = self._ids()
+        state["ids"] = self.ids if only_page(self._app) else self._ids()
         self._file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self._file, json.dumps(state))
 

@@ -8,6 +8,7 @@ from sphinx.environment import BuildEnvironment
 from llmref.records import read_published
 from llmref.sphinxext.execution.keys import key_of, state_of_all
 from llmref.sphinxext.execution.pages import EDITED
+from llmref.sphinxext.incremental.single import of_interest, only_page
 from llmref.sphinxext.results.directives import former_ids
 from llmref.sphinxext.results.domain import ResultsDomain
 
@@ -19,24 +20,22 @@ def outdated_pages(
     app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
 ) -> list[str]:
     """Return the unedited pages whose outputs or results are no longer what they were."""
+    changed.intersection_update(of_interest(app, changed))
     root, preloaded = Path(app.config.llmref_root), app.config.llmref_preload
-    unedited = env.found_docs - added - changed
+    unedited = of_interest(app, env.found_docs - added - changed)
     keys = {name: key for name in unedited if (key := env.metadata[name].get("llmref_key"))}
     domain = env.domains["prf"]
     assert isinstance(domain, ResultsDomain)
-    stale = _renamed(app, domain)
+    stale = of_interest(app, _renamed(app, domain))
     state = state_of_all(root, preloaded)
     if state == domain.data.get("code_state"):
         return sorted(stale | {name for name, key in keys.items() if key == EDITED})
-    domain.data["code_state"] = state
-    return sorted(
-        stale
-        | {
-            name
-            for name, key in keys.items()
-            if key != key_of(env.metadata[name]["llmref_code"], root, preloaded)
-        }
-    )
+    if not only_page(app):
+        domain.data["code_state"] = state
+    for name, key in keys.items():
+        if key != key_of(env.metadata[name]["llmref_code"], root, preloaded):
+            stale.add(name)
+    return sorted(stale)
 
 
 def _renamed(app: Sphinx, domain: ResultsDomain) -> set[str]:

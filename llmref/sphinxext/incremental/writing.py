@@ -12,6 +12,7 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
+from llmref.sphinxext.incremental.single import of_interest
 from llmref.sphinxext.results.data import Result, Shown
 from llmref.sphinxext.results.domain import ResultsDomain
 from llmref.sphinxext.results.reports import showcase_code
@@ -40,7 +41,7 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
         sorted(repr((check.docname, check.record)) for check in domain.checks),
         agreed,
     )
-    for docname in sorted(env.found_docs):
+    for docname in sorted(of_interest(app, env.found_docs)):
         shown = domain.shows.get(docname, Shown())
         state = _digest(
             everywhere,
