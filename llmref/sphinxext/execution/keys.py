@@ -81,7 +81,9 @@ def state_of_all(root: Path, preloaded: Iterable[str]) -> str:
     """Return a digest that stays the same only if all keys do, without looking at any page."""
     files = sorted(path for path in (root / "llmref").rglob("*") if _counts(path))
     digests = [(path.as_posix(), _digest(path)) for path in files]
-    parts = [_FORMAT, digests, sorted(preloaded), _machinery(), environment()]
+    here = Path(__file__).parent
+    machinery = [KERNEL_CONFIG, *(_digest(here / name) for name in _MACHINERY)]
+    parts = [_FORMAT, digests, sorted(preloaded), machinery, environment()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -35,7 +35,7 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
         _linked_files(app),
     )
     agreement = Path(env.srcdir) / "agreement.json"
-    agreed = agreement.read_text(encoding="utf-8") if agreement.is_file() else ""
+    agreed = _digest(agreement.read_bytes() if agreement.is_file() else b"")
     of_site = _digest(
         sorted(map(repr, map(_shown, domain.results.values()))),
         sorted(repr((check.docname, check.record)) for check in domain.checks),
