@@ -153,6 +153,16 @@ def test_two_builds_at_once_take_turns(project: Path) -> None:
     assert "First" in (project / "_build/html/index.html").read_text(encoding="utf-8")
 
 
+def test_a_command_under_a_lock_hands_on_its_exit_code(tmp_path: Path) -> None:
+    lock = [sys.executable, "-m", "llmref.hosting.lock", str(tmp_path / "lock")]
+    assert subprocess.run([*lock, "sh", "-c", "exit 3"], check=False).returncode == 3
+    assert subprocess.run([*lock, "sh", "-c", "kill -9 $$"], check=False).returncode == 137
+    if sys.platform == "linux":  # what runs under it cannot keep it
+        opened = subprocess.run([*lock, "ls", "-l", "/proc/self/fd"], capture_output=True).stdout
+        assert b" -> " in opened
+        assert bytes(tmp_path / "lock") not in opened
+
+
 def test_help_lists_every_target() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)

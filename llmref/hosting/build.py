@@ -77,23 +77,25 @@ def intact_files(work: Path, conf: Path | None) -> dict[str, Any] | None:
 
 
 def publish(html: Path, site: Path) -> None:
-    """Replace the site by a copy of the built one."""
+    """Replace the site by a copy of the built one, unless it is one already."""
+    # Sphinx's note to itself depends on where the checkout is.
+    ignored = shutil.ignore_patterns(".buildinfo*")
+    built = {name: state[:2] for name, state in _files(html).items() if ".buildinfo" not in name}
+    there = {name: state[:2] for name, state in (_files(site) if site.is_dir() else {}).items()}
+    if built == there:
+        return
+
+    def take(source: str, copy: str) -> None:
+        """Copy a file, or link to the published copy of it, which is quicker."""
+        name = os.path.relpath(source, html)
+        if built[name] == there.get(name):
+            os.link(site / name, copy)
+        else:
+            shutil.copy2(source, copy)
+
     new, old = (site.with_name(f"{site.name}.{state}") for state in ("new", "old"))
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
-    there = _files(site) if site.is_dir() else {}
-
-    def take(built: str, copy: str) -> None:
-        """Copy a file, or link to the published copy of it, which is quicker."""
-        name = os.path.relpath(built, html)
-        state = os.stat(built)
-        if there.get(name, [])[:2] == [state.st_size, state.st_mtime_ns]:
-            os.link(site / name, copy)
-        else:
-            shutil.copy2(built, copy)
-
-    # Sphinx's note to itself depends on where the checkout is.
-    ignored = shutil.ignore_patterns(".buildinfo*")
     shutil.copytree(html, new, ignore=ignored, copy_function=take)
     if site.exists():
         site.rename(old)
