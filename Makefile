@@ -11,12 +11,6 @@ PORT ?= 8000
 ifneq ($(words $(VENV)),1)
 $(error VENV must be one path without a space, got '$(VENV)')
 endif
-# A locale that is not installed here (ssh brings that of the other machine along) would end Sphinx.
-ifneq ($(OS),Windows_NT)
-ifeq ($(shell uname -s),Linux)
-export LC_ALL := C.UTF-8
-endif
-endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -44,22 +38,8 @@ help: ## List the targets
 	@echo "  PYTHON= the interpreter (3.11 or newer), VENV= the environment's folder, TORCH_INDEX= an index of torch wheels, PORT= for serve"
 
 html: $(VENV)/.docs ## Build the site into _build/html; a failing check leaves the last good site there
-	@mkdir -p _build
-	@$(BIN)/python -m llmref.hosting.lock _build/lock $(MAKE) --no-print-directory build-site
-
-# What `make html` does while it holds the lock: two builds in one checkout take turns.
-.PHONY: build-site
-build-site:
-	@test -f $(WORK)/complete -a ! conf.py -nt $(WORK)/complete || rm -rf $(WORK)
-	@mkdir -p $(WORK) && rm -f $(WORK)/complete
-	@$(SPHINX) --doctree-dir $(WORK)/doctrees docs $(WORK)/html \
-		|| { echo "make html: the site was not built; _build/html is as it was." >&2; exit 1; }
-	@touch $(WORK)/complete
-	@rm -rf _build/html.new _build/html.old && cp -R $(WORK)/html _build/html.new
-	@rm -f _build/html.new/.buildinfo # Sphinx's note to itself: it depends on where the checkout is
-	@if [ -e _build/html ]; then mv _build/html _build/html.old; fi
-	@mv _build/html.new _build/html && rm -rf _build/html.old
-	@echo "The site is in _build/html: open _build/html/index.html or run make serve."
+	@$(BIN)/python -m llmref.hosting.build --conf conf.py $(WORK) _build/html -- \
+		$(SPHINX) --doctree-dir $(WORK)/doctrees docs $(WORK)/html
 
 strict: ## Build the site from nothing, as a release does
 	@rm -rf $(WORK)
@@ -67,9 +47,8 @@ strict: ## Build the site from nothing, as a release does
 
 page: $(VENV)/.docs ## Build one page while you write it: make page P=rl/kl
 	@test -f "docs/$(P).md" || { echo "make page: there is no docs/$(P).md; say P=group/topic" >&2; exit 1; }
-	@$(BIN)/python -m sphinx --conf-dir . -E --doctree-dir _build/page/$(P).doctrees \
-		-D include_patterns=$(P).md -D root_doc=$(P) -D llmref_result_ids= docs _build/page/$(P)
-	@echo "The page is in _build/page/$(P)/$(P).html"
+	@$(BIN)/python -m llmref.hosting.build --page $(P) --conf conf.py $(WORK) _build/html -- \
+		$(SPHINX) -D llmref_only=$(P) --doctree-dir $(WORK)/doctrees docs $(WORK)/html
 
 topic: $(VENV)/.docs $(VENV)/.test ## Start a topic with its page and its tests: make topic T=group/name
 	@$(BIN)/python -m tests.new_topic "$(T)"

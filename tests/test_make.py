@@ -3,11 +3,17 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+from llmref.hosting.build import intact_files
+from tests.small_site import tree
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,6 +37,7 @@ def project(tmp_path: Path) -> Path:
     (docs / "references.bib").write_text("", encoding="utf-8")
     (docs / "result-ids.txt").write_text("", encoding="utf-8")
     (docs / "index.md").write_text("# First\n\n$x$\n", encoding="utf-8")
+    (docs / "404.md").write_text("---\norphan: true\n---\n# None\n", encoding="utf-8")
     return tmp_path
 
 
@@ -52,8 +59,77 @@ def test_a_failed_build_leaves_the_last_good_site_and_fails_until_mended(project
         assert "_build/html is as it was" in failed.stderr
         assert "First" in built.read_text(encoding="utf-8")
     page.write_text("# Third\n", encoding="utf-8")
-    assert build(project).returncode == 0
+    mended = build(project)
+    assert mended.returncode == 0
+    assert "0 added, 1 changed, 0 removed" in mended.stdout  # and the other page is as it was
     assert "Third" in built.read_text(encoding="utf-8")
+
+
+def test_a_damaged_work_folder_is_not_published(project: Path) -> None:
+    """Sphinx alone finds all up to date, and publishes what is there."""
+    assert build(project).returncode == 0
+    site, work = project / "_build/html", project / "_build/work/html"
+    whole = tree(site)
+
+    def half_a_formula() -> None:
+        (entry,) = (project / "_build/cache").glob("*.formula")
+        entry.write_bytes(entry.read_bytes()[:-20])
+        shutil.rmtree(project / "_build/work")
+
+    for damage in (
+        lambda: (work / "index.html").write_bytes(b"\xff\xfe\0"),
+        lambda: (work / "searchindex.js").unlink(),
+        lambda: (work / "_static" / "left.svg").write_text("<svg/>", encoding="utf-8"),
+        half_a_formula,
+    ):
+        damage()
+        again = build(project)
+        assert again.returncode == 0, again.stderr
+        assert tree(site) == whole
+
+
+def test_a_work_folder_that_was_copied_is_intact(project: Path) -> None:
+    """Its files have other times, as on a machine that keeps _build from run to run."""
+    assert build(project).returncode == 0
+    work = project / "_build/work"
+    shutil.copytree(work, work.with_name("copy"))
+    shutil.rmtree(work)
+    work.with_name("copy").rename(work)
+    assert intact_files(work, project / "conf.py")
+    (project / "conf.py").touch()
+    assert intact_files(work, project / "conf.py")
+    (project / "conf.py").write_text("", encoding="utf-8")
+    assert intact_files(work, project / "conf.py") is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("whom", ["make", "lock"])
+def test_a_build_ends_with_whoever_started_it(
+    project: Path, whom: str, number: signal.Signals
+) -> None:
+    """Nothing of it runs on, and the next build does not wait for the dead."""
+    with (project / "conf.py").open("a", encoding="utf-8") as conf:
+        conf.write("import time\n(ROOT / 'started').touch()\ntime.sleep(600)\n")
+    process = subprocess.Popen(
+        ["make", "html", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.docs"],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(project / "started")
+    below = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid if whom == "make" else below[0].pid, number)
+    assert process.wait(20) != 0
+    assert psutil.wait_procs(below, timeout=5)[1] == []
+    lock = [sys.executable, "-m", "llmref.hosting.lock", str(project / "_build/lock")]
+    assert subprocess.run([*lock, "true"], capture_output=True, timeout=10).stdout == b""
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_two_builds_at_once_take_turns(project: Path) -> None:
@@ -71,8 +147,20 @@ def test_two_builds_at_once_take_turns(project: Path) -> None:
     ]
     outputs = [process.communicate()[0] for process in builds]
     assert [process.returncode for process in builds] == [0, 0], outputs
-    assert sum("Another build is running here" in output for output in outputs) == 1
+    waited = [output for output in outputs if "Another build is running here" in output]
+    assert len(waited) == 1
+    assert re.search(r"running here \(process \d+, since \d\d:\d\d:\d\d\): waiting", waited[0])
     assert "First" in (project / "_build/html/index.html").read_text(encoding="utf-8")
+
+
+def test_a_command_under_a_lock_hands_on_its_exit_code(tmp_path: Path) -> None:
+    lock = [sys.executable, "-m", "llmref.hosting.lock", str(tmp_path / "lock")]
+    assert subprocess.run([*lock, "sh", "-c", "exit 3"], check=False).returncode == 3
+    assert subprocess.run([*lock, "sh", "-c", "kill -9 $$"], check=False).returncode == 137
+    if sys.platform == "linux":  # what runs under it cannot keep it
+        opened = subprocess.run([*lock, "ls", "-l", "/proc/self/fd"], capture_output=True).stdout
+        assert b" -> " in opened
+        assert bytes(tmp_path / "lock") not in opened
 
 
 def test_help_lists_every_target() -> None:
@@ -101,6 +189,41 @@ def test_a_missing_interpreter_is_named(project: Path) -> None:
     done = make(project, "test", "PYTHON=no-such-python", "VENV=new")
     assert done.returncode != 0
     assert "no interpreter 'no-such-python'" in done.stderr.splitlines()[0]
+
+
+def page(project: Path, name: str) -> subprocess.CompletedProcess[str]:
+    return make(project, "page", f"P={name}", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.docs")
+
+
+def test_a_single_page_knows_the_site_and_fails_if_it_must(project: Path) -> None:
+    docs, work = project / "docs", project / "_build/work/html"
+    (docs / "index.md").write_text("# First\n\n```{toctree}\na\nb\n```\n", encoding="utf-8")
+    (docs / "a.md").write_text("# A\n\nSee [](b.md).\n", encoding="utf-8")
+    (docs / "b.md").write_text("# B\n\nSee [](a.md).\n", encoding="utf-8")
+    first = page(project, "a")  # nothing was built before: so all is
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "The page is in _build/work/html/a.html; it is not published." in first.stdout
+    assert not (project / "_build/html").exists()
+    (docs / "a.md").write_text("# A\n\nSee [](b.md) and $\\nosuchmacro$.\n", encoding="utf-8")
+    (docs / "b.md").write_text("# Edited\n\n$\\another$\n", encoding="utf-8")
+    for _ in range(2):
+        wrong = page(project, "a")
+        assert wrong.returncode != 0
+        assert wrong.stderr.count("WARNING") == 1
+        assert "0 added, 1 changed, 0 removed" in wrong.stdout
+    (docs / "a.md").write_text("# New\n\nSee [](b.md).\n", encoding="utf-8")
+    mended = page(project, "a")
+    assert (mended.returncode, mended.stderr) == (0, "")
+    assert "New" in (work / "a.html").read_text(encoding="utf-8")
+    failed = build(project)  # what was left aside is not forgotten
+    assert failed.returncode != 0
+    assert "docs/b.md:3: WARNING: KaTeX" in failed.stderr
+    (docs / "b.md").write_text("# Edited\n\nSee [](a.md).\n", encoding="utf-8")
+    assert build(project).returncode == 0
+    site = tree(project / "_build/html")
+    shutil.rmtree(project / "_build")
+    assert build(project).returncode == 0
+    assert tree(project / "_build/html") == site
 
 
 def test_a_page_that_does_not_exist_is_named(project: Path) -> None:

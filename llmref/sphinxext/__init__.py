@@ -18,10 +18,16 @@ ROOMS = ("execution", "results", "incremental", "api", "web", "books")
 
 
 def version(folder: Path = Path(__file__).parent) -> int:
-    """Return a number that changes with the machinery: at another one all pages are read again."""
-    number = 0
+    """Return a number that changes with the machinery: at another one all pages are read again.
+
+    It covers the code, the templates, and the packages that the site is built with. Style sheets
+    and scripts are copied as they are, so no page is read for them (but see incremental.writing).
+    """
+    from llmref.sphinxext.execution.environment import environment
+
+    number = crc32("\n".join(environment()).encode())
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".pyc":
+        if path.is_file() and path.suffix not in {".pyc", ".css"} and path.parent.name != "static":
             number = crc32(path.read_bytes(), crc32(path.name.encode(), number))
     return number
 

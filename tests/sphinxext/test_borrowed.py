@@ -160,6 +160,57 @@ def test_a_script_is_rebuilt_with_one_more_attribute() -> None:
     assert deferred.attributes == {"async": "async", "defer": "defer"}
 
 
+@assumes("sphinx.builders.ParallelTasks")
+def test_builders_take_the_class_of_workers_from_their_module() -> None:
+    import sphinx.builders
+
+    assert "ParallelTasks(" in inspect.getsource(sphinx.builders)
+    assert "ParallelTasks" in vars(sphinx.builders)
+
+
+@assumes("sphinx.builders.Builder.write_documents")
+def test_all_pages_are_written_by_one_method() -> None:
+    from sphinx.builders import Builder
+
+    assert list(inspect.signature(Builder.write_documents).parameters) == ["self", "docnames"]
+    assert "self.write_documents(" in inspect.getsource(Builder.write)
+
+
+@assumes("sphinx.util.logging.is_suppressed_warning")
+def test_a_suppressed_warning_is_known_by_type_and_subtype() -> None:
+    from sphinx.util.logging import is_suppressed_warning
+
+    assert is_suppressed_warning("a", "b", ["a.b"])
+    assert not is_suppressed_warning("a", "c", ["a.b"])
+
+
+def _workers() -> Any:
+    from sphinx.util.parallel import ParallelTasks
+
+    return ParallelTasks(2)
+
+
+@assumes("sphinx.util.parallel.ParallelTasks._process")
+def test_a_worker_is_given_a_pipe_a_function_and_its_argument() -> None:
+    assert list(inspect.signature(_workers()._process).parameters) == ["pipe", "func", "arg"]
+
+
+@assumes("sphinx.util.parallel.ParallelTasks._join_one")
+def test_a_worker_that_has_ended_is_taken_over_from() -> None:
+    assert _workers()._join_one() is False  # there is none
+
+
+@assumes("sphinx.util.parallel.ParallelTasks._precvs")
+@assumes("sphinx.util.parallel.ParallelTasks._precvs_waiting")
+@assumes("sphinx.util.parallel.ParallelTasks._procs")
+def test_workers_and_their_pipes_are_known_by_number() -> None:
+    workers = _workers()
+    assert (workers._precvs, workers._precvs_waiting, workers._procs) == ({}, {}, {})
+    workers.add_task(str, 1)
+    assert set(workers._precvs) == set(workers._procs) == {0}
+    workers.join()
+
+
 @assumes("sphinx.application.Sphinx.parallel")
 def test_the_number_of_processes_is_read_at_each_reading() -> None:
     from sphinx.builders import Builder

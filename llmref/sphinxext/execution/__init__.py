@@ -1,8 +1,8 @@
 """How pages run: fresh, side by side, and with every failure reported in one build.
 
 keys, imports: what a page's outputs depend on. store: where they are kept. pages: which pages run.
-runner, kernels, server: how they run. parser: how Sphinx finds the outputs. startup: what makes a
-build start quickly.
+runner, cells, kernels, folders, server: how they run. parser: how Sphinx finds the outputs.
+startup: what makes a build start quickly.
 Leaves out: what Sphinx would leave stale after all that (incremental).
 """
 

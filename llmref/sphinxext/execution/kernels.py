@@ -1,24 +1,25 @@
 """Real Jupyter kernels that start warm: forked from a server that has imported torch already.
 
 Where processes cannot be forked safely (Windows, macOS), ordinary kernels serve instead; they too
-end with the build, but one that is killed then leaves the folder of their sockets.
+end with the build.
 """
 
+import contextlib
 import json
 import os
-import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jupyter_client.launcher import launch_kernel
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+
+from llmref.sphinxext.execution.folders import KernelFolder
 
 _SERVER = Path(__file__).with_name("server")
 PROVISIONER = "llmref-warm"
@@ -29,13 +30,19 @@ UNSEEDED = 0x11A5EED
 PRELOADED = ("matplotlib.pyplot", "sympy", "torch")
 # Pages run side by side, one thread each: then a sum is added in the same order on any machine.
 # A fixed hash seed makes the order of sets, and so of what sympy prints, the same in every build.
-# matplotlib reads its backend when it is imported, in the server before there is a kernel.
+# matplotlib reads its backend when it is imported, in the server before there is a kernel, and its
+# settings from an empty file: the user's own would change every picture.
 KERNEL_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "PYTHONHASHSEED": "0",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "MATPLOTLIBRC": os.devnull,
 }
+
+
+class ServerEndedError(RuntimeError):
+    """The server of kernels is no more, and so are its kernels."""
 
 
 class KernelServer:
@@ -44,7 +51,8 @@ class KernelServer:
     current: "KernelServer | None" = None
 
     def __init__(self, python_path: str = "", modules: Sequence[str] = ()) -> None:
-        self.folder = tempfile.mkdtemp(prefix="llmref-")
+        self._folder = KernelFolder()
+        self.folder = self._folder.path
         self._settings = python_path, tuple(modules)
         self._ready = False
         self._lock = threading.Lock()
@@ -72,12 +80,13 @@ class KernelServer:
         KernelServer.current = None
         if not self._ready:
             self._process.kill()  # still importing: it has no kernels
-            shutil.rmtree(self.folder, ignore_errors=True)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()  # at which the server kills the kernels and ends
+        with contextlib.suppress(BrokenPipeError):  # it has been killed
+            self._process.stdin.close()  # at which the server kills the kernels and ends
         self._process.wait()
         self._process.stdout.close()
+        self._folder.remove()
 
     def wait_until_ready(self) -> None:
         """Wait until the imports are done."""
@@ -91,15 +100,16 @@ class KernelServer:
         assert self._process.stdin is not None
         self.wait_until_ready()
         with self._lock:
-            self._process.stdin.write(json.dumps({"operation": operation, **arguments}) + "\n")
-            self._process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+                self._process.stdin.write(json.dumps({"operation": operation, **arguments}) + "\n")
+                self._process.stdin.flush()
             return self._read()
 
     def _read(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the kernel server ended with code {self._process.wait()}")
+            raise ServerEndedError(f"the kernel server ended with code {self._process.wait()}")
         return json.loads(line)
 
 
@@ -114,14 +124,18 @@ class WarmProcess:
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the kernel runs."""
-        code: int | None = self._server.request("poll", pid=self.pid)
+        try:
+            code: int | None = self._server.request("poll", pid=self.pid)
+        except ServerEndedError:
+            code = -signal.SIGKILL
         return code
 
     wait = poll  # Jupyter waits only for what has ended
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the kernel."""
-        self._server.request("signal", pid=self.pid, number=int(number))
+        with contextlib.suppress(ServerEndedError):
+            self._server.request("signal", pid=self.pid, number=int(number))
 
 
 class WarmProvisioner(LocalProvisioner):
@@ -131,19 +145,16 @@ class WarmProvisioner(LocalProvisioner):
         """Launch the kernel that `cmd`, 'python -m ipykernel_launcher ARGUMENTS', describes."""
         server = KernelServer.current
         if server is None:
-            process: Any = launch_kernel(cmd, **self._scrub_kwargs(kwargs))
-        else:
-            arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
-            environment = kwargs.get("env") or dict(os.environ)
-            pid = server.request(
-                "launch",
-                arguments=arguments,
-                directory=kwargs.get("cwd") or os.getcwd(),
-                environment=environment,
-            )
-            process = WarmProcess(server, pid)
-        self.process = process
-        self.pid = process.pid
+            return await super().launch_kernel(cmd, **kwargs)
+        arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
+        pid = server.request(
+            "launch",
+            arguments=arguments,
+            directory=kwargs.get("cwd") or os.getcwd(),
+            environment=kwargs.get("env") or dict(os.environ),
+        )
+        self.process = WarmProcess(server, pid)  # type: ignore[assignment]
+        self.pid = pid
         return self.connection_info
 
 

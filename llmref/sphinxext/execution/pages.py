@@ -18,7 +18,7 @@ from llmref.sphinxext.execution.kernels import KernelServer, python_path
 from llmref.sphinxext.execution.keys import KERNEL_CONFIG, code_of, key_of
 from llmref.sphinxext.execution.runner import Page, run_pages
 from llmref.sphinxext.execution.startup import load_for_later
-from llmref.sphinxext.execution.store import OutputCache, Outputs, write_whole
+from llmref.sphinxext.execution.store import OutputCache, Outputs
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ class Executed:
     outputs: Outputs
 
 
-# The key of a page that was edited, or run while a module was: it has to be read again.
+# The key of a page that failed, or was edited while it ran or was read: the next build reads it
+# again.
 EDITED = "edited"
 
 # By docname; readers are forked with them.
@@ -57,16 +58,17 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         load_for_later()
     cache = OutputCache(Path(app.config.llmref_cache or Path(app.doctreedir) / "llmref_cache"))
     root = Path(app.config.llmref_root)
+    preloaded = app.config.llmref_preload
     executed_by_name.clear()
     stale: list[Page] = []
     for docname in docnames:
         text = _text(env, docname)
-        if not is_myst_markdown_notebook(text):
+        if text is None or not is_myst_markdown_notebook(text):
             continue
         notebook = read_notebook(text)
         _warn_of_hiding_tags(docname, notebook)
         code = code_of(notebook)
-        key = key_of(code, root)
+        key = key_of(code, root, preloaded)
         if (outputs := cache.load(key)) is not None:
             executed_by_name[docname] = Executed(key, code, outputs)
         else:
@@ -84,16 +86,15 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
         ended.append(page)
         code = code_of(page.notebook)
         # A module that was edited meanwhile may have been read before or after.
-        unedited = page.key == key_of(code, root)
+        unedited = page.key == key_of(code, root, preloaded)
         if not unedited:
             logger.warning(
                 "a module was edited while this page ran; build it again", location=page.docname
             )
-        executed_by_name[page.docname] = Executed(
-            page.key if unedited else EDITED, code, page.outputs
-        )
-        if unedited and not page.failed:
+        clean = unedited and not page.failed
+        if clean:
             cache.store(page.key, page.outputs)
+        executed_by_name[page.docname] = Executed(page.key if clean else EDITED, code, page.outputs)
         logger.info(
             "running pages... [%3d%%] %s%s, %.1f s",
             100 * len(ended) // len(pages),
@@ -106,18 +107,30 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
     run_pages(
         pages,
         timeout=app.config.llmref_cell_timeout,
-        workers=os.cpu_count() or 1,
+        workers=max(1, min(app.parallel, _cores())),
         python_path=python_path(root),
-        profile=str(_kernel_profile(app)),
-        modules=app.config.llmref_preload,
+        settings=KERNEL_CONFIG,
+        modules=preloaded,
         done=done,
     )
     cache.store_times({page.docname: [page.seconds, page.cell_cpu_seconds] for page in ended})
     cache.prune()
 
 
-def _text(env: BuildEnvironment, docname: str) -> str:
-    return Path(env.doc2path(docname)).read_text(encoding="utf-8")
+def _cores() -> int:
+    """How many processors this build may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _text(env: BuildEnvironment, docname: str) -> str | None:
+    """Return what Sphinx will read, or None, with a warning, if that is no UTF-8."""
+    try:
+        return Path(env.doc2path(docname)).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        logger.warning("this page is not in UTF-8, so it was not run: %s", error, location=docname)
+        return None
 
 
 def _warn_of_hiding_tags(docname: str, notebook: NotebookNode) -> None:
@@ -126,12 +139,3 @@ def _warn_of_hiding_tags(docname: str, notebook: NotebookNode) -> None:
             logger.warning(
                 "the tag %s would hide a failing cell", min(hiding), location=(docname, line + 1)
             )
-
-
-def _kernel_profile(app: Sphinx) -> Path:
-    """Write the kernels' configuration, in one step, since two builds may start at once."""
-    folder = Path(app.doctreedir) / "ipython"
-    profile = folder / "profile_default" / "ipython_kernel_config.py"
-    profile.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(profile, KERNEL_CONFIG)
-    return folder

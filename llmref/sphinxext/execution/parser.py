@@ -25,11 +25,12 @@ class ExecutedPageParser(Parser):
             return
         env = document.settings.env
         code = code_of(read_notebook(inputstring))
-        executed = executed_by_name[env.docname]
-        if code != executed.code:
-            logger.warning(
-                "edited while the site was being built; build it again", location=env.docname
-            )
+        executed = executed_by_name.get(env.docname)
+        if executed is None or code != executed.code:
+            if executed is not None:  # else it has been warned of
+                logger.warning(
+                    "edited while the site was being built; build it again", location=env.docname
+                )
             executed_by_name[env.docname] = executed = Executed(EDITED, code, [[] for _ in code])
         env.metadata[env.docname]["llmref_key"] = executed.key
         # So that a later build need not parse a page that was not edited.

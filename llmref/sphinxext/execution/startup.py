@@ -64,13 +64,14 @@ def _leave_out(names: tuple[str, ...]) -> None:
 
 def _looks_edited(app: Sphinx) -> bool:
     """Whether a page or a module is younger than the last build: a guess that costs nothing."""
-    last = Path(app.doctreedir) / "environment.pickle"
+    last = Path(app.doctreedir) / "llmref.json"  # written at the end of every build
     if not last.is_file():
         return True
     files = [*Path(app.srcdir).rglob("*.md"), *(PACKAGE_ROOT / "llmref").rglob("*.py")]
-    here = PACKAGE_ROOT / "llmref" / "sphinxext"  # runs no page again
+    # These run no page again.
+    tools = {PACKAGE_ROOT / "llmref" / name for name in ("sphinxext", "hosting")}
     young = (path for path in files if path.stat().st_mtime > last.stat().st_mtime)
-    return any(here not in path.parents for path in young)
+    return any(tools.isdisjoint(path.parents) for path in young)
 
 
 def keep_compiled_templates(app: Sphinx) -> None:

@@ -1,14 +1,17 @@
 """All that Sphinx would leave stale: an incremental build gives the files of a clean one.
 
-reading: which pages are read again. writing: which are written again. leftovers: what removed pages
-leave behind.
+memory: what a build leaves for the next one to know. workers: Sphinx's processes. complete: that
+all is written. reading: which pages are read again. writing: which are written again. single:
+for one page alone. leftovers: what removed pages and files leave behind.
 """
 
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
+from llmref.sphinxext.incremental import complete, memory, workers
 from llmref.sphinxext.incremental.leftovers import (
     forget_words,
+    remove_old_static_files,
     remove_outputs_of,
     remove_unused_images,
 )
@@ -18,9 +21,15 @@ from llmref.sphinxext.incremental.writing import pages_to_rewrite
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events."""
+    app.add_config_value("llmref_only", "", "", types=(str,))  # a page
+    memory.listen(app)
+    workers.watch(app)
+    app.connect("builder-inited", complete.require_written)
+    app.connect("build-finished", complete.require_all, priority=998)
     app.connect("env-get-outdated", outdated_pages)
     app.connect("env-get-outdated", remove_outputs_of)
     app.connect("env-updated", lambda app, env: list(pages_to_rewrite(app, env)))
+    app.connect("write-started", remove_old_static_files)
     app.connect("html-collect-pages", forget_words)
     app.connect("build-finished", remove_unused_images)
     read_few_pages_here(app)

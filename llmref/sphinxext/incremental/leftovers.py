@@ -1,10 +1,14 @@
-"""What removed pages and unused pictures leave in a site, and Sphinx does not clear away."""
+"""What removed pages, static files and unused pictures leave in a site: Sphinx leaves it there."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.builders import Builder
 from sphinx.environment import BuildEnvironment
+
+from llmref.sphinxext.execution.store import write_whole
 
 
 def remove_outputs_of(
@@ -16,6 +20,34 @@ def remove_outputs_of(
             (Path(app.outdir) / f"{docname}{ending}").unlink(missing_ok=True)
         (Path(app.outdir) / "_sources" / f"{docname}.md.txt").unlink(missing_ok=True)
     return []
+
+
+def remove_old_static_files(app: Sphinx, builder: Builder) -> None:
+    """Remove the copies of static files that are no more."""
+    if builder.format != "html":
+        return
+    noted = Path(app.doctreedir) / f"static-{builder.name}.txt"
+    names = sorted(_static_files(app))
+    before = noted.read_text(encoding="utf-8").splitlines() if noted.is_file() else []
+    for name in set(before) - set(names):
+        (Path(app.outdir) / name).unlink(missing_ok=True)
+    if names != before:
+        write_whole(noted, "\n".join(names))
+
+
+def _static_files(app: Sphinx) -> Iterator[str]:
+    """Where in the site the files of the static and the extra paths are copied to."""
+    for folder, entries in (
+        ("_static/", app.config.html_static_path),
+        ("", app.config.html_extra_path),
+    ):
+        for entry in entries:
+            path = Path(app.confdir) / entry
+            if path.is_file():
+                yield folder + path.name
+            for file in path.rglob("*"):
+                if file.is_file():
+                    yield folder + file.relative_to(path).as_posix()
 
 
 def forget_words(app: Sphinx) -> list[tuple[str, dict[str, Any], str]]:

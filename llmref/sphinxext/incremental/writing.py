@@ -1,49 +1,92 @@
 """Which pages are written again, though they were not read again.
 
-Sphinx writes only what it has read, so that titles in the navigation, numbers of equations and
-results cited from elsewhere would go stale.
+Sphinx writes only what it has read, so that titles in the navigation, numbers of equations, results
+and headings that are cited from elsewhere, and the versions of style sheets would go stale.
 """
 
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-from llmref.sphinxext.results.data import Shown
+from llmref.sphinxext.incremental.single import of_interest
+from llmref.sphinxext.results.data import Result, Shown
 from llmref.sphinxext.results.domain import ResultsDomain
+from llmref.sphinxext.results.reports import showcase_code
+
+# Reports on the whole site; the others are on the page itself, or on one result.
+_OF_SITE = {"graph", "ledger", "totals"}
 
 
 def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
-    """Yield the pages that show something of other pages which has changed.
-
-    Sphinx writes again only what it has read again, so that titles in the navigation, numbers of
-    equations and results cited from elsewhere would go stale.
-    """
+    """Yield the pages that show something of other pages which has changed."""
     domain = env.domains["prf"]
     assert isinstance(domain, ResultsDomain)
     everywhere = _digest(
         sorted((docname, title.astext()) for docname, title in env.titles.items()),
         sorted(env.toctree_includes.items()),
         sorted(env.domains.math_domain.equations.items()),
-        sorted(env.domains.standard_domain.labels.items()),
+        sorted(env.domains.standard_domain.anonlabels.items()),
+        [sorted(other.get_objects()) for other in env.domains.sorted()],
         sorted((result.id, result.rests_on) for result in domain.results.values()),
+        _linked_files(app),
     )
     agreement = Path(env.srcdir) / "agreement.json"
-    of_reports = _digest(
-        sorted(map(repr, domain.results.values())),
-        sorted(map(repr, domain.checks)),
-        agreement.read_text(encoding="utf-8") if agreement.is_file() else "",
+    agreed = _digest(agreement.read_bytes() if agreement.is_file() else b"")
+    of_site = _digest(
+        sorted(map(repr, map(_shown, domain.results.values()))),
+        sorted(repr((check.docname, check.record)) for check in domain.checks),
+        agreed,
     )
-    for docname in sorted(env.found_docs):
+    for docname in sorted(of_interest(app, env.found_docs)):
         shown = domain.shows.get(docname, Shown())
-        cited = [domain.results.get(id_) for id_ in shown.cited]
-        state = _digest(everywhere, cited, of_reports if shown.reports else "")
+        state = _digest(
+            everywhere,
+            [_shown(domain.results.get(id_)) for id_ in shown.cited],
+            [_heading(env, *link) for link in shown.linked],
+            [
+                of_site if report in _OF_SITE else (agreed, _showcase(domain, report, argument))
+                for report, argument in shown.reports
+            ],
+        )
         if shown.state != state:
             shown.state = state
             domain.shows[docname] = shown
             yield docname
+
+
+def _shown(result: Result | None) -> dict[str, Any]:
+    """A result but for its line, which moves at every edit above it, and which no page shows."""
+    return {**vars(result), "line": 0} if result else {}
+
+
+def _heading(env: BuildEnvironment, docname: str, anchor: str) -> tuple[str, ...]:
+    """What a link to a heading shows and needs: not its line, which comes first."""
+    slugs = env.metadata[docname].get("myst_slugs", {})
+    return tuple(map(str, slugs.get(anchor, ())[1:]))
+
+
+def _showcase(domain: ResultsDomain, report: str, id_: str) -> object:
+    result = domain.results.get(id_)
+    if report != "showcase" or result is None:
+        return None
+    records = [check.record for check in domain.checks if check.record["result"] == id_]
+    return _shown(result), records, showcase_code(domain.env, result.docname, id_)
+
+
+def _linked_files(app: Sphinx) -> list[tuple[str, str]]:
+    """Style sheets and scripts, whose links hold a checksum of them."""
+    found = []
+    for entry in app.config.html_static_path:
+        path = Path(app.confdir) / entry
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in files:
+            if file.suffix in {".css", ".js"}:
+                found.append((file.name, _digest(file.read_bytes())))
+    return found
 
 
 def _digest(*parts: object) -> str:

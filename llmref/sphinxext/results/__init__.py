@@ -11,6 +11,7 @@ import os
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
+from llmref.hosting.citation import read_work
 from llmref.sphinxext.results.directives import ReportDirective
 from llmref.sphinxext.results.domain import ResultsDomain
 from llmref.sphinxext.results.folding import FoldDirective, FoldSections
@@ -30,6 +31,8 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the domain, the directives and the reports."""
     app.add_config_value("llmref_citation", "", "env", types=(str,))
     app.add_config_value("llmref_result_ids", "", "env", types=(str,))
+    # A citation holds the address, so at another one pages are read again, not only written.
+    app.add_config_value("llmref_cited_at", lambda config: config.html_baseurl, "env", types=(str,))
     app.add_domain(ResultsDomain)
     add_nodes(app)
     app.add_directive("fold", FoldDirective)
@@ -38,5 +41,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_post_transform(WriteReports)
     app.add_post_transform(FoldSections)
     app.connect("builder-inited", tell_kernels_the_ids)
+    app.connect("builder-inited", lambda app: read_work.cache_clear())
     app.connect("builder-inited", WriteReports.note_builder)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,6 +16,7 @@ class Result:
     line: int
     rests_on: list[str] = field(default_factory=list)
     equations: int = 0  # displayed in its statement
+    former: list[str] = field(default_factory=list)  # the ids that it had before
 
     @property
     def name(self) -> str:
@@ -34,8 +35,9 @@ class ExecutedCheck:
 
 @dataclass
 class Shown:
-    """What a page shows of other pages: results that it cites, and whether it has reports."""
+    """What a page shows of others: results, headings (page, anchor), reports (name, argument)."""
 
     cited: list[str] = field(default_factory=list)
-    reports: bool = False
+    linked: list[tuple[str, str]] = field(default_factory=list)
+    reports: list[tuple[str, str]] = field(default_factory=list)
     state: str = ""

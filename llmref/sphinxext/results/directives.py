@@ -11,7 +11,7 @@ from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
 from llmref.hosting.citation import citations, read_work
-from llmref.records import ID_PATTERN, read_published
+from llmref.records import ID_PATTERN, Published, read_published
 from llmref.sphinxext.results.data import Result
 from llmref.sphinxext.results.nodes import (
     Fold,
@@ -53,7 +53,10 @@ class ResultDirective(SphinxDirective):
         if known := domain.results.get(label):
             raise self.error(f"the id {label} is taken by a {known.kind} in {known.docname}")
         domain.results[label] = result
-        former = self._former_ids(label)
+        # Not a dependency on the whole list: incremental.reading compares.
+        listed = self.config.llmref_result_ids
+        published = read_published(Path(listed)) if listed else {}
+        result.former = former = former_ids(label, published)
         # As a label of the standard domain too, any Sphinx site can cite it with the role 'ref'.
         for id_ in (label, *former):
             self.env.domains.standard_domain.note_hyperlink_target(
@@ -73,18 +76,10 @@ class ResultDirective(SphinxDirective):
         self.state.document.note_explicit_target(box)
         return [box]
 
-    def _former_ids(self, label: str) -> list[str]:
-        """The ids that this result had before; their links lead here."""
-        listed = self.config.llmref_result_ids
-        if not listed:
-            return []
-        self.env.note_dependency(listed)
-        published = read_published(Path(listed)).values()
-        return sorted(entry.id for entry in published if entry.moved_to == label)
-
     def _cite(self, result: Result, title: list[nodes.Node]) -> Fold:
         """Return the ways to cite the result, folded."""
         page = f"{result.docname}.html#{result.id}"
+        self.env.note_dependency(self.config.llmref_citation)
         entries = citations(
             read_work(Path(self.config.llmref_citation)),
             result.id,
@@ -101,6 +96,11 @@ class ResultDirective(SphinxDirective):
             fold += nodes.paragraph("", name)
             fold += nodes.literal_block(text, text, language=language)
         return fold
+
+
+def former_ids(label: str, published: dict[str, Published]) -> list[str]:
+    """The ids that a result had before; their links lead to it."""
+    return sorted(entry.id for entry in published.values() if entry.moved_to == label)
 
 
 class ProofDirective(SphinxDirective):

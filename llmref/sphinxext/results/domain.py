@@ -93,7 +93,8 @@ class ResultsDomain(Domain):
             self.checks.append(ExecutedCheck(docname, check.line or 1, check["record"]))
         self.shows[docname] = Shown(
             cited=_references(document),
-            reports=any(node["report"] != "path" for node in document.findall(Report)),
+            linked=_linked_headings(document),
+            reports=[(node["report"], node["argument"]) for node in document.findall(Report)],
         )
         box: ResultBox | None = None
         formulas: dict[str, list[str]] = {}
@@ -213,6 +214,16 @@ def _require_shown(check: CheckNode, formulas: dict[str, list[str]], docname: st
                 equation,
                 location=(docname, check.line),
             )
+
+
+def _linked_headings(document: nodes.document) -> list[tuple[str, str]]:
+    """The headings of other pages that a page links to, as in `other.md#heading`."""
+    links = (
+        (node["reftarget"], node.get("reftargetid"))
+        for node in document.findall(pending_xref)
+        if node.get("refdomain") == "doc"
+    )
+    return sorted({(page, anchor) for page, anchor in links if anchor})
 
 
 def _references(part: nodes.Element) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.builders import Builder
+from sphinx.environment import BuildEnvironment
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
@@ -122,14 +123,18 @@ def write_showcase(place: Place) -> list[nodes.Node]:
     heading["classes"].append("result-title")
     box = ResultBox("", heading, kind=result.kind)
     box += [displayed_formula(equation) for equation in record["statement"]]
-    code = next(
-        cell["source"]
-        for cell in place.env.metadata[result.docname]["llmref_code"]
-        if "verify.statement" in cell["source"] and f'"{id_}"' in cell["source"]
-    )
+    code = showcase_code(place.env, result.docname, id_)
     check = check_node(record)
     check["open"] = True
     return [box, nodes.literal_block(code, code, language="ipython3"), check]
+
+
+def showcase_code(env: BuildEnvironment, docname: str, id_: str) -> str:
+    """The cell of a page that reads the statement of a result."""
+    cells = env.metadata[docname].get("llmref_code", [])
+    sources = [cell["source"] for cell in cells]
+    reads = (code for code in sources if "verify.statement" in code and f'"{id_}"' in code)
+    return next(reads, "")
 
 
 WRITERS: dict[str, Callable[[Place], list[nodes.Node]]] = {

@@ -4,6 +4,7 @@ Leaves out: equation numbers, which Sphinx gives. TeX that KaTeX refuses is a wa
 and line, so a strict build stops.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from sphinx.util.math import get_node_equation_number
 from sphinx.util.typing import ExtensionMetadata
 from sphinx.writers.html5 import HTML5Translator
 
-from llmref.sphinxext.execution.store import write_whole
+from llmref.sphinxext.execution.store import read_entry, write_entry
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +52,11 @@ class Katex:
         """Return {'html': ...} or {'error': ...}; `output` is KaTeX's option of that name."""
         request = json.dumps({"tex": tex, "display": display, "output": output})
         if request not in self._done:
-            path = self.folder and self.folder / f"{_formula_key(request)}.html"
-            kept = _read(path) if path else ""
-            answer = {"html": kept} if kept else self._ask(request)
-            if path and not kept and "html" in answer:
-                write_whole(path, answer["html"])
+            path = self.folder and self.folder / f"{_formula_key(request)}.formula"
+            kept = read_entry(path) if path else None
+            answer = self._ask(request) if kept is None else {"html": kept}
+            if path and kept is None and "html" in answer:
+                write_entry(path, answer["html"])
             self._done[request] = answer
         return self._done[request]
 
@@ -63,8 +64,9 @@ class Katex:
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(request + "\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+            process.stdin.write(request + "\n")
+            process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
             raise ExtensionError(f"the KaTeX process ended with code {process.wait()}")
@@ -102,15 +104,6 @@ def _engine() -> str:
 
 def _formula_key(request: str) -> str:
     return hashlib.sha256((_engine() + request).encode()).hexdigest()
-
-
-def _read(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-        os.utime(path)  # still in use: OutputCache prunes this folder
-    except FileNotFoundError:
-        return ""
-    return text
 
 
 _katex = Katex()

@@ -4,6 +4,7 @@ its Markdown and, where it was executed, its notebook.
 The form of results.json is docs/results.schema.json; `schema` in it is the number of that form.
 """
 
+import contextlib
 import html
 import json
 import re
@@ -124,16 +125,17 @@ def write_markdown(app: Sphinx, exception: Exception | None) -> None:
     base = _base(app.config)
     lines = [f"# {app.config.project}", ""]
     for docname in sorted(app.env.found_docs - set(app.config.llmref_unlisted)):
-        text = Path(app.env.doc2path(docname)).read_text(encoding="utf-8")
+        # A page that is no UTF-8, or has no good front matter, has been warned of.
+        text = Path(app.env.doc2path(docname)).read_text(encoding="utf-8-sig", errors="replace")
         match = _FRONT_MATTER.match(text)
-        metadata = yaml.safe_load(match[1]) if match else {}
+        metadata = _metadata(match[1]) if match else {}
         # myst-nb keeps the executed pages here.
         executed = Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"
         path = Path(app.outdir) / f"{docname}.md"
         path.parent.mkdir(parents=True, exist_ok=True)
         if metadata.get("file_format") != "mystnb":
             path.write_text(text[match.end() if match else 0 :].lstrip(), encoding="utf-8")
-        elif not path.is_file() or path.stat().st_mtime < executed.stat().st_mtime:
+        elif _older(path, executed) or _older(path.with_suffix(".ipynb"), executed):
             notebook = nbformat.read(executed, as_version=4)
             path.write_text(as_markdown(notebook), encoding="utf-8")
             title = app.env.titles[docname].astext()
@@ -143,6 +145,17 @@ def write_markdown(app: Sphinx, exception: Exception | None) -> None:
         title = app.env.titles[docname].astext()
         lines.append(f"- [{title}]({base}{docname}.md)" + (f": {about}" if about else ""))
     (Path(app.outdir) / "llms.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _older(path: Path, than: Path) -> bool:
+    return not path.is_file() or path.stat().st_mtime < than.stat().st_mtime
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    with contextlib.suppress(yaml.YAMLError):
+        metadata = yaml.safe_load(text)
+        return metadata if isinstance(metadata, dict) else {}
+    return {}
 
 
 def _printed(output: NotebookNode) -> str:

@@ -105,14 +105,18 @@ def test_refused_tex_is_not_kept(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_entry_is_written_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["empty", "half", "bytes", "another"])
+def test_a_damaged_entry_is_written_anew(tmp_path: Path, damage: str) -> None:
     katex = Katex(tmp_path)
     html = katex.render("x", display=False)["html"]
     katex.close()
     (entry,) = tmp_path.iterdir()
-    entry.write_text("")
+    whole = entry.read_bytes()
+    damaged = {"empty": b"", "half": whole[: len(whole) // 2], "bytes": b"\xff\xfe\0"}
+    entry.write_bytes(damaged.get(damage, whole.replace(b"</math>", b"")))
     again = Katex(tmp_path)
-    assert again.render("x", display=False)["html"] == html == entry.read_text()
+    assert again.render("x", display=False)["html"] == html
+    assert entry.read_bytes() == whole
     again.close()
 
 
@@ -127,7 +131,7 @@ def test_a_site_is_the_same_from_a_cold_and_a_warm_cache(site: Site) -> None:
         pages.append([built.page("index"), built.page("other")])
         shutil.rmtree(site.root / "_build")
     assert pages[0] == pages[1]
-    assert len(list((site.root / "cache").glob("*.html"))) == 3
+    assert len(list((site.root / "cache").glob("*.formula"))) == 3
 
 
 def test_every_build_warns_of_refused_tex(site: Site) -> None:

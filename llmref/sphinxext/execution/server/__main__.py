@@ -3,10 +3,11 @@
 Run as a folder (`python server FOLDER SEED MODULE...`), so that neither llmref nor Sphinx is loaded
 in any kernel, and nothing of ours can be imported by its bare name. It reads one JSON request a
 line and answers one JSON line. When its input ends, which happens however the build ends, it kills
-every kernel, removes FOLDER and exits.
+every kernel with all that its cells have started, removes FOLDER and exits.
 """
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -19,6 +20,7 @@ from typing import Any
 
 # What a kernel imports when it starts.
 _KERNEL_MODULES = ("ipykernel.kernelapp", "ipykernel.debugger", "IPython.extensions.storemagic")
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _exit_codes: dict[int, int | None] = {}  # None while the kernel runs
 
 
@@ -26,6 +28,9 @@ def main(folder: str, seed: int, modules: list[str]) -> None:
     """Import `modules`, seed torch, then serve until the input ends."""
     # Ctrl-C reaches the whole foreground group; the build decides when the server ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # What a cell has started and left behind becomes a child of the server, not of the system.
+    _control(_PR_SET_CHILD_SUBREAPER, 1)
+    os.chdir(folder)  # matplotlib would read its settings from the folder of the build
     sys.modules["debugpy"] = None  # type: ignore[assignment]  # or each kernel takes 0.2 s for it
     gc.disable()  # nothing that is imported is garbage, and looking for it takes a tenth longer
     for module in [*_KERNEL_MODULES, *modules]:
@@ -48,6 +53,8 @@ def main(folder: str, seed: int, modules: list[str]) -> None:
     finally:
         for pid in _exit_codes:
             send_signal(pid, signal.SIGKILL)
+        while started := _descendants(os.getpid()):  # a process may start another meanwhile
+            _kill(started)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -72,6 +79,7 @@ def poll(pid: int) -> int | None:
 def send_signal(pid: int, number: int) -> None:
     """Send a signal to the kernel and to whatever it started."""
     if poll(pid) is None:
+        started = _descendants(pid) if number == signal.SIGKILL else []
         # The kernel leads a session of its own, but perhaps has not come that far yet.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
@@ -80,12 +88,42 @@ def send_signal(pid: int, number: int) -> None:
         if number == signal.SIGKILL:
             # At once: Jupyter would come back to ask only after a tenth of a second.
             _exit_codes[pid] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        _kill(started)  # in sessions of their own, which the signal has not reached
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return all processes that a process has started, directly or through others."""
+    children: dict[int, list[int]] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat", encoding="utf-8") as file:
+            # 'pid (name) state parent ...', and a name may hold anything.
+            parent = int(file.read().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(name))
+    found = list(children.get(pid, []))
+    for child in found:
+        found += children.get(child, [])
+    return found
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):  # not yet ours: its parent has to end first
+            os.waitpid(pid, os.WNOHANG)
+
+
+def _control(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def _become_kernel(arguments: list[str], directory: str, environment: dict[str, str]) -> None:
     """In the child: drop what is the server's, and run the kernel until it ends."""
     code = 1
+    server = os.getppid()
     try:
+        _control(_PR_SET_PDEATHSIG, signal.SIGKILL)  # should the server be killed
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         null = os.open(os.devnull, os.O_RDWR)
@@ -98,7 +136,7 @@ def _become_kernel(arguments: list[str], directory: str, environment: dict[str, 
 
         application: Any = IPKernelApp.instance()
         # The kernel ends by itself when the server is no longer its parent.
-        application.initialize([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
+        application.initialize([*arguments, f"--IPKernelApp.parent_handle={server}"])
         application.start()
         code = 0
     except BaseException:

@@ -1,0 +1,158 @@
+"""What a page's outputs depend on, and what they do not."""
+
+from pathlib import Path
+
+import pytest
+
+from llmref.sphinxext.execution import keys
+from llmref.sphinxext.execution.environment import environment, required
+
+MODULE = '''"""What it is."""
+
+import math
+
+
+class Shape:
+    """A shape."""
+
+    def area(self, radius):
+        """Return it."""
+        # As everybody knows.
+        return math.pi * radius**2
+'''
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    for name, text in {
+        "__init__.py": "",
+        "figures.mplstyle": "figure.dpi: 100\n",
+        "rl/__init__.py": "",
+        "rl/kl.py": MODULE,
+        "rl/data/table.json": "[1]",
+        "norm/__init__.py": "",
+        "norm/constants.json": "[1]",
+    }.items():
+        path = tmp_path / "llmref" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return tmp_path / "llmref"
+
+
+def key(package: Path, code: str = "from llmref.rl import kl") -> str:
+    keys._bare_digest.cache_clear()  # files change faster than their times
+    keys._text_reads_source.cache_clear()
+    return keys.key_of([{"source": code, "tags": []}], package.parent, ("torch",))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+KL = "rl/kl.py"
+# An edit of the package, and whether it counts for a page that imports llmref.rl.kl.
+EDITS: dict[str, tuple[str, str, str, bool]] = {
+    "a number": (KL, "**2", "**3", True),
+    "a name": (KL, "radius", "r", True),
+    "a docstring of a module": (KL, "What it is", "What it was", False),
+    "a docstring of a class": (KL, "A shape", "No shape", False),
+    "a docstring of a function": (KL, '        """Return it."""\n', "", False),
+    "a comment": (KL, "As everybody knows.", "", False),
+    "an empty line": (KL, "\n\n", "\n\n\n", False),
+    "the style of figures": ("figures.mplstyle", "100", "120", True),
+    "data below the module's folder": ("rl/data/table.json", "1", "2", True),
+    "data of another package": ("norm/constants.json", "1", "2", False),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_a_key_changes_with_what_outputs_depend_on_and_nothing_else(
+    package: Path, what: str
+) -> None:
+    name, old, new, counts = EDITS[what]
+    before = key(package)
+    edit(package / name, old, new)
+    assert (key(package) != before) == counts
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(kl.Shape.__doc__)",
+        "help(kl.Shape)",
+        "import inspect",
+        "kl.Shape?",
+        "import traceback",
+    ],
+)
+def test_a_docstring_counts_for_code_that_may_show_it(package: Path, code: str) -> None:
+    code = f"from llmref.rl import kl\n{code}"
+    before = key(package, code)
+    edit(package / KL, "Return it", "Return that")
+    assert key(package, code) != before
+
+
+def test_a_docstring_counts_if_a_module_may_show_it(package: Path) -> None:
+    edit(package / "rl/__init__.py", "", "def about(x):\n    return x.__doc__\n")
+    before = key(package)
+    edit(package / KL, "Return it", "Return that")
+    assert key(package) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("KERNEL_CONFIG", "other"), ("_MACHINERY", ("runner.py",)), ("environment", list)],
+)
+def test_a_key_changes_with_how_pages_are_run(
+    package: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object
+) -> None:
+    keys._machinery.cache_clear()
+    before = key(package)
+    monkeypatch.setattr(keys, name, value)
+    keys._machinery.cache_clear()
+    assert key(package) != before
+    monkeypatch.undo()
+    keys._machinery.cache_clear()
+
+
+def test_a_key_changes_with_what_kernels_have_imported(package: Path) -> None:
+    code = [{"source": "1", "tags": []}]
+    assert keys.key_of(code, package.parent, ()) != keys.key_of(code, package.parent, ("torch",))
+
+
+def test_the_machinery_is_all_there() -> None:
+    assert len(keys._machinery()) == 1 + len(keys._MACHINERY)
+    assert all((Path(keys.__file__).parent / name).is_file() for name in keys._MACHINERY)
+
+
+def installed(folder: Path, name: str, *needs: str, egg: bool = False) -> None:
+    info = folder / (f"{name}.egg-info" if egg else f"{name}-1.0.dist-info")
+    info.mkdir()
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 1.0"]
+    lines += [f"Requires-Dist: {need}" for need in needs]
+    text = "\n".join([*lines, "", "Requires-Dist: of-the-description", ""])
+    (info / ("PKG-INFO" if egg else "METADATA")).write_text(text, encoding="utf-8")
+
+
+def test_only_what_is_required_counts(tmp_path: Path) -> None:
+    docs = ("Big_Engine>=2", 'site[fast]>1; extra == "docs"', 'runner; extra == "test"')
+    installed(tmp_path, "mine", *docs)
+    installed(tmp_path, "big_engine", "site", 'absent; sys_platform == "win32"')
+    installed(tmp_path, "site", 'speed ; extra=="fast"', "mine", egg=True)
+    installed(tmp_path, "speed")
+    installed(tmp_path, "runner")
+    installed(tmp_path, "of_the_description")
+    found = required("mine", "docs", [str(tmp_path)])
+    assert found == ["big-engine 1.0", "site 1.0", "speed 1.0"]
+    (tmp_path / "runner-1.0.dist-info").rename(tmp_path / "runner-2.0.dist-info")
+    assert required("mine", "docs", [str(tmp_path)]) == found
+    edit(tmp_path / "site.egg-info/PKG-INFO", "Version: 1.0", "Version: 2.0")
+    assert "site 2.0" in required("mine", "docs", [str(tmp_path)])
+
+
+def test_this_environment_is_known() -> None:
+    names = [line.split()[0] for line in environment()]
+    assert {"torch", "sympy", "matplotlib", "sphinx", "ipykernel"} <= set(names)
+    assert not {"llmref", "pytest", "ruff"} & set(names)

@@ -1,0 +1,84 @@
+"""A failing site fails again until it is mended, and then is what a clean build gives."""
+
+import json
+
+import pytest
+
+from tests.small_site import Site, tree
+
+CELL = "# P\n\n```{code-cell} python\n%s\n```\n"
+# A page with a fault, and the same page without it.
+FAULTS = {
+    "cell": (CELL % "1 / 0", CELL % "1 / 1"),
+    "formula": ("# P\n\n$\\nosuchmacro$\n", "# P\n\n$x$\n"),
+    "reference": ("# P\n\n{ref}`nowhere`\n", "# P\n\nnowhere\n"),
+    "toctree": ("# P\n\n```{toctree}\nnone\n```\n", "# P\n"),
+    "unchecked": (
+        "# P\n\n:::{prf:lemma} L\n:label: a-b\nIt is.\n:::\n",
+        "# P\n\n:::{prf:definition} L\n:label: a-b\nIt is.\n:::\n",
+    ),
+}
+
+
+def failing_site(site: Site) -> None:
+    """Two pages that will stay as they are, and a third."""
+    site.configure(f"llmref_cache = {str(site.root / 'cache')!r}")
+    site.write("index.md", "# I\n\n```{toctree}\nother\nfault\n```\n")
+    site.write("other.md", "# O\n\nProse.\n")
+    site.write("fault.md", "# P\n")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failing_site_fails_again_until_it_is_mended(site: Site, fault: str) -> None:
+    wrong, right = FAULTS[fault]
+    failing_site(site)
+    assert site.build_here().code == 0
+    executed = "code-cell" in wrong
+    site.write("fault.md", wrong, executed=executed)
+    first = site.build_here()
+    again = site.build_here()
+    assert first.code == again.code == 1
+    assert "fault.md" in again.warnings
+    assert again.warnings == first.warnings
+    assert "0 added, 1 changed, 0 removed" in again.status
+    site.write("fault.md", right, executed=executed)
+    mended = site.build_here()
+    assert (mended.code, mended.warnings) == (0, "")
+    assert "0 added, 1 changed, 0 removed" in mended.status  # the other pages are as they were
+    assert "0 added, 0 changed, 0 removed" in site.build_here().status
+    files = tree(mended.html)
+    assert files == tree(site.build_here("clean").html)
+
+
+def test_a_warning_that_names_no_page_comes_again(site: Site) -> None:
+    failing_site(site)
+    site.configure("def warn(app, env):")
+    site.configure("    from sphinx.util import logging")
+    site.configure("    if app.env.config_status != 0 or any(app.builder.get_outdated_docs()):")
+    site.configure("        logging.getLogger('x').warning('of the whole site')")
+    site.configure("def setup(app):\n    app.connect('env-updated', warn)")
+    for _ in range(2):
+        built = site.build_here()
+        assert built.code == 1
+        assert "of the whole site" in built.warnings
+
+
+def test_a_published_id_that_is_missing_is_missed_again(site: Site) -> None:
+    failing_site(site)
+    ids = site.root / "ids.txt"
+    ids.write_text("a-b 0.1\n", encoding="utf-8")
+    site.configure(f"llmref_result_ids = {str(ids)!r}")
+    for _ in range(2):
+        built = site.build_here()
+        assert built.code == 1
+        assert "the published id a-b is missing" in built.warnings
+    assert "0 added, 0 changed, 0 removed" in built.status
+
+
+def test_after_a_build_that_was_killed_all_pages_are_read_again(site: Site) -> None:
+    failing_site(site)
+    assert site.build_here().code == 0
+    (state,) = (site.root / "_build").rglob("llmref.json")
+    assert json.loads(state.read_text(encoding="utf-8"))["ended"]
+    state.write_text("half a fi", encoding="utf-8")
+    assert "3 added, 0 changed, 0 removed" in site.build_here().status

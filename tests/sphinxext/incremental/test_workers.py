@@ -1,0 +1,91 @@
+"""No error of Sphinx's reading and writing processes is lost, and each names its page."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.small_site import Site
+
+MANY = [f"p{n:02}" for n in range(24)]  # enough that Sphinx hands work out in several rounds
+# A page that says the word goes wrong where the hook is called.
+BREAK = """
+import os, signal, time, pathlib
+def hurt(text):
+    if "explode" in text:
+        raise KeyError("hurt")
+    if "killed" in text:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "hang" in text:
+        pathlib.Path("hanging").touch()
+        time.sleep(600)
+"""
+READ = "def setup(app):\n    app.connect('source-read', lambda app, name, text: hurt(text[0]))"
+WRITE = (
+    "def setup(app):\n    app.connect('html-page-context', "
+    "lambda app, name, template, context, tree: hurt(context.get('body', '')))"
+)
+
+
+def many_pages(site: Site, where: str, first: str, last: str = "") -> None:
+    site.configure(BREAK + where)
+    site.write("index.md", "# I\n\n```{toctree}\n" + "\n".join(MANY) + "\n```\n")
+    for name in MANY:
+        site.write(f"{name}.md", f"# {name}\n\nProse.\n")
+    site.write(f"{MANY[3]}.md", f"# P\n\n{first}\n")
+    site.write(f"{MANY[20]}.md", f"# P\n\n{last}\n")
+
+
+@pytest.mark.parametrize("where", [READ, WRITE], ids=["reading", "writing"])
+@pytest.mark.parametrize("what", ["explode", "killed"])
+def test_a_worker_that_fails_ends_the_build(site: Site, where: str, what: str) -> None:
+    """Sphinx alone would be green with most pages gone."""
+    many_pages(site, where, what)
+    built = site.build("-j", "3")
+    assert built.code != 0
+    said = r"p03\.md: .*hurt" if what == "explode" else "read or wrote pages was killed"
+    assert re.search(said, built.warnings)
+
+
+@pytest.mark.parametrize("where", [READ, WRITE], ids=["reading", "writing"])
+def test_a_page_that_breaks_the_build_is_named_without_workers_too(site: Site, where: str) -> None:
+    many_pages(site, where, "explode")
+    built = site.build()
+    assert built.code != 0
+    said = r"p03\.md:1: ERROR: the build broke off at this page: .*hurt"
+    assert re.search(said, built.warnings)
+
+
+def test_pages_that_were_not_written_are_missed(site: Site) -> None:
+    """Whatever the reason: here nothing is said of it at all."""
+    many_pages(site, "", "", "")
+    assert site.build_here().code == 0
+    site.configure(
+        "def lose(app):\n"
+        "    write = app.builder.write_documents\n"
+        "    app.builder.write_documents = lambda names: write(sorted(names)[:-1])\n"
+        "def setup(app):\n    app.connect('builder-inited', lose, priority=1)"
+    )
+    site.write("p23.md", "# Edited\n")
+    with pytest.raises(Exception, match=r"this is not written: .*p23"):
+        site.build_here()
+
+
+@pytest.mark.parametrize("where", [READ, WRITE], ids=["reading", "writing"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_build(site: Site, where: str, number: signal.Signals) -> None:
+    many_pages(site, where, "hang", "x" * 100)
+    process = site.start("-j", "3")
+    end = time.monotonic() + 60
+    while not (site.root / "hanging").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers
+    os.kill(process.pid, number)
+    process.communicate(timeout=30)
+    assert psutil.wait_procs(workers, timeout=5)[1] == []
+    assert Path(site.root / "hanging").exists()
