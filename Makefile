@@ -41,9 +41,9 @@ html: $(VENV)/.docs ## Build the site into _build/html; a failing check leaves t
 	@$(BIN)/python -m llmref.hosting.build --conf conf.py $(WORK) _build/html -- \
 		$(SPHINX) --doctree-dir $(WORK)/doctrees docs $(WORK)/html
 
-strict: ## Build the site from nothing, as a release does
-	@rm -rf $(WORK)
-	@$(MAKE) --no-print-directory html
+strict: $(VENV)/.docs ## Build the site from nothing, as a release does
+	@$(BIN)/python -m llmref.hosting.build --fresh --conf conf.py $(WORK) _build/html -- \
+		$(SPHINX) --doctree-dir $(WORK)/doctrees docs $(WORK)/html
 
 page: $(VENV)/.docs ## Build one page while you write it: make page P=rl/kl
 	@test -f "docs/$(P).md" || { echo "make page: there is no docs/$(P).md; say P=group/topic" >&2; exit 1; }

@@ -1,9 +1,9 @@
 """Builds the site in a work folder and publishes it: what `make html` and `make page` run.
 
-`python -m llmref.hosting.build [--page PAGE] [--conf FILE] WORK SITE -- SPHINX...` The work folder
-is kept from build to build, also from one that failed, so that only what is stale is built again.
-It is emptied if a build was killed in it, if FILE has changed, or if any file in it is not as the
-last build left it. SITE is replaced in one step, and only by a build without a warning.
+`python -m llmref.hosting.build [--page PAGE] [--fresh] [--conf FILE] WORK SITE -- SPHINX...` The
+work folder is kept from build to build, also from one that failed, so that only what is stale is
+built again. It is emptied if a build was killed in it, if FILE has changed, or if any file in it is
+not as the last build left it. SITE is replaced in one step, and only by a build without a warning.
 Leaves out: whether Sphinx has written all that it should (sphinxext.incremental.complete).
 """
 
@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
     """Build, and publish unless a single page was asked for; return the exit code."""
     parser = argparse.ArgumentParser(prog="llmref.hosting.build")
     parser.add_argument("--page", default="")
+    parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--conf", type=Path, default=None)
     parser.add_argument("work", type=Path)
     parser.add_argument("site", type=Path)
@@ -33,9 +34,15 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     die_with_parent()
     with held(given.site.parent / "lock"):
+        if given.fresh:
+            shutil.rmtree(given.work, ignore_errors=True)
         code = build(given.work, given.conf, [part for part in given.sphinx if part != "--"])
         if code == 0 and not given.page:
-            publish(given.work / "html", given.site)
+            try:
+                publish(given.work / "html", given.site)
+            except OSError as error:  # the disk is full, say
+                print(f"make html: {error}", file=sys.stderr)
+                code = 1
     if given.page:
         faults = ", with the faults above" if code else ""
         print(f"The page is in {given.work}/html/{given.page}.html{faults}; it is not published.")
@@ -133,4 +140,7 @@ def _checksum(path: Path | None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -516,17 +516,24 @@ def test_an_id_that_is_not_published_or_has_vanished_fails(site: Site) -> None:
 
 
 def test_an_edit_of_the_machinery_has_all_pages_read_again(tmp_path: Path) -> None:
-    """Sphinx compares the number: a style sheet's checksum, say, stands on pages not edited."""
+    """Sphinx compares the number. What is copied as it is has no part in any page."""
     (tmp_path / "static").mkdir()
-    (tmp_path / "static" / "a.css").write_text("p {}", encoding="utf-8")
-    (tmp_path / "b.py").write_text("x = 1\n", encoding="utf-8")
-    before = version(tmp_path)
+    for name in ("static/a.css", "static/a.js", "book.css"):
+        (tmp_path / name).write_text("p {}", encoding="utf-8")
+    for name in ("b.py", "page.html"):
+        (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
+    numbers = [version(tmp_path)]
     (tmp_path / "b.pyc").write_bytes(b"compiled")
-    assert version(tmp_path) == before
     (tmp_path / "static" / "a.css").write_text("q {}", encoding="utf-8")
-    edited = version(tmp_path)
-    (tmp_path / "static" / "a.css").rename(tmp_path / "static" / "c.css")
-    assert len({before, edited, version(tmp_path)}) == 3
+    (tmp_path / "static" / "a.js").unlink()
+    (tmp_path / "book.css").write_text("q {}", encoding="utf-8")
+    assert version(tmp_path) == numbers[0]
+    for name in ("b.py", "page.html"):
+        (tmp_path / name).write_text("x = 2\n", encoding="utf-8")
+        numbers.append(version(tmp_path))
+    (tmp_path / "b.py").rename(tmp_path / "c.py")
+    numbers.append(version(tmp_path))
+    assert len(set(numbers)) == 4
     app: Any = SimpleNamespace(setup_extension=lambda name: None)
     assert setup(app)["env_version"] == version() == version()
 
