@@ -133,7 +133,6 @@ def test_a_topic_without_a_function_of_its_name_is_a_module() -> None:
 
 
 def test_type_checkers_see_what_python_sees(tmp_path: Path) -> None:
-    pytest.importorskip("mypy", reason="make lint installs it")
     seen = tmp_path / "seen.py"
     seen.write_text(
         "from llmref.norm import rms_norm\nfrom llmref.norm.rms_norm import rms_norm_backward\n"

@@ -94,7 +94,6 @@ def test_the_tests_of_a_new_topic_pass(started: tuple[Path, dict[str, bytes], st
 def test_a_new_topic_is_formatted_and_without_lint(
     started: tuple[Path, dict[str, bytes], str],
 ) -> None:
-    pytest.importorskip("ruff", reason="make lint installs it")
     project = started[0]
     made = ["llmref/functional", "tests/functional", "tests/oracle"]
     run(project, "ruff", "format", "--check", *made)

@@ -128,12 +128,12 @@ def test_an_edited_stub_is_read_again_and_changes_the_key(root: Path) -> None:
     """One page takes a name from the door, the other one goes past it."""
     through = [{"source": "from llmref.norm import rms", "tags": []}]
     past = [{"source": "from llmref.norm.rms import rms", "tags": []}]
-    before = key_of(through, root), key_of(past, root)
+    before = key_of(through, root, ()), key_of(past, root, ())
     stub = root / "llmref/norm/__init__.pyi"
     stub.write_text("from .inner import g as rms\nfrom .inner import rms as rms", encoding="utf-8")
     os.utime(stub, (1, 1))  # whatever the clock's resolution
-    assert key_of(through, root) != before[0]
-    assert key_of(past, root) == before[1]
+    assert key_of(through, root, ()) != before[0]
+    assert key_of(past, root, ()) == before[1]
     assert root / "llmref/norm/inner/part.py" in reached_files([through[0]["source"]], root)
 
 
