@@ -427,6 +427,34 @@ def plain_page(browser: Browser) -> Iterator[Page]:
         yield page
 
 
+POLICY = (
+    "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'self' 'unsafe-inline'"
+)
+
+
+def test_the_site_works_under_the_policy_that_we_name(
+    browser: Browser, served: str, html: Path
+) -> None:
+    """A host may send it, says docs/building.md: nothing is blocked by it."""
+    assert POLICY in (html / "building.md").read_text(encoding="utf-8")
+    with visiting(browser) as page:
+        visit = Visit()
+        visit.watch(page)
+
+        def answer(route: Any) -> None:
+            response = route.fetch()
+            headers = {**response.headers, "content-security-policy": POLICY}
+            route.fulfill(response=response, headers=headers)
+
+        page.route("**/*", answer)
+        for name in ("rl/kl.html", "search.html?q=RoPE"):
+            page.goto(served + name)
+            page.wait_for_load_state("networkidle")
+        assert hits(page).count() > 0
+        assert visit.said == []
+
+
 def test_an_address_that_cannot_be_decoded_is_no_error(browser: Browser, served: str) -> None:
     """All that the script does after it has looked for the target is still done."""
     with visiting(browser) as page:
