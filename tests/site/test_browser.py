@@ -456,19 +456,14 @@ def test_the_site_works_under_the_policy_that_we_name(
 
 
 def test_an_address_that_cannot_be_decoded_is_no_error(browser: Browser, served: str) -> None:
-    """All that the script does after it has looked for the target is still done."""
+    """What the script does after it has looked for the target is still done."""
     with visiting(browser) as page:
         visit = Visit()
         visit.watch(page)
         page.set_viewport_size(NARROW)
-        page.goto(f"{served}rl/kl.html")
-        reachable = page.evaluate("document.querySelectorAll('main [tabindex=\"0\"]').length")
-        assert reachable > 0
-        page.goto("about:blank")
         page.goto(f"{served}rl/kl.html#100%")
-        assert (
-            page.evaluate("document.querySelectorAll('main [tabindex=\"0\"]').length") == reachable
-        )
+        # Formulas that are wider than a phone, which our script alone lets the keyboard reach.
+        page.wait_for_selector("main .math-scroll[tabindex='0'][role='group']", state="attached")
         assert visit.said == []
 
 
