@@ -79,6 +79,7 @@ linkcheck: $(VENV)/.docs ## Follow the links to other sites (needs a network)
 		|| { echo "make linkcheck: the links above could not be followed (all of them: _build/linkcheck/output.txt). Without a network none can." >&2; exit 1; }
 
 test: $(VENV)/.docs $(VENV)/.test ## Run the tests, or a part of them: make test T=tests/norm
+	@for path in $(T); do test -e "$${path%%::*}" || { echo "make test: there is no $${path%%::*}" >&2; exit 1; }; done
 	@$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) $(T)
 
 test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences of edits (half an hour)

@@ -24,10 +24,11 @@ MAY_IMPORT = {
 # The same within the machinery.
 MAY_IMPORT_IN_SPHINXEXT = {
     "borrowed": set(),
+    "single": set(),
     "execution": {"execution"},
     "results": {"results"},
-    "api": {"api", "execution"},
-    "incremental": {"incremental", "execution", "results"},
+    "api": {"api", "execution", "single"},
+    "incremental": {"incremental", "execution", "results", "single"},
     "web": {"web", "execution", "results", "borrowed"},
     "books": {"books"},
 }

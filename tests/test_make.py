@@ -226,6 +226,24 @@ def test_a_single_page_knows_the_site_and_fails_if_it_must(project: Path) -> Non
     assert tree(project / "_build/html") == site
 
 
+def test_a_page_that_is_new_to_the_site_can_be_built(project: Path) -> None:
+    """The contents are read again too: else the page would be in no toctree."""
+    docs = project / "docs"
+    assert build(project).returncode == 0
+    (docs / "new.md").write_text("# New\n", encoding="utf-8")
+    (docs / "index.md").write_text("# First\n\n```{toctree}\nnew\n```\n", encoding="utf-8")
+    done = page(project, "new")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (project / "_build/html/new.html").exists()
+
+
+def test_a_part_of_the_tests_that_is_not_there_is_named(project: Path) -> None:
+    stamps = [f"-o{sys.prefix}/{stamp}" for stamp in (".docs", ".test")]
+    done = make(project, "test", "T=tests/none.py::test_it", f"VENV={sys.prefix}", *stamps)
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[0] == "make test: there is no tests/none.py"
+
+
 def test_a_page_that_does_not_exist_is_named(project: Path) -> None:
     done = make(project, "page", "P=rl/none", f"VENV={sys.prefix}", "-o", f"{sys.prefix}/.docs")
     assert done.returncode != 0

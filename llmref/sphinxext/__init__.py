@@ -1,8 +1,9 @@
 """The site's machinery, in rooms. Only this package needs Sphinx.
 
-execution: how pages run, and what they depend on. incremental: what Sphinx would leave stale.
-results: results, checks, and what the site says of them. api: the package, as the site shows it.
-web: what a browser and a program get. books: the site as one file.
+execution: how pages run, and what they depend on. results: results, checks, and what the site says
+of them. api: the package, as the site shows it. incremental: what Sphinx would leave stale. web:
+what a browser and a program get. books: the site as one file. Two leaves serve them: borrowed, what
+others have never promised; single, a build of one page alone.
 Leaves out: what needs no Sphinx (hosting), and the checks that pages run (verify).
 """
 

@@ -20,6 +20,7 @@ from sphinx.util.nodes import make_refnode
 from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.api.entries import state
+from llmref.sphinxext.single import of_interest
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ def listings_to_read(
     root, docs = Path(app.config.llmref_root), Path(env.srcdir)
     return [
         docname
-        for docname in sorted(env.found_docs)
+        for docname in sorted(of_interest(app, env.found_docs))
         if (before := env.metadata[docname].get("llmref_api")) is not None
         and before != state(env.metadata[docname]["llmref_api_group"], root, docs)
     ]
@@ -126,7 +127,7 @@ def pages_to_write(app: Sphinx, env: BuildEnvironment) -> list[str]:
     objects = env.domains.python_domain.objects
     sources = [env.metadata[docname].get("llmref_sources") for docname in sorted(env.found_docs)]
     found = []
-    for docname in sorted(env.found_docs):
+    for docname in sorted(of_interest(app, env.found_docs)):
         metadata = env.metadata[docname]
         names = [objects.get(name) for name in metadata.get("llmref_names", ())]
         seen = repr((names, sources if "llmref_api" in metadata else ()))

@@ -1,13 +1,14 @@
 """All that Sphinx would leave stale: an incremental build gives the files of a clean one.
 
 memory: what a build leaves for the next one to know. workers: Sphinx's processes. complete: that
-all is written. reading: which pages are read again. writing: which are written again. single:
-for one page alone. leftovers: what removed pages and files leave behind.
+all is written. reading: which pages are read again. writing: which are written again. leftovers:
+what removed pages and files leave behind.
 """
 
 from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
+from llmref.sphinxext import single
 from llmref.sphinxext.incremental import complete, memory, workers
 from llmref.sphinxext.incremental.leftovers import (
     forget_words,
@@ -22,6 +23,7 @@ from llmref.sphinxext.incremental.writing import pages_to_rewrite
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events."""
     app.add_config_value("llmref_only", "", "", types=(str,))  # a page
+    app.connect("builder-inited", single.forget_new_page)
     memory.listen(app)
     workers.watch(app)
     app.connect("builder-inited", complete.require_written)

@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.builders import Builder
 from sphinx.errors import ExtensionError
 
-from llmref.sphinxext.incremental.single import to_write
+from llmref.sphinxext.single import to_write
 
 _ALWAYS = ("search.html", "searchindex.js", "objects.inv", "results.json", "llms.txt")
 _AT_MOST = 5  # named in the message

@@ -19,7 +19,7 @@ from sphinx.util.build_phase import BuildPhase
 from sphinx.util.logging import NAMESPACE, get_node_location, is_suppressed_warning
 
 from llmref.sphinxext.execution.store import write_whole
-from llmref.sphinxext.incremental.single import of_interest, only_page
+from llmref.sphinxext.single import of_interest, only_page
 
 _LINE = re.compile(r":\d*$")
 

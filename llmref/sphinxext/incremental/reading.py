@@ -8,9 +8,9 @@ from sphinx.environment import BuildEnvironment
 from llmref.records import read_published
 from llmref.sphinxext.execution.keys import key_of, state_of_all
 from llmref.sphinxext.execution.pages import EDITED
-from llmref.sphinxext.incremental.single import of_interest, only_page
 from llmref.sphinxext.results.directives import former_ids
 from llmref.sphinxext.results.domain import ResultsDomain
+from llmref.sphinxext.single import of_interest, only_page
 
 # Reading so few pages takes no longer in one process than in several.
 _FEW = 2

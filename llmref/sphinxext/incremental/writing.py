@@ -12,10 +12,10 @@ from typing import Any
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-from llmref.sphinxext.incremental.single import of_interest
 from llmref.sphinxext.results.data import Result, Shown
 from llmref.sphinxext.results.domain import ResultsDomain
 from llmref.sphinxext.results.reports import showcase_code
+from llmref.sphinxext.single import of_interest
 
 # Reports on the whole site; the others are on the page itself, or on one result.
 _OF_SITE = {"graph", "ledger", "totals"}

@@ -63,6 +63,10 @@ class ResultsDomain(Domain):
         """What rests on what."""
         return build_graph({id_: result.rests_on for id_, result in self.results.items()})
 
+    def get_type_name(self, type: ObjType, primary: bool = False) -> str:  # noqa: A002
+        """'Theorem', as a search says of a hit."""
+        return type.lname.capitalize()
+
     def clear_doc(self, docname: str) -> None:
         """Forget a page that is read again or removed."""
         for id_ in [id_ for id_, r in self.results.items() if r.docname == docname]:

@@ -1,6 +1,7 @@
 """The API's pages: every public name with its signature, its equations, its page and its source."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -282,3 +283,21 @@ def test_every_group_has_its_page_and_the_index_lists_it() -> None:
         page = (ROOT / f"docs/api/{group}.md").read_text(encoding="utf-8")
         assert f"```{{api}} {group}\n" in page
         assert f"<api/{group}>\n" in index
+
+
+def test_a_build_of_one_page_leaves_no_listing_stale(site: Site) -> None:
+    """The API is set aside then, and read and written by the next build of the whole site."""
+    fill(site)
+    assert site.build().code == 0
+    square = site.root / "package/llmref/maths/square.py"
+    square.write_text(SQUARE.replace("long_one", "longer_one"), encoding="utf-8")
+    index = site.root / "index.md"
+    index.write_text(index.read_text().replace("long_one", "longer_one"), encoding="utf-8")
+    assert site.build("-D", "llmref_only=maths/square").code == 0
+    built = site.build()
+    assert (built.code, built.warnings) == (0, "")
+    after = tree(built.html)
+    shutil.rmtree(site.root / "_build")
+    clean = site.build_cold()
+    assert clean.code == 0
+    assert tree(clean.html) == after

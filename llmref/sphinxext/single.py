@@ -1,11 +1,18 @@
 """One page of a site that is otherwise as it was last built: what `make page` asks for.
 
 Nothing that is left undone here is forgotten: the next whole build finds it stale as before.
-Leaves out: a site that was never built, or whose configuration has changed, is built whole.
+Leaves out: a site that was never built, or whose configuration has changed, is built whole; and so
+is one that does not know the page yet, since its contents have to lead there.
 """
 
 from sphinx.application import Sphinx
 from sphinx.environment import CONFIG_OK
+
+
+def forget_new_page(app: Sphinx) -> None:
+    """Build the whole site if the page is new to it."""
+    if app.config.llmref_only not in app.env.all_docs:
+        app.config.llmref_only = ""
 
 
 def only_page(app: Sphinx) -> str:
