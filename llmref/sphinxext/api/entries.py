@@ -54,7 +54,7 @@ def read_topics(group: str, root: Path, docs: Path) -> list[Topic]:
         found.append(
             Topic(
                 name,
-                page_title(page) or topic,
+                page_title(page) or topic.replace("_", " ").capitalize(),
                 path,
                 page if page.is_file() else None,
                 summary_of(ast.get_docstring(parse(path)) or ""),

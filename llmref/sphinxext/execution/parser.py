@@ -14,6 +14,9 @@ from llmref.sphinxext.execution.pages import EDITED, Executed, executed_by_name,
 
 logger = logging.getLogger(__name__)
 
+# Of the page in hand: what number IPython gives to the cell at an index, In[1] to the first code.
+_numbers: dict[int, int] = {}
+
 
 class ExecutedPageParser(Parser):
     """myst-nb's parser, given each page with its outputs already in place."""
@@ -59,7 +62,7 @@ class StrictRenderer(NbElementRenderer):
             docname = self.renderer.document.settings.env.docname
             logger.warning(
                 "cell %d raised %s: %s\n%s",
-                cell_index,
+                _numbers[cell_index],
                 output["ename"],
                 output["evalue"],
                 strip_ansi("\n".join(output["traceback"])),
@@ -76,6 +79,9 @@ class StrictRenderer(NbElementRenderer):
 def read_executed(text: str, docname: str) -> NotebookNode:
     """Read a page as a notebook with the outputs of this build."""
     notebook = read_notebook(text)
+    indices = (n for n, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    _numbers.clear()
+    _numbers.update({index: number for number, index in enumerate(indices, start=1)})
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for number, (cell, outputs) in enumerate(
         zip(code, executed_by_name[docname].outputs, strict=True)

@@ -169,6 +169,16 @@ def test_new_pages_and_those_that_took_longest_run_first(site: Site) -> None:
     assert json.loads((cache / "times.json").read_text())["brief"] != taken["brief"]
 
 
+def test_a_cell_has_one_number_in_the_warning_and_in_its_traceback(site: Site) -> None:
+    """Prose between cells does not count."""
+    cells = ["print(1)", "1 / 0"]
+    body = "".join(f"Prose.\n\n```{{code-cell}} python\n{cell}\n```\n\n" for cell in cells)
+    site.write("index.md", f"# I\n\n{body}", executed=True)
+    warnings = site.build().warnings
+    assert "cell 2 raised ZeroDivisionError" in warnings
+    assert "In[2], line 1" in warnings
+
+
 def test_ordinary_kernels_serve_where_processes_cannot_be_forked(site: Site) -> None:
     """They have loaded nothing beforehand; all else is the same."""
     site.configure(f"llmref_preload = ('sympy',)\n{NO_FORK}")
