@@ -145,7 +145,8 @@ async def _run(
     )
     client.reset_execution_trackers()
     client.kc = manager.client()
-    client.kc.start_channels()
+    # Without the thread of a heartbeat: the manager knows whether the kernel's process lives.
+    client.kc.start_channels(hb=False)
     client.kc.allow_stdin = False
     code = [cell for cell in page.notebook.cells if cell.cell_type == "code"]
     try:
