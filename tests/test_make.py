@@ -226,6 +226,19 @@ def test_a_single_page_knows_the_site_and_fails_if_it_must(project: Path) -> Non
     assert tree(project / "_build/html") == site
 
 
+def test_the_site_may_be_a_link_to_where_it_is_served_from(project: Path) -> None:
+    served = project / "served"
+    served.mkdir()
+    (project / "_build").mkdir()
+    (project / "_build/html").symlink_to(served)
+    for text in ("First", "Second", "Third"):
+        (project / "docs/index.md").write_text(f"# {text}\n", encoding="utf-8")
+        done = build(project)
+        assert done.returncode == 0, done.stderr
+        assert text in (served / "index.html").read_text(encoding="utf-8")
+        assert (project / "_build/html").is_symlink()
+
+
 def test_a_page_that_is_new_to_the_site_can_be_built(project: Path) -> None:
     """The contents are read again too: else the page would be in no toctree."""
     docs = project / "docs"

@@ -8,6 +8,7 @@ Leaves out: whether Sphinx has written all that it should (sphinxext.incremental
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
             try:
                 publish(given.work / "html", given.site)
             except OSError as error:  # the disk is full, say
-                print(f"make html: {error}", file=sys.stderr)
+                print(f"make html: {_first(error)}", file=sys.stderr)
                 code = 1
     if given.page:
         faults = ", with the faults above" if code else ""
@@ -95,10 +96,12 @@ def publish(html: Path, site: Path) -> None:
         """Copy a file, or link to the published copy of it, which is quicker."""
         name = os.path.relpath(source, html)
         if built[name] == there.get(name):
-            os.link(site / name, copy)
-        else:
-            shutil.copy2(source, copy)
+            with contextlib.suppress(OSError):  # a file system without links
+                os.link(site / name, copy)
+                return
+        shutil.copy2(source, copy)
 
+    site = site.resolve()  # which may be a link to where it is served from
     new, old = (site.with_name(f"{site.name}.{state}") for state in ("new", "old"))
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
@@ -107,6 +110,12 @@ def publish(html: Path, site: Path) -> None:
         site.rename(old)
     new.rename(site)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _first(error: OSError) -> str:
+    """What went wrong first: copying a tree reports each of its files."""
+    found = error.args[0] if isinstance(error, shutil.Error) else error
+    return str(found[0][-1] if isinstance(found, list) else found)
 
 
 def _write_manifest(work: Path, conf: Path | None, noted: dict[str, Any]) -> None:

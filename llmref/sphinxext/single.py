@@ -2,17 +2,24 @@
 
 Nothing that is left undone here is forgotten: the next whole build finds it stale as before.
 Leaves out: a site that was never built, or whose configuration has changed, is built whole; and so
-is one that does not know the page yet, since its contents have to lead there.
+is one that pages were added to or removed from, since its contents have to lead to all of them.
 """
 
 from sphinx.application import Sphinx
-from sphinx.environment import CONFIG_OK
+from sphinx.environment import CONFIG_OK, BuildEnvironment
+from sphinx.errors import ExtensionError
 
 
-def forget_new_page(app: Sphinx) -> None:
-    """Build the whole site if the page is new to it."""
-    if app.config.llmref_only not in app.env.all_docs:
+def forget_if_contents_changed(
+    app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
+) -> list[str]:
+    """Build the whole site if it has other pages than before; refuse a page that it has not."""
+    page = app.config.llmref_only
+    if page and page not in env.found_docs:
+        raise ExtensionError(f"the site has no page {page}")
+    if added or removed:
         app.config.llmref_only = ""
+    return []
 
 
 def only_page(app: Sphinx) -> str:

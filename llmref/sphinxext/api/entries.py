@@ -29,7 +29,17 @@ class Entry:
     definition: Definition
     summary: str
     equations: tuple[str, ...]  # labels, as in `# eq. eq-rms-norm`
+    choices: tuple["Choice", ...]
     members: tuple["Entry", ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A parameter that takes one of some texts, and the file that says which."""
+
+    parameter: str
+    texts: tuple[str, ...]
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -84,12 +94,12 @@ def page_title(page: Path) -> str:
 
 def read_entry(name: str, root: Path) -> Entry:
     """Return what is known of a public name. Raises: LookupError if it is defined nowhere."""
-    return _entry(name, find_definition(name, root))
+    return _entry(name, find_definition(name, root), root)
 
 
-def _entry(name: str, definition: Definition, *, inside: bool = False) -> Entry:
+def _entry(name: str, definition: Definition, root: Path, *, inside: bool = False) -> Entry:
     node = definition.node
-    members = tuple(_members(name, definition)) if isinstance(node, ast.ClassDef) else ()
+    members = tuple(_members(name, definition, root)) if isinstance(node, ast.ClassDef) else ()
     theirs = {line for member in members for line in range(*_span(member.definition))}
     ours = [n for n in range(*_span(definition)) if n not in theirs]
     time = definition.path.stat().st_mtime_ns
@@ -102,15 +112,49 @@ def _entry(name: str, definition: Definition, *, inside: bool = False) -> Entry:
         definition,
         summary_of(docstring or ""),
         tuple(dict.fromkeys(labels)),
+        tuple(_choices(definition, root)),
         members,
     )
 
 
-def _members(name: str, definition: Definition) -> Iterator[Entry]:
+def _choices(definition: Definition, root: Path) -> Iterator[Choice]:
+    """Yield the parameters whose type is an alias of a Literal."""
+    function = definition.node
+    for inner in function.body if isinstance(function, ast.ClassDef) else ():
+        if isinstance(inner, ast.FunctionDef) and inner.name == "__init__":
+            function = inner
+    if not isinstance(function, ast.FunctionDef):
+        return
+    module = ".".join(definition.path.relative_to(root).with_suffix("").parts)
+    for parameter in [*function.args.args, *function.args.kwonlyargs]:
+        for name in ast.walk(parameter.annotation) if parameter.annotation else ():
+            alias = _alias(f"{module}.{name.id}", root) if isinstance(name, ast.Name) else None
+            if alias and (texts := _literals(alias.node)):
+                yield Choice(parameter.arg, texts, alias.path)
+
+
+def _alias(name: str, root: Path) -> Definition | None:
+    """The definition of a type that a module names, if it is ours."""
+    try:
+        return find_definition(name, root)
+    except LookupError:
+        return None
+
+
+def _literals(node: ast.AST) -> tuple[str, ...]:
+    """Kind = Literal["a", "b"] -> ('a', 'b')."""
+    value = node.value if isinstance(node, ast.Assign) else None
+    if not (isinstance(value, ast.Subscript) and ast.unparse(value.value) == "Literal"):
+        return ()
+    listed = value.slice.elts if isinstance(value.slice, ast.Tuple) else [value.slice]
+    return tuple(str(ast.literal_eval(text)) for text in listed)
+
+
+def _members(name: str, definition: Definition, root: Path) -> Iterator[Entry]:
     for node in getattr(definition.node, "body", ()):
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             inner = Definition(f"{definition.name}.{node.name}", definition.path, node)
-            yield _entry(f"{name}.{node.name}", inner, inside=True)
+            yield _entry(f"{name}.{node.name}", inner, root, inside=True)
 
 
 def _span(definition: Definition) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext.api.entries import Entry, Topic, page_title, read_topics, state
+from llmref.sphinxext.api.entries import Choice, Entry, Topic, page_title, read_topics, state
 from llmref.sphinxext.api.links import ApiLinks
 from llmref.sphinxext.api.public import PACKAGE, groups
 from llmref.sphinxext.api.signatures import signature
@@ -59,6 +59,7 @@ class ApiDirective(SphinxDirective):
         found = read_topics(group, self.root, Path(self.env.srcdir))
         for topic in found:
             files = {entry.definition.path for entry in topic.entries}
+            files |= {choice.path for entry in topic.entries for choice in entry.choices}
             for path in sorted({topic.path, *files, *filter(None, [topic.page])}):
                 self.env.note_dependency(str(path))
         return found
@@ -114,6 +115,8 @@ class ApiDirective(SphinxDirective):
         content = addnodes.desc_content()
         if entry.summary:
             content += nodes.paragraph("", "", *with_code(entry.summary))
+        for choice in entry.choices:
+            content += nodes.paragraph("", "", *with_code(_one_of(choice)))
         path = entry.definition.path.relative_to(self.root).as_posix()
         first, last = entry.definition.lines
         content += ApiLinks(
@@ -178,6 +181,12 @@ def with_code(text: str) -> list[nodes.Node]:
         for index, part in enumerate(parts)
         if part
     ]
+
+
+def _one_of(choice: Choice) -> str:
+    """'`kind` is "k1", "k2" or "k3".', as a docstring would say it."""
+    quoted = [f'`"{text}"`' for text in choice.texts]
+    return f"`{choice.parameter}` is {', '.join(quoted[:-1])} or {quoted[-1]}."
 
 
 def _equations(entry: Entry) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
@@ -62,6 +63,9 @@ class KernelServer:
             stdout=subprocess.PIPE,
             text=True,
             env=kernel_environment(python_path),
+            # Else a signal to the whole group would end it before it has ended what cells started;
+            # it ends when its input does, however the build ends.
+            start_new_session=True,
         )
 
     def serves(self, python_path: str, modules: Sequence[str]) -> bool:
@@ -173,11 +177,20 @@ def can_fork() -> bool:
     return sys.platform == "linux"
 
 
+class OwnKernel(KernelSpecManager):
+    """Knows one kernel, this very Python: what else is installed by that name is none of ours."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """Return how it is started."""
+        launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=launch, display_name=kernel_name, language="python")
+
+
 def new_manager(folder: str, number: int) -> AsyncKernelManager:
     """Return a manager of one kernel, whose files are in `folder`."""
     factory = KernelProvisionerFactory.instance()
     factory.default_provisioner_name = PROVISIONER
-    manager = AsyncKernelManager(kernel_name="python3")
+    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=OwnKernel())
     manager.connection_file = str(Path(folder) / f"{number}.json")
     if os.name == "posix":
         # Sockets in the folder: two builds that start at once cannot take each other's ports.

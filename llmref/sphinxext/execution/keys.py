@@ -30,9 +30,10 @@ _MACHINERY = ("cells.py", "kernels.py", "runner.py", "server/__main__.py")
 # Code that may show docstrings, comments or line numbers: then they are part of the key.
 _READS_SOURCE = re.compile(
     r"__doc__|__code__|\binspect\b|\bpydoc\b|\bgetdoc|\bgetsource|\bhelp\(|\btraceback\b|\blinecache\b"
-    r"|\bdoctest\b|lineno|^\s*[?!%]*\?|\?\s*$",
-    re.MULTILINE,
+    r"|\bdoctest\b|lineno"
 )
+# IPython's `name?`, in cells alone: the docstring of a module is a question too.
+_ASKS = re.compile(r"^\s*[?!%]*\?|\?\s*$", re.MULTILINE)
 KERNEL_CONFIG = """\
 # Written by llmref.sphinxext: kernels that write nothing and draw the same SVG each time.
 c = get_config()
@@ -64,7 +65,8 @@ def key_of(code: list[dict[str, Any]], root: Path, preloaded: Iterable[str]) -> 
     except (SyntaxError, ValueError):  # an IPython command beside an import, or no UTF-8
         files = package_files(root)
     data = {*_data_beside(files, root / "llmref"), root / _FIGURE_STYLE}
-    whole = any(map(_READS_SOURCE.search, sources)) or any(map(_reads_source, files))
+    asks = any(_ASKS.search(source) or _READS_SOURCE.search(source) for source in sources)
+    whole = asks or any(map(_reads_source, files))
     parts = [
         _FORMAT,
         code,

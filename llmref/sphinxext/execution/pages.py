@@ -3,8 +3,10 @@
 Readers then only look outputs up (parser).
 """
 
+import contextlib
 import os
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,7 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
             page.seconds,
         )
 
+    _forget_bytecode(root)
     logger.info("running pages... %d of %d", len(pages), len(docnames))
     run_pages(
         pages,
@@ -115,6 +118,17 @@ def execute_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> No
     )
     cache.store_times({page.docname: [page.seconds, page.cell_cpu_seconds] for page in ended})
     cache.prune()
+
+
+def _forget_bytecode(root: Path) -> None:
+    """Have kernels compile our modules anew.
+
+    Python takes compiled code for current if size and second of the source are the same, which an
+    edit that restores a time keeps.
+    """
+    for path in (root / "llmref").rglob("*.py"):
+        with contextlib.suppress(OSError):  # there is none, or the tree is not ours to write in
+            Path(cache_from_source(path)).unlink()
 
 
 def _cores() -> int:

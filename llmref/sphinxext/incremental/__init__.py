@@ -16,14 +16,14 @@ from llmref.sphinxext.incremental.leftovers import (
     remove_outputs_of,
     remove_unused_images,
 )
-from llmref.sphinxext.incremental.reading import outdated_pages, read_few_pages_here
+from llmref.sphinxext.incremental.reading import note_files, outdated_pages, read_few_pages_here
 from llmref.sphinxext.incremental.writing import pages_to_rewrite
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events."""
     app.add_config_value("llmref_only", "", "", types=(str,))  # a page
-    app.connect("builder-inited", single.forget_new_page)
+    app.connect("env-get-outdated", single.forget_if_contents_changed, priority=1)
     memory.listen(app)
     workers.watch(app)
     app.connect("builder-inited", complete.require_written)
@@ -34,5 +34,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("write-started", remove_old_static_files)
     app.connect("html-collect-pages", forget_words)
     app.connect("build-finished", remove_unused_images)
+    app.connect("env-before-read-docs", note_files)
     read_few_pages_here(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

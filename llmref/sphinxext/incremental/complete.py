@@ -28,6 +28,7 @@ def require_written(app: Sphinx) -> None:
         started = _now(Path(app.outdir))
         if docnames:
             write(docnames)
+        builder.current_docname = ""  # type: ignore[attr-defined]  # no page is in hand any more
         old = [
             docname
             for docname in sorted(docnames)

@@ -1,6 +1,9 @@
 """Which unedited pages are read again, since something that they depend on has changed."""
 
+import os
+from functools import lru_cache
 from pathlib import Path
+from zlib import crc32
 
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -27,6 +30,9 @@ def outdated_pages(
     domain = env.domains["prf"]
     assert isinstance(domain, ResultsDomain)
     stale = of_interest(app, _renamed(app, domain))
+    stale |= {
+        name for name in unedited if env.metadata[name].get("llmref_files") != _files(env, name)
+    }
     state = state_of_all(root, preloaded)
     if state == domain.data.get("code_state"):
         return sorted(stale | {name for name, key in keys.items() if key == EDITED})
@@ -36,6 +42,48 @@ def outdated_pages(
         if key != key_of(env.metadata[name]["llmref_code"], root, preloaded):
             stale.add(name)
     return sorted(stale)
+
+
+def note_files(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
+    """Note what the pages that will be read are made of, once they have been."""
+
+    def note(app: Sphinx, env: BuildEnvironment) -> list[str]:
+        app.disconnect(listener)
+        for docname in docnames:
+            env.metadata[docname]["llmref_files"] = _files(env, docname)
+        return []
+
+    listener = app.connect("env-updated", note)
+
+
+def _files(env: BuildEnvironment, docname: str) -> int:
+    """A number for the contents of a page and of all that it includes.
+
+    Sphinx looks at times alone, and asks only whether a file is newer: one that is moved over a
+    page, or restored with its time, is not.
+    """
+    paths = [
+        env.doc2path(docname),
+        *(Path(env.srcdir) / name for name in env.dependencies[docname]),
+    ]
+    number = 0
+    for path in sorted(map(str, paths)):
+        number = crc32(_contents(path, *_state(path)), number)
+    return number
+
+
+def _state(path: str) -> tuple[int, ...]:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return ()
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+@lru_cache(maxsize=4096)
+def _contents(path: str, *state: int) -> bytes:
+    """A short digest of a file, looked up by its size and times within one build."""
+    return str(crc32(Path(path).read_bytes())).encode() if state else b""
 
 
 def _renamed(app: Sphinx, domain: ResultsDomain) -> set[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sphinx.addnodes import toctree as toctree_
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
@@ -26,8 +27,8 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
     domain = env.domains["prf"]
     assert isinstance(domain, ResultsDomain)
     everywhere = _digest(
-        sorted((docname, title.astext()) for docname, title in env.titles.items()),
-        sorted(env.toctree_includes.items()),
+        sorted((docname, title.pformat()) for docname, title in env.titles.items()),
+        [_contents(env, docname) for docname in sorted(env.tocs)],
         sorted(env.domains.math_domain.equations.items()),
         sorted(env.domains.standard_domain.anonlabels.items()),
         [sorted(other.get_objects()) for other in env.domains.sorted()],
@@ -56,6 +57,11 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
             shown.state = state
             domain.shows[docname] = shown
             yield docname
+
+
+def _contents(env: BuildEnvironment, docname: str) -> list[list[tuple[str, object]]]:
+    """The lists of contents on a page, with captions, titles and options, as navigation shows."""
+    return [sorted(toctree.attributes.items()) for toctree in env.tocs[docname].findall(toctree_)]
 
 
 def _shown(result: Result | None) -> dict[str, Any]:

@@ -284,6 +284,11 @@ def test_every_group_has_its_page_and_the_index_lists_it() -> None:
         assert f"<api/{group}>\n" in index
 
 
+def test_a_parameter_with_choices_says_which(built: Built) -> None:
+    entry = words(part(built.page("api/maths"), "llmref.maths.square.square"))
+    assert "kind is &quot;a&quot; or &quot;b&quot;." in entry
+
+
 def test_a_build_of_one_page_leaves_no_listing_stale(site: Site) -> None:
     """A source that the page shows now is a link in the API, which is written by the next build."""
     fill(site)

@@ -68,6 +68,33 @@ pathlib.Path({str(pids)!r}).open("a").write(str(started.pid))
     assert not any(map(_runs, left))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_what_a_cell_starts_ends_with_a_build_that_is_killed_as_a_group(
+    site: Site, number: signal.Signals
+) -> None:
+    """As `timeout`, a closed terminal or a cancelled job does: the server of kernels is spared."""
+    pids = site.root / "pids"
+    start = f"""
+import pathlib, subprocess, time
+started = subprocess.Popen(["sleep", "300"], start_new_session=True)
+pathlib.Path({str(pids)!r}).write_text(str(started.pid))
+time.sleep(300)"""
+    site.write("index.md", page("I", start.strip()), executed=True)
+    process = site.start()
+    limit = time.monotonic() + 60
+    while not (pids.exists() and pids.read_text()) and time.monotonic() < limit:
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    process.communicate(timeout=30)
+    limit = time.monotonic() + 10
+    while _runs(int(pids.read_text())) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not _runs(int(pids.read_text()))
+    while list(site.root.glob("llmref-*")) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert not list(site.root.glob("llmref-*"))
+
+
 def _runs(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 

@@ -1,0 +1,117 @@
+"""Which pages are read or written again: what Sphinx, which asks for newer files, would not see."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.small_site import Site, tree
+
+
+def compare_with_clean(site: Site) -> None:
+    """An incremental build gives the files of a clean one."""
+    built = site.build()
+    assert (built.code, built.warnings) == (0, "")
+    incremental = tree(built.html)
+    shutil.rmtree(site.root / "_build")
+    built = site.build_cold()
+    assert (built.code, built.warnings) == (0, "")
+    differing = {name for name, text in tree(built.html).items() if incremental.get(name) != text}
+    assert differing == set()
+
+
+@pytest.fixture
+def two(site: Site) -> Site:
+    site.write("index.md", "# I\n\n```{toctree}\n:caption: First\na\nb\n```\n")
+    site.write("a.md", "# A\n\nOf a.\n")
+    site.write("b.md", "# B\n\n```{include} part.txt\n```\n")
+    site.write("part.txt", "Included.\n")
+    site.configure('html_theme = "sphinx_book_theme"')
+    assert site.build().code == 0
+    return site
+
+
+@pytest.mark.parametrize("name", ["a.md", "part.txt"])
+def test_a_file_that_is_older_than_the_one_before_is_read(two: Site, name: str) -> None:
+    """As after `mv`, or an archive that keeps times."""
+    path = two.root / name
+    path.write_text(path.read_text(encoding="utf-8") + "\nOlder.\n", encoding="utf-8")
+    os.utime(path, (1, 1))
+    compare_with_clean(two)
+
+
+def test_two_pages_that_are_exchanged_are_both_read(two: Site) -> None:
+    first, second = two.root / "a.md", two.root / "b.md"
+    first.rename(two.root / "c.md")
+    second.rename(first)
+    (two.root / "c.md").rename(second)
+    compare_with_clean(two)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("index.md", ":caption: First", ":caption: Second"),
+        ("index.md", "\na\n", "\nShort <a>\n"),
+        ("index.md", ":caption: First", ":caption: First\n:hidden:"),
+        ("a.md", "# A", "# *A*"),
+    ],
+)
+def test_navigation_is_written_again_on_all_pages(
+    two: Site, name: str, before: str, after: str
+) -> None:
+    path = two.root / name
+    path.write_text(path.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
+    compare_with_clean(two)
+
+
+def test_compiled_code_of_the_same_size_and_second_is_not_taken(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would take it for current."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    site.use_own_package()
+    module = site.root / "package/llmref/value.py"
+
+    def write(value: int) -> str:
+        site.write("package/llmref/value.py", f"X = {value}\n")
+        os.utime(module, (1_700_000_000, 1_700_000_000))
+        built = site.build_cold()
+        assert (built.code, built.warnings) == (0, "")
+        return built.page("index")
+
+    cell = "from llmref.value import X\nprint('X is', X)"
+    site.write("index.md", f"# I\n\n```{{code-cell}} python\n{cell}\n```\n", executed=True)
+    assert "X is 1" in write(1)
+    assert "X is 2" in write(2)
+
+
+def test_one_page_alone_must_be_a_page(two: Site) -> None:
+    built = two.build("-D", "llmref_only=./a")
+    assert built.code != 0
+    assert "the site has no page ./a" in built.warnings
+
+
+def test_one_page_alone_is_no_answer_to_new_pages(two: Site) -> None:
+    """Contents have to lead to all pages, so all are read that Sphinx finds changed."""
+    two.write("c.md", "# C\n")
+    index = two.root / "index.md"
+    index.write_text(
+        index.read_text(encoding="utf-8").replace("\nb\n", "\nb\nc\n"), encoding="utf-8"
+    )
+    built = two.build("-D", "llmref_only=a")
+    assert (built.code, built.warnings) == (0, "")
+    compare_with_clean(two)
+
+
+def test_a_docstring_that_asks_runs_nothing(site: Site) -> None:
+    site.use_own_package()
+    site.write("package/llmref/value.py", '"""What is it?"""\n\nX = 1\n')
+    cell = "from llmref.value import X\nprint(X)"
+    site.write("index.md", f"# I\n\n```{{code-cell}} python\n{cell}\n```\n", executed=True)
+    assert "running pages" in site.build().status
+    site.write("package/llmref/value.py", '"""What is it, then?"""\n\nX = 1\n')
+    assert "running pages" not in site.build().status
+    Path(site.root / "package/llmref/value.py").write_text("X = 2\n", encoding="utf-8")
+    assert "running pages" in site.build().status
