@@ -120,9 +120,9 @@ def require_dim(dim: int, /, **tensors: Tensor) -> None:
     require_int(dim=dim)
     for name, tensor in tensors.items():
         if not -tensor.ndim <= dim < tensor.ndim:
+            known = f"in [{-tensor.ndim}, {tensor.ndim})" if tensor.ndim else "which has none"
             shape = tuple(tensor.shape)
-            axes = f"in [{-tensor.ndim}, {tensor.ndim})" if shape else "an axis, and there is none"
-            raise ValueError(f"dim must be {axes} for {name} {shape}, got {dim}")
+            raise ValueError(f"dim must be an axis of {name} {shape}, {known}, got {dim}")
 
 
 def require_axis(letter: str, least: int, axes: str, /, **tensors: Tensor) -> None:

@@ -153,12 +153,12 @@ def test_the_ends_of_an_interval_belong_to_it_as_written(interval, inside, outsi
         (TypeError, "dim must be an int, got None", lambda: require_dim(None, x=ONES)),
         (
             ValueError,
-            r"dim must be in \[-2, 2\) for x \(2, 3\), got -3",
+            r"dim must be an axis of x \(2, 3\), in \[-2, 2\), got -3",
             lambda: require_dim(-3, x=ONES),
         ),
         (
             ValueError,
-            r"dim must be an axis, and there is none for x \(\), got -1",
+            r"dim must be an axis of x \(\), which has none, got -1",
             lambda: require_dim(-1, x=ONES.sum()),
         ),
         (

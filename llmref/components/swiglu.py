@@ -67,7 +67,7 @@ def swiglu_hidden_dim(
     Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2, for 2/3 of 4 d; the order of the
     roundings is that of the published code.
     Raises: ValueError if dim or multiple_of is below 1, or ratio or multiplier is not positive;
-    TypeError unless the first two are ints.
+    TypeError unless dim and multiple_of are ints.
     """
     require_size(1, dim=dim, multiple_of=multiple_of)
     require_positive(ratio=float(ratio), multiplier=1.0 if multiplier is None else multiplier)

@@ -404,7 +404,7 @@ def test_wrong_sizes_of_layers_are_named():
         CachedAttention(10, 6, 3)
     with pytest.raises(ValueError, match="window must be at least 1, got 0"):
         CachedAttention(12, 6, 3, window=0)
-    with pytest.raises(ValueError, match="dim must be even"):
+    with pytest.raises(ValueError, match="head_dim must be even"):
         CachedAttention(12, 4)
 
 

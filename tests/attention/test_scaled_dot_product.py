@@ -466,7 +466,7 @@ def test_backward_refuses_another_shape_of_gradient():
 def test_effective_keys_of_an_empty_row_do_not_exist():
     with pytest.raises(ValueError, match="must sum to 1 along dim -1, got a sum of 0"):
         effective_keys(torch.zeros(3))
-    with pytest.raises(ValueError, match=r"dim must be in \[-1, 1\) for p"):
+    with pytest.raises(ValueError, match=r"dim must be an axis of p \(1,\), in \[-1, 1\)"):
         effective_keys(torch.ones(1), 1)
 
 

@@ -705,5 +705,5 @@ def test_decibels_refuse_a_signal_of_zeros_and_another_shape():
 
 @pytest.mark.parametrize("function", [affine_qparams, symmetric_scale])
 def test_a_dim_that_is_no_axis_is_refused(function):
-    with pytest.raises(ValueError, match=r"dim must be in \[-2, 2\) for x \(2, 3\), got 2"):
+    with pytest.raises(ValueError, match=r"dim must be an axis of x \(2, 3\), in \[-2, 2\), got 2"):
         function(torch.ones(2, 3), dim=2)

@@ -610,10 +610,14 @@ ONE = torch.tensor(1.0)
         ),
         (
             ValueError,
-            r"dim must be in \[-2, 2\) for logits_p",
+            r"dim must be an axis of logits_p .*, in \[-2, 2\)",
             lambda: kl_categorical(LOGP, LOGP, dim=2),
         ),
-        (ValueError, "dim must be an axis.* for logits_p", lambda: kl_categorical(ONE, ONE)),
+        (
+            ValueError,
+            "dim must be an axis of logits_p .*, which has none",
+            lambda: kl_categorical(ONE, ONE),
+        ),
         (ValueError, "logits_p must not be NaN", lambda: kl_categorical(LOGP * torch.nan, LOGP)),
         (ValueError, "logits_q must not be NaN", lambda: kl_categorical(LOGP, LOGP * torch.inf)),
         (ValueError, "logits_q .* got inf", lambda: kl_categorical(LOGP, -LOGP * torch.inf)),

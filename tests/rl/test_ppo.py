@@ -549,7 +549,7 @@ def two(x):
         (ValueError, "finite maximum", lambda: categorical_entropy(LOGITS - math.inf)),
         (
             ValueError,
-            r"dim must be in \[-3, 3\) for logits",
+            r"dim must be an axis of logits .*, in \[-3, 3\)",
             lambda: categorical_entropy(LOGITS, dim=3),
         ),
         (

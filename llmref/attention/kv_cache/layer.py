@@ -45,6 +45,8 @@ class CachedAttention(nn.Module):
         head_dim = require_head_dim(embed_dim, num_heads, head_dim)
         if window is not None:
             require_size(1, hint=": it counts the token itself", window=window)
+        if head_dim % 2:
+            raise ValueError(f"head_dim must be even (rotations act on pairs), got {head_dim}")
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.window = window
         self.rope = RotaryEmbedding(head_dim, rope_base)
