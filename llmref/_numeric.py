@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llmref._require import require_choice, require_floating
+from llmref._require import require_choice, require_dim, require_floating
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -31,36 +31,40 @@ def widen(x: Tensor, name: str = "x") -> Tensor:
     return x.to(wide_dtype(x))
 
 
-def check_distribution(p: Tensor, dim: int = -1) -> None:
-    """Refuse anything that is not a probability distribution along dim.
+def check_distribution(p: Tensor, dim: int = -1, *, name: str = "p") -> None:
+    """Refuse anything that is not a probability distribution along dim, by its name.
 
     Shapes: p (..., n, ...)
-    Raises: TypeError unless p is floating point; ValueError if an entry is negative or NaN, or a
-    sum differs from 1 by more than 1e-4 (or one unit in the last place, where that is coarser).
+    Raises: TypeError unless p is floating point; ValueError if dim is no axis of it, an entry is
+    negative or NaN, or a sum differs from 1 by more than 1e-4 (or one unit in the last place, where
+    that is coarser).
     """
-    total = widen(p, "a distribution").detach().sum(dim)
+    wide = widen(p, name)
+    require_dim(dim, **{name: p})
+    total = wide.detach().sum(dim)
     if not (p >= 0).all():
-        raise ValueError(f"probabilities must be >= 0, got a smallest entry of {p.min().item():g}")
+        raise ValueError(f"{name} must hold probabilities >= 0, got {p.min().item():g}")
     error = (total - 1).abs()
     if not (error <= max(1e-4, torch.finfo(p.dtype).eps)).all():
         worst = total.flatten()[error.argmax()].item()
-        raise ValueError(f"probabilities must sum to 1 along dim {dim}, got a sum of {worst:g}")
+        raise ValueError(f"{name} must sum to 1 along dim {dim}, got a sum of {worst:g}")
 
 
-def minus_max(x: Tensor, dim: int, name: str) -> Tensor:
+def minus_max(x: Tensor, dim: int, function: str, *, name: str = "x") -> Tensor:
     """Each slice minus its maximum, in float32 at least: exponentials of it are at most 1.
 
     Shapes: x (..., n, ...) -> the same
-    Raises: as softmax, with the name of the function.
+    Raises: as softmax, with the names of the function and of its argument.
     """
-    wide = widen(x)
+    wide = widen(x, name)
+    require_dim(dim, **{name: x})
     if x.size(dim) == 0:
-        raise ValueError(f"{name} along dim {dim} of a tensor {tuple(x.shape)}: no entries")
+        raise ValueError(f"{function} along dim {dim} of a tensor {tuple(x.shape)}: no entries")
     peak = wide.detach().amax(dim, keepdim=True)  # the shift cancels, so it carries no gradient
     if not peak.isfinite().all():
         bad = (~peak.isfinite()).nonzero()[0].tolist()
         raise ValueError(
-            f"{name} along dim {dim} of a tensor {tuple(x.shape)} needs a finite maximum, "
+            f"{function} along dim {dim} of a tensor {tuple(x.shape)} needs a finite maximum, "
             f"got {peak[tuple(bad)].item()} in the slice through {bad}"
         )
     return wide - peak

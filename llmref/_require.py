@@ -6,6 +6,9 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+# One tensor of a signature such as 'x (..., n), w (n,)': its name, and its axes.
+_WRITTEN = r"([\w\[\]]+) \(([^)]*)\)"
+
 
 def require_floating(**tensors: Tensor) -> None:
     """Raise TypeError for a tensor that is not floating point."""
@@ -52,6 +55,14 @@ def require_int(**values: object) -> None:
             raise TypeError(f"{name} must be an int, got {value!r}")
 
 
+def require_size(least: int, /, *, hint: str = "", **values: object) -> None:
+    """Raise unless a value is an int, of `least` at least; `hint` ends the message."""
+    require_int(**values)
+    for name, value in values.items():
+        if value < least:  # type: ignore[operator]
+            raise ValueError(f"{name} must be at least {least}, got {value}{hint}")
+
+
 def require_at_least(least: int, /, **values: float) -> None:
     """Raise ValueError for a value that is below `least`, infinite or NaN."""
     for name, value in values.items():
@@ -68,12 +79,15 @@ def require_positive(**values: float | Tensor) -> None:
             raise ValueError(f"{name} must be positive and finite, got {seen}")
 
 
-def require_in(interval: str, /, **values: float | Tensor) -> None:
-    """Raise ValueError unless a value, or every entry of a tensor, lies in '[0, 1)' or the like."""
+def require_in(interval: str, /, *, hint: str = "", **values: float | Tensor) -> None:
+    """Raise ValueError unless a value, or every entry of a tensor, lies in '[0, 1)' or the like.
+
+    `hint` ends the message.
+    """
     for name, value in values.items():
         seen = _first_outside(interval, value)
         if seen is not None:
-            raise ValueError(f"{name} must be in {interval}, got {seen}")
+            raise ValueError(f"{name} must be in {interval}, got {seen}{hint}")
 
 
 def require_finite(where: str = "", /, **tensors: Tensor) -> None:
@@ -101,6 +115,26 @@ def require_choice(choices: object, /, **values: object) -> None:
             raise ValueError(f"{name} must be one of {list(get_args(choices))}, got {value!r}")
 
 
+def require_dim(dim: int, /, **tensors: Tensor) -> None:
+    """Raise unless `dim` is an int, and an axis of each tensor."""
+    require_int(dim=dim)
+    for name, tensor in tensors.items():
+        if not -tensor.ndim <= dim < tensor.ndim:
+            known = f"in [{-tensor.ndim}, {tensor.ndim})" if tensor.ndim else "which has none"
+            shape = tuple(tensor.shape)
+            raise ValueError(f"dim must be an axis of {name} {shape}, {known}, got {dim}")
+
+
+def require_axis(letter: str, least: int, axes: str, /, **tensors: Tensor) -> None:
+    """Raise ValueError unless one axis is long enough: 'G', 2, 'rewards (B, G)'."""
+    require_shapes(axes, **tensors)
+    for name, written in re.findall(_WRITTEN, axes):
+        size = _bind(_letters(written), tuple(tensors[name].shape)).get(letter)  # type: ignore[union-attr]
+        if size is not None and size[0] < least:
+            shape = tuple(tensors[name].shape)
+            raise ValueError(f"{name} must be ({written}) with {letter} >= {least}, got {shape}")
+
+
 def require_shapes(axes: str, /, **tensors: Tensor | None) -> None:
     """Raise ValueError unless the axes of each tensor are those written: 'x (..., n), w (n,)'.
 
@@ -109,18 +143,17 @@ def require_shapes(axes: str, /, **tensors: Tensor | None) -> None:
     """
     sizes: dict[str, tuple[int, ...]] = {}
     fitting: list[str] = []
-    for name, written in re.findall(r"(\w+) \(([^)]*)\)", axes):
+    for name, written in re.findall(_WRITTEN, axes):
         tensor = tensors[name]
         if tensor is None:
             continue
         shape = tuple(tensor.shape)
-        letters = [letter for letter in re.split(r",\s*", written) if letter]
+        letters = _letters(written)
         seen = _bind(letters, shape)
         if seen is None or any(sizes.get(letter, size) != size for letter, size in seen.items()):
-            known = all(letter in sizes for letter in letters)
-            expected = f" = {sum((sizes[letter] for letter in letters), ())}" if known else ""
             beside = f" beside {', '.join(fitting)}" if fitting else ""
-            raise ValueError(f"{name} must be ({written}){expected}{beside}, got {shape}")
+            expected, known = _expected(letters, sizes)
+            raise ValueError(f"{name} must be ({written}){expected}{beside}, got {shape}{known}")
         sizes.update(seen)
         fitting.append(f"{name} {shape}")
 
@@ -149,6 +182,19 @@ def _first_outside(interval: str, value: float | Tensor) -> str | None:
         return None if above and below else str(value)
     outside = value[~torch.logical_and(above, below)]  # type: ignore[arg-type]
     return f"{outside.flatten()[0].item():g}" if outside.numel() else None
+
+
+def _letters(written: str) -> list[str]:
+    return [letter for letter in re.split(r",\s*", written) if letter]
+
+
+def _expected(letters: list[str], sizes: dict[str, tuple[int, ...]]) -> tuple[str, str]:
+    """The whole shape if every letter is known, or else the letters that are: '; in = 5'."""
+    known = {letter: sizes[letter] for letter in letters if letter in sizes}
+    if len(known) == len(set(letters)):
+        return f" = {sum((sizes[letter] for letter in letters), ())}", ""
+    shown = [f"{x} = {n if x == '...' else n[0]}" for x, n in known.items()]
+    return "", f"; {', '.join(shown)}" if shown else ""
 
 
 def _bind(letters: list[str], shape: tuple[int, ...]) -> dict[str, tuple[int, ...]] | None:

@@ -9,8 +9,10 @@ import torch
 from llmref._require import (
     boolean_mask,
     require_at_least,
+    require_axis,
     require_choice,
     require_constant,
+    require_dim,
     require_finite,
     require_float_dtype,
     require_floating,
@@ -21,7 +23,51 @@ from llmref._require import (
     require_one_dtype,
     require_positive,
     require_shapes,
+    require_size,
 )
+from llmref.attention import (
+    GroupedQueryAttention,
+    KVCache,
+    MultiHeadAttention,
+    SlidingWindowKVCache,
+    attention_flops,
+    attention_pairs,
+    attention_parameters,
+    causal_mask,
+    decode_intensity,
+    dependency_matrix,
+    empty_state,
+    hbm_elements,
+    kv_cache_bytes,
+    kv_head_index,
+    receptive_field,
+    repeat_kv,
+    sliding_window_mask,
+    standard_hbm_elements,
+)
+from llmref.components import (
+    Linear,
+    SwiGLU,
+    convert_qk_weight,
+    ffn_params,
+    init_std,
+    learn_merges,
+    linear_flops,
+    lora_param_count,
+    swiglu_hidden_dim,
+    yarn_inv_freq,
+)
+from llmref.functional import (
+    linear_cross_entropy,
+    mi_lower_bound,
+    nf4_quantize,
+    pack_sequences,
+    quantize_groupwise,
+    response_mask,
+    sample_without_replacement,
+)
+from llmref.norm import LayerNorm, RMSNorm
+from llmref.rl import binary_group_weight, k_step_advantage, masked_whiten
 
 ONES = torch.ones(2, 3)
 NAN, WIDE, LEAF = ONES * math.nan, ONES.double(), torch.ones(1, requires_grad=True)
@@ -48,7 +94,9 @@ def test_shapes_that_fit_pass(axes, x, y):
     ("axes", "x", "y", "message"),
     [
         ("x (B, D), y (B, D)", (2, 3), (3, 2), r"y must be \(B, D\) = \(2, 3\) beside x \(2, 3\)"),
-        ("x (B, D), y (D, K)", (2, 3), (2, 5), r"y must be \(D, K\) beside x .*, got \(2, 5\)"),
+        ("x (B, D), y (D, K)", (2, 3), (2, 5), r"y must be \(D, K\) .*, got \(2, 5\); D = 3$"),
+        ("x (..., D), y (..., K)", (2, 3), (5,), r"y .*, got \(5,\); \.\.\. = \(2,\)$"),
+        ("x (B, D), y (K, L)", (2, 3), (5,), r"y must be \(K, L\) beside x .*, got \(5,\)$"),
         ("x (..., n), y (n,)", (), (3,), r"x must be \(\.\.\., n\), got \(\)"),
         ("x (..., n), y (..., n)", (2, 3), (3,), r"y must be \(\.\.\., n\) = \(2, 3\)"),
         ("x (B, B), y (n,)", (2, 3), (3,), r"x must be \(B, B\), got \(2, 3\)"),
@@ -100,6 +148,34 @@ def test_the_ends_of_an_interval_belong_to_it_as_written(interval, inside, outsi
             lambda: require_integers(x=IDS.bool()),
         ),
         (TypeError, "k must be an int, got True", lambda: require_int(k=True)),
+        (TypeError, "k must be an int, got 2.0", lambda: require_size(1, k=2.0)),
+        (ValueError, "k must be at least 1, got 0: so", lambda: require_size(1, hint=": so", k=0)),
+        (TypeError, "dim must be an int, got None", lambda: require_dim(None, x=ONES)),
+        (
+            ValueError,
+            r"dim must be an axis of x \(2, 3\), in \[-2, 2\), got -3",
+            lambda: require_dim(-3, x=ONES),
+        ),
+        (
+            ValueError,
+            r"dim must be an axis of x \(\), which has none, got -1",
+            lambda: require_dim(-1, x=ONES.sum()),
+        ),
+        (
+            ValueError,
+            r"x must be \(N, T\) with N >= 3, got \(2, 3\)",
+            lambda: require_axis("N", 3, "x (N, T)", x=ONES),
+        ),
+        (
+            ValueError,
+            r"x must be \(N,\), got \(2, 3\)",
+            lambda: require_axis("N", 1, "x (N,)", x=ONES),
+        ),
+        (
+            ValueError,
+            r"p must be in \[0, 1\), got 1: so",
+            lambda: require_in("[0, 1)", hint=": so", p=1),
+        ),
         (
             ValueError,
             r"x holds the id 3, outside \[0, 3\)!",
@@ -139,3 +215,59 @@ def test_a_mask_of_zeros_and_ones_is_boolean_whatever_its_dtype():
         mask = boolean_mask(torch.tensor([0, 1], dtype=dtype))
         assert mask.dtype == torch.bool
         assert mask.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("query_len", lambda: causal_mask(2.5)),
+        ("window", lambda: sliding_window_mask(3, window=1.5)),
+        ("offset", lambda: causal_mask(3, offset=0.5)),
+        ("num_layers", lambda: receptive_field(2.5, 3)),
+        ("num_layers", lambda: dependency_matrix(torch.ones(2, 2), 1.5)),
+        ("embed_dim", lambda: attention_parameters(8.0, 2)),
+        ("batch", lambda: attention_flops(1.5, 2, 2, 4, 2)),
+        ("embed_dim", lambda: MultiHeadAttention(8.0, 2)),
+        ("kdim", lambda: MultiHeadAttention(8, 2, kdim=2.5)),
+        ("num_kv_heads", lambda: GroupedQueryAttention(8, 2, 1.0)),
+        ("num_heads", lambda: kv_head_index(6.0, 2)),
+        ("num_heads", lambda: decode_intensity(4.0, 2, 2)),
+        ("n_rep", lambda: repeat_kv(torch.ones(1, 2, 3, 4), 2.0)),
+        ("prompt_len", lambda: attention_pairs(2.5, 2, cached=True)),
+        ("seq_len", lambda: kv_cache_bytes(1, 1, 2, 2.5)),
+        ("head_dim", lambda: KVCache(1, 1, 4, 2.0)),
+        ("max_chunk", lambda: SlidingWindowKVCache(1, 1, 4, 2, max_chunk=1.5)),
+        ("key_len", lambda: standard_hbm_elements(4, 4.5, 2, 2)),
+        ("block_q", lambda: hbm_elements(4, 4, 2, 2, 1.5)),
+        ("value_dim", lambda: empty_state((2,), 1.5)),
+        ("dim", lambda: swiglu_hidden_dim(10.5)),
+        ("dim", lambda: SwiGLU(2.5)),
+        ("dim", lambda: ffn_params(2.5, 3, gated=True)),
+        ("in_features", lambda: lora_param_count(2.5, 2, 2)),
+        ("tokens", lambda: linear_flops(2.5, 2, 2)),
+        ("fan_in", lambda: init_std(2.5, 2, "torch")),
+        ("in_features", lambda: Linear(2.0, 3)),
+        ("rotary_dim", lambda: convert_qk_weight(torch.ones(8), 2, to="half", rotary_dim=2.0)),
+        ("num_heads", lambda: convert_qk_weight(torch.ones(8), 2.0, to="half")),
+        ("original_max_position", lambda: yarn_inv_freq(4, 1e4, 2.0, 8.5)),
+        ("num_merges", lambda: learn_merges({(97, 97): 1}, 1.5)),
+        ("n_candidates", lambda: mi_lower_bound(ONES, 2.5)),
+        (
+            "chunk_size",
+            lambda: linear_cross_entropy(ONES, torch.ones(5, 3), IDS, chunk_size=1.5),
+        ),
+        ("block_size", lambda: nf4_quantize(ONES, 2.5)),
+        ("group_size", lambda: quantize_groupwise(ONES, 1.5)),
+        ("max_len", lambda: response_mask(IDS, IDS, 4.5)),
+        ("max_len", lambda: pack_sequences([IDS], [IDS > 1], 4.5, 0)),
+        ("k", lambda: sample_without_replacement(ONES, 1.5)),
+        ("normalized_shape", lambda: RMSNorm(4.0, eps=None)),
+        ("normalized_shape", lambda: LayerNorm((2, 4.0), eps=0.0)),
+        ("G", lambda: binary_group_weight(ONES / 2, 4.5)),
+        ("k", lambda: k_step_advantage(ONES, ONES, 1.5, gamma=1.0)),
+        ("ddof", lambda: masked_whiten(ONES, ONES, eps=1.0, ddof=0.5)),
+    ],
+)
+def test_a_size_or_a_count_that_is_no_int_is_refused_everywhere(name, call):
+    with pytest.raises(TypeError, match=rf"^{name} must be an int, got \d+\.\d"):
+        call()

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from llmref._require import require_at_least, require_shapes
+from llmref._require import require_shapes, require_size
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -11,10 +11,11 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
     Two heads of the row (1, 2, 3, 4): (1, 2) and (3, 4).
     Shapes: x (..., T, H D) -> (..., H, T, D), a view
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2.
-    Raises: ValueError if x has no position axis or num_heads does not divide its features.
+    Raises: ValueError if x has no position axis or num_heads does not divide its features;
+    TypeError unless that is an int.
     """
     require_shapes("x (..., T, HD)", x=x)
-    require_at_least(1, num_heads=num_heads)
+    require_size(1, num_heads=num_heads)
     if x.shape[-1] % num_heads:
         raise ValueError(f"num_heads {num_heads} must divide the features of x {tuple(x.shape)}")
     # eq. eq-split-heads. The transpose is needed: a view as (H, T, D) would cut positions.
@@ -36,11 +37,12 @@ def merge_heads(x: Tensor) -> Tensor:
 def require_head_dim(embed_dim: int, num_heads: int, head_dim: int | None) -> int:
     """The size of a head: given, or the model width divided by the number of heads.
 
-    Raises: ValueError if a size is below 1 or the division leaves a rest.
+    Raises: ValueError if a size is below 1 or the division leaves a rest; TypeError unless the
+    sizes are ints.
     """
-    require_at_least(1, embed_dim=embed_dim, num_heads=num_heads)
+    require_size(1, embed_dim=embed_dim, num_heads=num_heads)
     if head_dim is not None:
-        require_at_least(1, head_dim=head_dim)
+        require_size(1, head_dim=head_dim)
         return head_dim
     if embed_dim % num_heads:
         raise ValueError(
@@ -53,9 +55,10 @@ def require_head_dim(embed_dim: int, num_heads: int, head_dim: int | None) -> in
 def heads_per_group(num_heads: int, num_kv_heads: int) -> int:
     """How many query heads read one key/value head.
 
-    Raises: ValueError unless num_kv_heads divides num_heads and both are at least 1.
+    Raises: ValueError unless num_kv_heads divides num_heads and both are at least 1; TypeError
+    unless they are ints.
     """
-    require_at_least(1, num_heads=num_heads, num_kv_heads=num_kv_heads)
+    require_size(1, num_heads=num_heads, num_kv_heads=num_kv_heads)
     if num_heads % num_kv_heads:
         raise ValueError(f"num_kv_heads {num_kv_heads} must divide num_heads {num_heads}")
     return num_heads // num_kv_heads

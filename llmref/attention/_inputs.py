@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from llmref._require import require_at_least, require_one_dtype, require_shapes
+from llmref._require import require_axis, require_one_dtype, require_shapes
 
 
 def require_inputs(**tensors: Tensor) -> None:
@@ -14,4 +14,4 @@ def require_inputs(**tensors: Tensor) -> None:
     require_one_dtype(**tensors)
     axes = "query (..., T, D), key (..., S, D)" + ", value (..., S, Dv)" * ("value" in tensors)
     require_shapes(axes, **tensors)
-    require_at_least(1, D=tensors["query"].shape[-1])
+    require_axis("D", 1, "query (..., T, D)", query=tensors["query"])

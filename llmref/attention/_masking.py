@@ -26,15 +26,15 @@ def expand_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
         ) from None
 
 
-def causal_offset(query_len: int, key_len: int) -> int:
-    """The position of the first query: S - T.
+def causal_offset(query_len: int, key_len: int, hint: str = "") -> int:
+    """The position of the first query: S - T; `hint` ends the message of a refusal.
 
     Raises: ValueError if there are fewer keys than queries.
     """
     if query_len > key_len:
         raise ValueError(
             f"causal attention needs at least as many keys as queries, got {key_len} keys and "
-            f"{query_len} queries: the last query is the last key's token"
+            f"{query_len} queries: the last query is the last key's token{hint}"
         )
     return key_len - query_len
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from llmref._numeric import widen
-from llmref._require import require_at_least, require_positive, require_shapes
+from llmref._require import require_positive, require_shapes, require_size
 from llmref.attention._heads import heads_per_group, merge_heads, require_head_dim, split_heads
 from llmref.attention._masking import bias_and_allowed, expand_mask, one_mask
 from llmref.attention.scaled_dot_product import (
@@ -23,7 +23,8 @@ def kv_head_index(num_heads: int, num_kv_heads: int) -> Tensor:
     kv_head_index(6, 2) = (0, 0, 0, 1, 1, 1).
     Shapes: -> (H,), int64
     Source: Ainslie et al. 2023, arXiv:2305.13245.
-    Raises: ValueError unless num_kv_heads divides num_heads and both are at least 1.
+    Raises: ValueError unless num_kv_heads divides num_heads and both are at least 1; TypeError
+    unless they are ints.
     """
     ratio = heads_per_group(num_heads, num_kv_heads)
     return torch.arange(num_heads) // ratio  # eq. eq-gqa-index
@@ -35,10 +36,11 @@ def repeat_kv(x: Tensor, n_rep: int) -> Tensor:
     Heads (a, b) with n_rep 3 become (a, a, a, b, b, b). It copies memory: to read, not to run.
     Shapes: x (B, G, T, D) -> (B, G * n_rep, T, D)
     Source: Ainslie et al. 2023, arXiv:2305.13245.
-    Raises: ValueError if x is not (B, G, T, D) or n_rep is below 1.
+    Raises: ValueError if x is not (B, G, T, D) or n_rep is below 1; TypeError unless that is an
+    int.
     """
     require_shapes("x (B, G, T, D)", x=x)
-    require_at_least(1, n_rep=n_rep)
+    require_size(1, n_rep=n_rep)
     return x.repeat_interleave(n_rep, dim=1)
 
 
@@ -98,7 +100,7 @@ class GroupedQueryAttention(nn.Module):
     Shapes: x (B, T, C), attn_mask broadcastable to (B, H, T, T) -> (B, T, C), C = embed_dim
     Source: Ainslie et al. 2023, arXiv:2305.13245.
     Raises: ValueError if num_kv_heads does not divide num_heads, or num_heads does not divide
-    embed_dim while head_dim is not given.
+    embed_dim while head_dim is not given; TypeError unless the sizes are ints.
     """
 
     def __init__(
@@ -136,7 +138,8 @@ def tie_kv_weight(weight: Tensor, num_kv_heads: int, num_heads: int) -> Tensor:
 
     Shapes: weight (G * D, C), or a bias (G * D,) -> (H * D, C), or (H * D,); H blocks of D rows
     Source: Ainslie et al. 2023, arXiv:2305.13245.
-    Raises: ValueError unless num_kv_heads divides num_heads and the rows of the weight.
+    Raises: ValueError unless num_kv_heads divides num_heads and the rows of the weight; TypeError
+    unless the sizes are ints.
     """
     index = kv_head_index(num_heads, num_kv_heads).to(weight.device)
     return _head_blocks(weight, num_kv_heads)[index].flatten(0, 1)
@@ -163,7 +166,8 @@ def decode_intensity(num_heads: int, num_kv_heads: int, bytes_per_element: int) 
     decode_intensity(32, 8, 2) = 4; a multi-head model in bfloat16 has 1.
     Shapes: -> FLOP / byte
     Source: Shazeer 2019, arXiv:1911.02150, and Pope et al. 2022, arXiv:2211.05102, by counting.
-    Raises: ValueError unless num_kv_heads divides num_heads and bytes_per_element is positive.
+    Raises: ValueError unless num_kv_heads divides num_heads and bytes_per_element is positive;
+    TypeError unless the numbers of heads are ints.
     """
     ratio = heads_per_group(num_heads, num_kv_heads)
     require_positive(bytes_per_element=bytes_per_element)

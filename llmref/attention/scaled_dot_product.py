@@ -147,7 +147,8 @@ def effective_keys(p: Tensor, dim: int = -1) -> Tensor:
     effective_keys((1/2, 1/2, 0)) = 2.
     Shapes: p (..., S, ...) -> (..., ...), each in [1, S]
     Source: the inverse of Simpson's index, Simpson 1949.
-    Raises: ValueError if p is not a distribution along dim; an empty row of attention is none.
+    Raises: TypeError unless p is floating point; ValueError if dim is no axis of p, or p is not a
+    distribution along it; an empty row of attention is none.
     """
     check_distribution(p, dim)
     return widen(p).square().sum(dim).reciprocal().to(p.dtype)  # eq. eq-effective-keys

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from llmref._require import (
-    require_at_least,
     require_choice,
     require_floating,
     require_positive,
     require_shapes,
+    require_size,
 )
 from llmref.functional.activations import d_silu, gelu, relu, sigmoid, silu
 
@@ -66,9 +66,10 @@ def swiglu_hidden_dim(
     Shapes: integers -> an integer
     Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2, for 2/3 of 4 d; the order of the
     roundings is that of the published code.
-    Raises: ValueError if dim or multiple_of is below 1, or ratio or multiplier is not positive.
+    Raises: ValueError if dim or multiple_of is below 1, or ratio or multiplier is not positive;
+    TypeError unless dim and multiple_of are ints.
     """
-    require_at_least(1, dim=dim, multiple_of=multiple_of)
+    require_size(1, dim=dim, multiple_of=multiple_of)
     require_positive(ratio=float(ratio), multiplier=1.0 if multiplier is None else multiplier)
     hidden = int(ratio * dim)
     if multiplier is not None:
@@ -81,9 +82,9 @@ def ffn_params(dim: int, hidden: int, *, gated: bool) -> int:
 
     Shapes: integers -> an integer
     Source: Shazeer 2020, arXiv:2002.05202, section 2.
-    Raises: ValueError if a width is below 1.
+    Raises: ValueError if a width is below 1; TypeError unless both are ints.
     """
-    require_at_least(1, dim=dim, hidden=hidden)
+    require_size(1, dim=dim, hidden=hidden)
     return (3 if gated else 2) * dim * hidden  # eq. eq-swiglu-parameters
 
 

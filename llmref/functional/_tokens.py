@@ -5,6 +5,7 @@ The mask is True where a token counts.
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from llmref._require import boolean_mask, require_floating, require_shapes
@@ -12,19 +13,25 @@ from llmref._require import boolean_mask, require_floating, require_shapes
 Empty = Literal["raise", "skip"]
 
 
-def token_mask(mask: Tensor, tokens: Tensor) -> Tensor:
-    """Return the mask as booleans, once it fits `tokens` and holds nothing but zeros and ones.
+def token_mask(mask: Tensor | None, /, **tokens: Tensor) -> Tensor:
+    """Return the mask as booleans, once it fits the tokens and holds nothing but zeros and ones.
 
-    Shapes: mask (N, T), tokens (N, T) -> (N, T)
-    Raises: ValueError, TypeError if `tokens` are not floating point.
+    The tokens go by the names that the caller's arguments have; without a mask all of them count.
+    Shapes: mask (N, T), each of tokens (N, T) -> (N, T)
+    Raises: ValueError, TypeError if the tokens are not floating point.
     """
-    require_shapes("tokens (N, T), mask (N, T)", tokens=tokens, mask=mask)
-    require_floating(tokens=tokens)
+    axes = "".join(f"{name} (N, T), " for name in tokens)
+    require_shapes(f"{axes}mask (N, T)", mask=mask, **tokens)
+    require_floating(**tokens)
+    if mask is None:
+        return torch.ones_like(next(iter(tokens.values())), dtype=torch.bool)
     return boolean_mask(mask)
 
 
-def require_rows(lengths: Tensor, *, empty: Empty = "raise") -> Tensor:
+def require_rows(lengths: Tensor, *, empty: Empty = "raise", hint: str = "") -> Tensor:
     """Return which rows count a token; raise ValueError where a mean over nothing would be taken.
+
+    `hint` ends the message that names the rows.
 
     Shapes: lengths (N,) -> (N,)
     """
@@ -33,5 +40,5 @@ def require_rows(lengths: Tensor, *, empty: Empty = "raise") -> Tensor:
         raise ValueError("no token is counted: a mean over nothing does not exist")
     if empty == "raise" and not filled.all():
         rows = (~filled).nonzero().flatten().tolist()
-        raise ValueError(f"rows {rows} count no token: drop them from the batch")
+        raise ValueError(f"rows {rows} count no token: drop them from the batch{hint}")
     return filled

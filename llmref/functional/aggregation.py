@@ -41,13 +41,13 @@ def aggregate(
     """
     require_choice(Empty, empty=empty)
     _require_divisors(agg, norm, denom)
-    counted = token_mask(mask, loss)
+    counted = token_mask(mask, loss=loss)
     if loss.isnan().logical_and(counted).any():
         raise ValueError("the loss is NaN at a counted token")
     lengths = counted.sum(dim=-1)  # (N,)
     filled = lengths > 0
     if denom is None or empty == "raise":
-        require_rows(lengths, empty=empty)
+        require_rows(lengths, empty=empty, hint=", or aggregate with empty='skip'")
     sums = widen(torch.where(counted, loss, 0.0), "loss").sum(dim=-1)  # (N,)
     if agg == "seq-mean-token-mean":
         sums = sums / lengths.clamp(min=1)
@@ -63,8 +63,10 @@ def aggregate(
 
 def _require_divisors(agg: str, norm: float | None, denom: float | Tensor | None) -> None:
     require_choice(Aggregation, agg=agg)
-    if (agg == "constant") != (norm is not None):
-        raise ValueError(f"norm goes with agg 'constant' and only there, got {agg!r}, {norm}")
+    if agg == "constant" and norm is None:
+        raise ValueError("agg 'constant' needs norm, the tokens that a row is taken to have")
+    if agg != "constant" and norm is not None:
+        raise ValueError(f"agg {agg!r} takes no norm, got {norm}: only 'constant' divides by one")
     if denom is not None and agg == "constant":
         raise ValueError("agg 'constant' counts nothing that denom could replace: scale norm")
     if norm is not None:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from llmref._numeric import Reduction, reduce_rows, widen
 from llmref._require import (
-    require_at_least,
+    require_axis,
     require_ids,
     require_positive,
     require_shapes,
+    require_size,
 )
 from llmref.functional.softmax import log_softmax, logsumexp
 
@@ -36,7 +37,8 @@ def info_nce(
     Shapes: query (B, D), key (B, D), negatives (K, D) for all or (B, K, D) for each -> (), or (B,)
     Source: van den Oord, Li & Vinyals 2018, arXiv:1807.03748.
     Raises: TypeError unless floating point; ValueError if the shapes do not fit, there is no
-    negative, the temperature is not positive and finite, or a vector to be normalised is 0.
+    negative, the temperature is not positive and finite, a vector to be normalised is 0, or the
+    reduction is unknown.
     """
     require_shapes("query (B, D), key (B, D)", query=query, key=key)
     require_positive(temperature=temperature)
@@ -64,7 +66,7 @@ def info_nce_from_scores(
     integers, None for the diagonal -> (), or (B,) with reduction "none"
     Source: van den Oord, Li & Vinyals 2018, arXiv:1807.03748.
     Raises: TypeError for a wrong dtype; ValueError if the shapes do not fit, a positive is outside
-    [0, N), there is no negative, or a row has no finite maximum.
+    [0, N), there is no negative, a row has no finite maximum, or the reduction is unknown.
     """
     index = _positive_index(scores, positive)
     # eq. eq-info-nce
@@ -128,9 +130,10 @@ def mi_lower_bound(loss: Tensor, n_candidates: int) -> Tensor:
     Shapes: loss (...) -> (...)
     Source: Poole et al. 2019, arXiv:1905.06922.
     Raises: ValueError if n_candidates, which counts the positive, is below 2, or a loss is negative
-    or NaN: such a loss left the positive out of its denominator, and bounds nothing.
+    or NaN: such a loss left the positive out of its denominator, and bounds nothing; TypeError
+    unless n_candidates is an int.
     """
-    require_at_least(2, n_candidates=n_candidates)
+    require_size(2, n_candidates=n_candidates)
     if not (loss >= 0).all():
         raise ValueError(
             f"an InfoNCE loss is >= 0, got {loss.min().item():g}: is the positive in the "
@@ -145,10 +148,11 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
     x = ((1, 0),), y = ((0, 1),), alpha 2: 2.
     Shapes: x (B, D), y (B, D), meant to be unit vectors -> ()
     Source: Wang & Isola 2020, arXiv:2005.10242.
-    Raises: ValueError if the shapes differ, there is no pair, or alpha is not positive.
+    Raises: TypeError unless both are floating point; ValueError if the shapes differ, there is no
+    pair, or alpha is not positive.
     """
     require_shapes("x (B, D), y (B, D)", x=x, y=y)
-    require_at_least(1, B=len(x))
+    require_axis("B", 1, "x (B, D)", x=x)
     require_positive(alpha=alpha)
     apart = widen(x) - widen(y, "y")
     distance: Tensor = torch.linalg.vector_norm(apart, dim=-1)  # (B,)
@@ -161,10 +165,10 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
     x = ((1, 0), (-1, 0)), t = 2: -8.
     Shapes: x (B, D), meant to be unit vectors -> ()
     Source: Wang & Isola 2020, arXiv:2005.10242.
-    Raises: ValueError unless there are at least two vectors and t is positive.
+    Raises: TypeError unless x is floating point; ValueError unless there are at least two vectors
+    and t is positive.
     """
-    require_shapes("x (B, D)", x=x)
-    require_at_least(2, B=len(x))
+    require_axis("B", 2, "x (B, D)", x=x)
     require_positive(t=t)
     i, j = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
     wide = widen(x)

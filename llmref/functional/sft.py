@@ -10,7 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llmref._require import boolean_mask, require_ids, require_integers, require_shapes
+from llmref._require import (
+    boolean_mask,
+    require_ids,
+    require_integers,
+    require_shapes,
+    require_size,
+)
 from llmref.functional.aggregation import Aggregation, aggregate
 from llmref.functional.cross_entropy import cross_entropy
 
@@ -87,8 +93,8 @@ def response_mask(prompt_lengths: Tensor, lengths: Tensor, max_len: int) -> Tens
     A prompt of 2 in a sequence of 4, in rows of 5: (0, 0, 1, 1, 0). Ids are not looked at, so an
     end-of-sequence token counts even where the padding has the same id.
     Shapes: prompt_lengths (B,), lengths (B,), prompt included -> (B, max_len)
-    Raises: TypeError unless both hold integers; ValueError for wrong shapes or unless
-    0 <= prompt_length <= length <= max_len.
+    Raises: TypeError unless both hold integers and max_len is an int; ValueError for wrong shapes
+    or unless 0 <= prompt_length <= length <= max_len.
     """
     _require_lengths(prompt_lengths, lengths, max_len)
     positions = torch.arange(max_len, device=lengths.device)
@@ -104,8 +110,8 @@ def pack_sequences(
     own nothing predicts it.
     Shapes: seqs and masks, of one length each: (T_1,), (T_2,), ... -> (N, max_len)
     Source: Krell et al. 2021, arXiv:2107.02027.
-    Raises: TypeError for tokens that are not integers; ValueError if there is nothing to pack, a
-    document is empty or longer than max_len, or its mask does not fit.
+    Raises: TypeError for tokens that are not integers or a max_len that is no int; ValueError if
+    there is nothing to pack, a document is empty or longer than max_len, or its mask does not fit.
     """
     counted = _check_documents(seqs, masks, max_len)
     rows = _best_fit([len(seq) for seq in seqs], max_len)
@@ -141,6 +147,7 @@ def packed_attention_mask(segment_ids: Tensor) -> Tensor:
 
 
 def _require_lengths(prompt_lengths: Tensor, lengths: Tensor, max_len: int) -> None:
+    require_size(0, max_len=max_len)
     named = {"prompt_lengths": prompt_lengths, "lengths": lengths}
     require_integers(**named)
     require_shapes("prompt_lengths (B,), lengths (B,)", **named)
@@ -165,13 +172,15 @@ def _require_pieces(segment_ids: Tensor) -> None:
 
 def _check_documents(seqs: Sequence[Tensor], masks: Sequence[Tensor], max_len: int) -> list[Tensor]:
     """The masks as booleans, once every document fits."""
+    require_size(1, max_len=max_len)
     if not seqs or len(seqs) != len(masks):
-        raise ValueError(f"needs documents, each with a mask, got {len(seqs)} and {len(masks)}")
-    for seq, mask in zip(seqs, masks, strict=True):
-        require_integers(document=seq)
-        require_shapes("document (T,), mask (T,)", document=seq, mask=mask)
+        raise ValueError(f"needs seqs, each with one of masks, got {len(seqs)} and {len(masks)}")
+    for i, (seq, mask) in enumerate(zip(seqs, masks, strict=True)):
+        named = {f"seqs[{i}]": seq, f"masks[{i}]": mask}
+        require_integers(**{f"seqs[{i}]": seq})
+        require_shapes(f"seqs[{i}] (T,), masks[{i}] (T,)", **named)
         if not 1 <= len(seq) <= max_len:
-            raise ValueError(f"a document is (1 to {max_len},) tokens, got {tuple(seq.shape)}")
+            raise ValueError(f"seqs[{i}] must hold 1 to {max_len} tokens, got {len(seq)}")
     return [boolean_mask(mask) for mask in masks]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import check_distribution, minus_max, widen
-from llmref._require import require_shapes
+from llmref._require import require_dim, require_shapes
 
 
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
@@ -20,8 +20,8 @@ def softmax(x: Tensor, dim: int = -1) -> Tensor:
     Shapes: x (..., n, ...) -> the same, n the size of axis dim
     Source: Bridle 1990.
     Differs: float16 and bfloat16 are computed in float32 and rounded once.
-    Raises: TypeError unless x is floating point; ValueError if a slice is empty or its maximum is
-    -inf (nothing to share the mass), +inf or NaN.
+    Raises: TypeError unless x is floating point; ValueError if dim is no axis of x, a slice is
+    empty or its maximum is -inf (nothing to share the mass), +inf or NaN.
     """
     # eq. eq-softmax-stable
     weights = minus_max(x, dim, "softmax").exp()
@@ -49,9 +49,10 @@ def logsumexp(x: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
     Shapes: x (..., n, ...) -> (..., ...), or (..., 1, ...) with keepdim
     Source: Blanchard, Higham & Higham 2019, arXiv:1909.03469.
     Differs: a slice with +inf gives +inf; there the gradient does not exist and autograd gives NaN.
-    Raises: TypeError unless x is floating point; ValueError if x holds NaN.
+    Raises: TypeError unless x is floating point; ValueError if dim is no axis of x, or x holds NaN.
     """
     wide = widen(x)
+    require_dim(dim, x=x)
     if x.size(dim) == 0:
         return x.sum(dim, keepdim=keepdim) - math.inf
     peak = wide.detach().amax(dim, keepdim=True)
@@ -72,7 +73,8 @@ def softmax_jacobian(p: Tensor) -> Tensor:
     At p = (1/2, 1/2) it is ((1/4, -1/4), (-1/4, 1/4)).
     Shapes: p (..., n) -> (..., n, n)
     Source: Bridle 1990.
-    Raises: ValueError if p is not a distribution over the last axis.
+    Raises: TypeError unless p is floating point; ValueError if it is not a distribution over the
+    last axis.
     """
     check_distribution(p)
     wide = widen(p)
@@ -86,7 +88,8 @@ def softmax_vjp(p: Tensor, grad: Tensor) -> Tensor:
     p = (1/4, 3/4), grad = (4, 0): the mean of grad under p is 1, so (1/4 * 3, 3/4 * -1).
     Shapes: p (..., n), grad (..., n) -> (..., n)
     Source: Bridle 1990.
-    Raises: ValueError if p is not a distribution over the last axis, or grad has another shape.
+    Raises: TypeError unless p is floating point; ValueError if it is not a distribution over the
+    last axis, or grad has another shape.
     """
     require_shapes("p (...), grad (...)", p=p, grad=grad)
     check_distribution(p)
@@ -103,7 +106,8 @@ def entropy(p: Tensor, dim: int = -1) -> Tensor:
     Source: Shannon 1948.
     Differs: the gradient at an entry 0 is 0, not infinite, so that it passes back through a softmax
     (which multiplies it by that 0) without NaN.
-    Raises: ValueError if p is not a distribution along dim (logits are a common mistake).
+    Raises: TypeError unless p is floating point; ValueError if dim is no axis of p, or p is not a
+    distribution along it (logits are a common mistake).
     """
     check_distribution(p, dim)
     wide = widen(p)

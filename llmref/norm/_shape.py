@@ -5,14 +5,23 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_at_least
+from llmref._require import require_at_least, require_size
 
 Shape = int | Sequence[int]
 
 
 def shape_tuple(normalized_shape: Shape) -> tuple[int, ...]:
-    """The shape as a tuple; an int is the size of the last axis."""
-    return (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    """The shape as a tuple; an int is the size of the last axis.
+
+    Raises: ValueError if it names no axis or a size is below 1; TypeError if one is no int.
+    """
+    one = not isinstance(normalized_shape, Sequence)
+    shape = (normalized_shape,) if one else tuple(normalized_shape)  # type: ignore[arg-type]
+    if not shape:
+        raise ValueError(f"normalized_shape must name an axis at least, got {normalized_shape}")
+    for size in shape:
+        require_size(1, normalized_shape=size)
+    return shape  # type: ignore[return-value]
 
 
 def prepare(
@@ -25,9 +34,9 @@ def prepare(
     or NaN.
     """
     shape = shape_tuple(normalized_shape)
-    if not shape or 0 in shape or tuple(x.shape[-len(shape) :]) != shape:
-        raise ValueError(f"{name} over {shape} needs an input (..., *{shape}), got {(*x.shape,)}")
     require_at_least(0, eps=eps)
+    if tuple(x.shape[-len(shape) :]) != shape:
+        raise ValueError(f"{name} over {shape} needs an input (..., *{shape}), got {(*x.shape,)}")
     for parameter, value in parameters.items():
         if value is not None and tuple(value.shape) != shape:
             raise ValueError(f"{parameter} must have the shape {shape}, got {(*value.shape,)}")

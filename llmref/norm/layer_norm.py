@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from llmref._require import require_choice, require_shapes
+from llmref._require import require_at_least, require_axis, require_choice, require_shapes
 from llmref.norm._shape import Shape, prepare, shape_tuple
 
 Placement = Literal["pre", "post"]
@@ -71,7 +71,9 @@ def layer_norm_backward(
     Raises: as layer_norm; ValueError if grad_output has another shape than x.
     """
     require_shapes("x (...), grad_output (...)", x=x, grad_output=grad_output)
-    shape = normalized_shape or (x.shape[-1:] if weight is None else weight.shape)
+    shape = normalized_shape
+    if shape is None:
+        shape = x.shape[-1:] if weight is None else weight.shape
     wide, axes = prepare(x, shape, eps, "layer_norm_backward", weight=weight)
     mean, rstd = layer_norm_stats(x, shape, eps=eps)
     x_hat = (wide - mean) * rstd
@@ -93,6 +95,7 @@ def layer_norm_jacobian(x: Tensor, *, eps: float) -> Tensor:
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450 (the forward formula, differentiated).
     Raises: as layer_norm.
     """
+    require_axis("n", 1, "x (..., n)", x=x)
     n = x.size(-1)
     mean, rstd = layer_norm_stats(x, n, eps=eps)
     x_hat = (x - mean) * rstd
@@ -134,6 +137,7 @@ class LayerNorm(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        require_at_least(0, eps=eps)
         self.normalized_shape, self.eps = shape_tuple(normalized_shape), eps
         shape = self.normalized_shape
         self.weight = nn.Parameter(torch.ones(shape)) if elementwise_affine else None
@@ -142,6 +146,11 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over the trailing axes."""
         return layer_norm(x, self.normalized_shape, self.weight, self.bias, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        """Shape, eps and which parameters there are, for print."""
+        affine, bias = self.weight is not None, self.bias is not None
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={affine}, bias={bias}"
 
 
 class ResidualBlock(nn.Module):

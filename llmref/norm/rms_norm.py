@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from llmref._numeric import wide_dtype, widen
-from llmref._require import require_choice, require_shapes
+from llmref._require import (
+    require_at_least,
+    require_axis,
+    require_choice,
+    require_one_dtype,
+    require_shapes,
+)
 from llmref.norm._shape import Shape, prepare, shape_tuple
 
 Cast = Literal["after_weight", "before_weight"]
@@ -51,7 +57,9 @@ def rms_norm_backward(
     Raises: as rms_norm; ValueError if grad_output has another shape than x.
     """
     require_shapes("x (...), grad_output (...)", x=x, grad_output=grad_output)
-    shape = normalized_shape or (x.shape[-1:] if weight is None else weight.shape)
+    shape = normalized_shape
+    if shape is None:
+        shape = x.shape[-1:] if weight is None else weight.shape
     axes = tuple(range(-len(shape_tuple(shape)), 0))
     wide, rrms = _normalizer(x, shape, eps, weight)
     x_hat = wide * rrms
@@ -71,6 +79,7 @@ def rms_norm_jacobian(x: Tensor, *, eps: float | None) -> Tensor:
     Source: Zhang & Sennrich 2019, arXiv:1910.07467 (the forward formula, differentiated).
     Raises: as rms_norm.
     """
+    require_axis("n", 1, "x (..., n)", x=x)
     n = x.size(-1)
     wide, rrms = _normalizer(x, n, eps, None)
     x_hat = wide * rrms
@@ -117,10 +126,12 @@ def rotate_residual(weight_in: Tensor, weight_out: Tensor, q: Tensor) -> tuple[T
     between stream and reader (`fold_rms_norm`).
     Shapes: weight_in (out, n) reads, weight_out (n, in) writes, q (n, n) -> the same two
     Source: Ashkboos et al. 2024, arXiv:2401.15024, section 3.
-    Raises: ValueError unless q is orthogonal and fits.
+    Raises: TypeError unless all are floating point and of one dtype; ValueError unless q is
+    orthogonal and fits.
     """
     named = {"weight_in": weight_in, "q": q, "weight_out": weight_out}
     require_shapes("weight_in (out, n), q (n, n), weight_out (n, in)", **named)
+    require_one_dtype(**named)
     error = (q.T @ q - torch.eye(len(q), dtype=q.dtype, device=q.device)).abs().max().item()
     if not error <= max(1e-8, 8 * torch.finfo(q.dtype).eps):
         raise ValueError(f"q must be orthogonal, got q^T q that differs from I by {error:g}")
@@ -149,6 +160,8 @@ class RMSNorm(nn.Module):
     ) -> None:
         super().__init__()
         require_choice(Cast, cast=cast)
+        if eps is not None:
+            require_at_least(0, eps=eps)
         self.normalized_shape, self.eps = shape_tuple(normalized_shape), eps
         self.zero_centered, self.cast = zero_centered, cast
         start = torch.zeros if zero_centered else torch.ones
@@ -167,6 +180,12 @@ class RMSNorm(nn.Module):
             return rms_norm(x, self.normalized_shape, gain, eps=self.eps)
         assert self.weight is not None
         return gain.to(self.weight.dtype) * rms_norm(x, self.normalized_shape, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        """Shape, eps and the conventions of the gain, for print."""
+        gain = f"zero_centered={self.zero_centered}, cast={self.cast!r}"
+        affine = self.weight is not None
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={affine}, {gain}"
 
 
 def _normalizer(

@@ -69,7 +69,7 @@ def gspo_token_loss(
     Source: Zheng et al. 2025, arXiv:2507.18071.
     Raises: as sequence_ratio and ppo.clipped_surrogate.
     """
-    counted = token_mask(mask, logp)
+    counted = token_mask(mask, logp=logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
     of_sequence = _mean_log_ratio(logp, old_logp, mask).detach().unsqueeze(1)  # (N, 1)
     log_ratio = of_sequence + (pi - pi.detach())  # eq. eq-gspo-token; adds a gradient and no value
@@ -82,7 +82,7 @@ def gspo_token_loss(
 
 def _mean_log_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor) -> Tensor:
     """Subtract before summing: the ratio is near 1, and its distance from 1 is what is clipped."""
-    counted = token_mask(mask, logp)
+    counted = token_mask(mask, logp=logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
     old = token_log_probs("old_logp", old_logp, counted, constant=True)
     lengths = counted.sum(dim=-1)  # (N,)

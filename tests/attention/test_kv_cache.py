@@ -161,15 +161,19 @@ def test_truncation_outside_what_is_held_is_refused():
 
 
 def test_wrong_sizes_of_caches_are_named():
-    with pytest.raises(ValueError, match=r"every size must be at least 1, got .* \(2, 0, 5, 4\)"):
+    with pytest.raises(ValueError, match="num_kv_heads must be at least 1, got 0"):
         KVCache(2, 0, 5, 4)
     with pytest.raises(TypeError, match="dtype must be floating point, got torch.int8"):
         KVCache(2, 3, 5, 4, dtype=torch.int8)
-    with pytest.raises(ValueError, match="window must be at least 1, got 0"):
+    with pytest.raises(TypeError, match=r"max_len must be an int, got 5\.0"):
+        KVCache(2, 3, 5.0, 4)
+    with pytest.raises(TypeError, match=r"length must be an int, got 0\.0"):
+        KVCache(2, 3, 5, 4).truncate(0.0)
+    with pytest.raises(ValueError, match="window must be at least 1, got 0: it counts the token"):
         SlidingWindowKVCache(2, 3, 0, 4)
     with pytest.raises(ValueError, match="max_chunk must be at least 1, got 0"):
         SlidingWindowKVCache(2, 3, 4, 4, max_chunk=0)
-    with pytest.raises(ValueError, match="every size must be at least 1"):
+    with pytest.raises(ValueError, match="head_dim must be at least 1, got 0"):
         SlidingWindowKVCache(2, 3, 4, 0)
 
 
@@ -400,7 +404,7 @@ def test_wrong_sizes_of_layers_are_named():
         CachedAttention(10, 6, 3)
     with pytest.raises(ValueError, match="window must be at least 1, got 0"):
         CachedAttention(12, 6, 3, window=0)
-    with pytest.raises(ValueError, match="dim must be even"):
+    with pytest.raises(ValueError, match="head_dim must be even"):
         CachedAttention(12, 4)
 
 
@@ -470,7 +474,7 @@ def test_wrong_calls_of_generation_are_named():
         generate_greedy(Tiny(), ids.float(), 1)
     with pytest.raises(ValueError, match=r"input_ids must be \(B, T\), got \(2,\)"):
         generate_greedy(Tiny(), ids[0], 1)
-    with pytest.raises(ValueError, match="T must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"input_ids must be \(B, T\) with T >= 1, got \(1, 0\)"):
         generate_greedy(Tiny(), ids[:, :0], 1)
     with pytest.raises(ValueError, match="max_new_tokens must be at least 0, got -1"):
         generate_greedy(Tiny(), ids, -1)

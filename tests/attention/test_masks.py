@@ -320,6 +320,8 @@ def test_impossible_sizes_are_refused(build):
         ValueError, match="causal attention needs at least as many keys as queries, got 3 keys"
     ):
         build(5, 3)
+    with pytest.raises(ValueError, match="last key's token; or give offset, the position of the"):
+        build(5, 3)
     with pytest.raises(ValueError, match="at least 0, got -1"):
         build(2, 3, offset=-1)
 

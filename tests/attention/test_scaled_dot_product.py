@@ -378,7 +378,7 @@ MISFITS = [
         r"key must be \(\.\.\., S, D\) beside query \(2, 3, 5, 4\), got \(2, 3, 7, 3\)",
         (QUERY, KEY[..., :3], VALUE),
     ),
-    ("D must be at least 1, got 0", (QUERY[..., :0], KEY[..., :0], VALUE)),
+    (r"query must be \(\.\.\., T, D\) with D >= 1, got", (QUERY[..., :0], KEY[..., :0], VALUE)),
     (
         r"value must be \(\.\.\., S, Dv\) beside query \(2, 3, 5, 4\), key \(2, 3, 7",
         (QUERY, KEY, VALUE[:, :, :-1]),
@@ -466,6 +466,8 @@ def test_backward_refuses_another_shape_of_gradient():
 def test_effective_keys_of_an_empty_row_do_not_exist():
     with pytest.raises(ValueError, match="must sum to 1 along dim -1, got a sum of 0"):
         effective_keys(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"dim must be an axis of p \(1,\), in \[-1, 1\)"):
+        effective_keys(torch.ones(1), 1)
 
 
 @pytest.mark.parametrize("bandwidth", [0.0, -1.0, INF, math.nan])

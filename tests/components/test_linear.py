@@ -366,5 +366,11 @@ def test_options_out_of_range_are_refused():
         ValueError, match=r"convention must be one of \['mac2', 'exact'\], got 'mac'"
     ):
         linear_flops(1, 2, 3, convention="mac")
-    with pytest.raises(ValueError, match="scheme must be one of"):
+    with pytest.raises(ValueError, match="init must be one of .* got 'he'"):
         Linear(2, 3, init="he")
+    with pytest.raises(ValueError, match="in_features must be at least 1, got 0"):
+        Linear(0, 3)
+
+
+def test_printing_a_layer_shows_its_sizes_and_init():
+    assert repr(Linear(2, 3)) == "Linear(in_features=2, out_features=3, bias=True, init='torch')"

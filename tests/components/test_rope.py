@@ -529,7 +529,21 @@ def test_everything_stays_on_the_device_of_its_inputs():
         (lambda: rope.ntk_base(1e4, 7, 4.0), ValueError, "even and at least 2 .*got 7"),
         (lambda: rope.ntk_base(-1.0, 8, 4.0), ValueError, "base must be positive .*got -1.0"),
         (lambda: rope.ntk_base(1e4, 8, 0.25), ValueError, "at least 1 .*got 0.25"),
-        (lambda: rope.yarn_inv_freq(8, 1.0, 8, 512), ValueError, r"base must be in \(1, inf\]"),
+        (
+            lambda: rope.convert_qk_weight(torch.ones(8), 2, to="half", rotary_dim=3),
+            ValueError,
+            "rotary_dim must be even .*got 3",
+        ),
+        (
+            lambda: rope.convert_qk_weight(torch.ones(6), 2, to="half"),
+            ValueError,
+            "the head size must be even .*got 3",
+        ),
+        (
+            lambda: rope.yarn_inv_freq(8, 1.0, 8, 512),
+            ValueError,
+            r"base must be in \(1, inf\], got 1.0: the ramp divides by its logarithm",
+        ),
         (lambda: rope.yarn_inv_freq(8, 1e4, 0.5, 512), ValueError, "at least 1 .*got 0.5"),
         (lambda: rope.yarn_inv_freq(8, 1e4, 8, 0), ValueError, "original_max_position .*got 0"),
         (
@@ -575,7 +589,7 @@ def test_everything_stays_on_the_device_of_its_inputs():
         (
             lambda: rope.convert_qk_weight(torch.ones(8, 2), 0, to="half"),
             ValueError,
-            "8 rows do not split into 0 heads",
+            "num_heads must be at least 1, got 0",
         ),
         (
             lambda: rope.convert_qk_weight(torch.ones(8, 2, 1), 2, to="half"),

@@ -107,8 +107,12 @@ def test_bfloat16_sums_in_float32():
     ("error", "message", "call"),
     [
         (ValueError, "agg must be one of .*got 'mean'", lambda: aggregate(LOSS, MASK, agg="mean")),
-        (ValueError, "norm goes with agg 'con", lambda: aggregate(LOSS, MASK, agg="constant")),
-        (ValueError, "norm goes with", lambda: aggregate(LOSS, MASK, agg="token-mean", norm=2.0)),
+        (ValueError, "agg 'constant' needs norm", lambda: aggregate(LOSS, MASK, agg="constant")),
+        (
+            ValueError,
+            "'token-mean' takes no norm",
+            lambda: aggregate(LOSS, MASK, agg="token-mean", norm=2.0),
+        ),
         (ValueError, "norm must be pos", lambda: aggregate(LOSS, MASK, agg="constant", norm=0.0)),
         (
             ValueError,
@@ -124,7 +128,7 @@ def test_bfloat16_sums_in_float32():
         (ValueError, "got nan", lambda: aggregate(LOSS, MASK * float("nan"), agg="token-mean")),
         (
             ValueError,
-            r"mask must be \(N, T\) = \(3, 4\) beside tokens \(3, 4\), got \(3, 3\)",
+            r"mask must be \(N, T\) = \(3, 4\) beside loss \(3, 4\), got \(3, 3\)",
             lambda: aggregate(LOSS, MASK[:, 1:], agg="token-mean"),
         ),
         (
@@ -149,12 +153,12 @@ def test_bfloat16_sums_in_float32():
         ),
         (
             ValueError,
-            r"rows \[0\] count no token",
+            r"rows \[0\] count no token: drop them .*, or aggregate with empty='skip'",
             lambda: aggregate(LOSS, ~MASK, agg="token-mean"),
         ),
         (
             TypeError,
-            "must be floating point",
+            "^loss must be floating point",
             lambda: aggregate(LOSS.long(), MASK, agg="token-mean"),
         ),
     ],

@@ -543,6 +543,8 @@ def test_chunks_refuse_what_does_not_fit():
     ]:
         with pytest.raises(ValueError, match=r"(head|hidden) must be .* beside target"):
             linear_cross_entropy(*arguments, chunk_size=2)
+    with pytest.raises(TypeError, match="one dtype, got hidden torch.float64, head torch.float32"):
+        linear_cross_entropy(hidden, head.float(), target, chunk_size=2)
     with pytest.raises(ValueError, match=r"target holds the id 7, outside \[0, 7\)"):
         linear_cross_entropy(hidden, head, target.clamp(min=7), chunk_size=2)
     with pytest.raises(ValueError, match="label_smoothing"):
@@ -581,9 +583,9 @@ def test_the_shape_that_torch_wants_is_refused_with_the_rule():
 def test_target_probabilities_must_be_a_distribution(function):
     with pytest.raises(ValueError, match=r"must sum to 1 along dim -1, got a sum of 1.2"):
         function(random(2, 3), f64(0.4, 0.4, 0.4).expand(2, 3))
-    with pytest.raises(ValueError, match=r"must be >= 0, got a smallest entry of -0.5"):
+    with pytest.raises(ValueError, match=r"target must hold probabilities >= 0, got -0.5"):
         function(random(3), f64(-0.5, 1, 0.5))
-    with pytest.raises(ValueError, match=r"smallest entry of nan"):
+    with pytest.raises(ValueError, match=r"target must hold probabilities >= 0, got nan"):
         function(random(2), f64(math.nan, 1))
 
 
@@ -663,9 +665,14 @@ def test_kl_refuses_what_is_no_law():
         ValueError, match=r"q must be \(\.\.\.\) = \(2,\) beside p \(2,\), got \(3,\)"
     ):
         kl_divergence(f64(0.5, 0.5), f64(0.5, 0.5, 0))
-    for pair in [(f64(0.5, 0.6), f64(0.5, 0.5)), (f64(0.5, 0.5), f64(0.5, 0.6))]:
-        with pytest.raises(ValueError, match="must sum to 1"):
+    for name, pair in {
+        "p": (f64(0.5, 0.6), f64(0.5, 0.5)),
+        "q": (f64(0.5, 0.5), f64(0.5, 0.6)),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name} must sum to 1"):
             kl_divergence(*pair)
+    with pytest.raises(TypeError, match="q must be floating point"):
+        kl_divergence(f64(0.5, 0.5), torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize(
@@ -676,7 +683,9 @@ def test_a_rate_needs_a_cost_and_a_count(function, name):
         with pytest.raises(ValueError, match=rf"{name} must be in \(0, inf\], got {count}"):
             function(scalar(1.0), count)
     for nll in (-2.0, math.nan):
-        with pytest.raises(ValueError, match=rf"nll_sum must be in \[0, inf\], got {nll:g}"):
+        with pytest.raises(
+            ValueError, match=rf"nll_sum must be in \[0, inf\], got {nll:g}: it is a sum of"
+        ):
             function(scalar(nll), 3)
 
 

@@ -363,7 +363,7 @@ def test_shapes_that_do_not_fit_are_refused():
         ValueError, match=r"y must be \(B, D\) = \(3, 5\) beside x \(3, 5\), got \(3, 4\)"
     ):
         alignment(x, x[:, :4])
-    with pytest.raises(ValueError, match="B must be at least 2, got 1"):
+    with pytest.raises(ValueError, match=r"x must be \(B, D\) with B >= 2, got \(1, "):
         uniformity(x[:1])
 
 

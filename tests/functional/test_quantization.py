@@ -701,3 +701,9 @@ def test_decibels_refuse_a_signal_of_zeros_and_another_shape():
         ValueError, match=r"xhat must be \(\.\.\.\) = \(3,\) beside x \(3,\), got \(2,\)"
     ):
         sqnr_db(torch.ones(3), torch.ones(2))
+
+
+@pytest.mark.parametrize("function", [affine_qparams, symmetric_scale])
+def test_a_dim_that_is_no_axis_is_refused(function):
+    with pytest.raises(ValueError, match=r"dim must be an axis of x \(2, 3\), in \[-2, 2\), got 2"):
+        function(torch.ones(2, 3), dim=2)

@@ -437,10 +437,37 @@ def test_counts_below_one_are_refused():
 
 @pytest.mark.parametrize("bad", [0.0, -0.1, 1.5, math.nan])
 def test_shares_outside_zero_to_one_are_refused(bad):
-    with pytest.raises(ValueError, match=r"top_p must be in \(0, 1\], got"):
+    with pytest.raises(ValueError, match=r"^p must be in \(0, 1\], got"):
         top_p_filter(torch.zeros(3), bad)
-    with pytest.raises(ValueError, match=r"min_p must be in \(0, 1\], got"):
+    with pytest.raises(ValueError, match=r"^p must be in \(0, 1\], got"):
         min_p_filter(torch.zeros(3), bad)
+    for name in ("top_p", "min_p"):
+        with pytest.raises(ValueError, match=rf"{name} must be in \(0, 1\], got"):
+            process_logits(torch.zeros(3), **{name: bad})
+
+
+def test_what_is_drawn_from_takes_the_filters_by_name():
+    with pytest.raises(TypeError, match=r"sample\(\) got an unexpected keyword argument 'topk'"):
+        sample(torch.zeros(3), topk=3)
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+        filtered_logprob(torch.zeros(3), torch.tensor(1), top_k=0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: apply_temperature(x, 1.0),
+        lambda x: top_k_filter(x, 1),
+        lambda x: top_p_filter(x, 0.5),
+        lambda x: min_p_filter(x, 0.5),
+        process_logits,
+        sample,
+        lambda x: repetition_penalty(x[None], x[None], 2.0),
+    ],
+)
+def test_integer_logits_are_refused_by_their_name(call):
+    with pytest.raises(TypeError, match="logits must be floating point, got torch.int64"):
+        call(torch.tensor([0, 1]))
 
 
 def test_penalties_refuse_what_does_not_fit():

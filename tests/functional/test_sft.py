@@ -442,7 +442,7 @@ def test_wrong_dtypes_are_refused():
         response_mask(torch.tensor([1]), torch.tensor([2.0]), 3)
     with pytest.raises(TypeError, match="segment_ids must hold integers"):
         packed_attention_mask(torch.zeros(1, 2))
-    with pytest.raises(TypeError, match=r"document must hold integers, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"seqs\[0\] must hold integers, got torch\.float32"):
         pack_sequences([torch.zeros(2)], [torch.ones(2)], 3, 0)
 
 
@@ -462,18 +462,18 @@ def test_response_lengths_taken_for_total_lengths_are_refused():
 
 def test_documents_that_do_not_fit_are_refused():
     doc, mask = torch.tensor([1, 2, 3]), torch.ones(3)
-    with pytest.raises(ValueError, match=r"a document is \(1 to 2,\) tokens, got \(3,\)"):
+    with pytest.raises(ValueError, match=r"seqs\[0\] must hold 1 to 2 tokens, got 3"):
         pack_sequences([doc], [mask], 2, 0)
-    with pytest.raises(ValueError, match=r"tokens, got \(0,\)"):
+    with pytest.raises(ValueError, match=r"seqs\[0\] must hold 1 to 2 tokens, got 0"):
         pack_sequences([doc[:0]], [mask[:0]], 2, 0)
-    with pytest.raises(ValueError, match=r"document must be \(T,\), got \(1, 3\)"):
+    with pytest.raises(ValueError, match=r"seqs\[0\] must be \(T,\), got \(1, 3\)"):
         pack_sequences([doc[None]], [mask[None]], 4, 0)
-    with pytest.raises(ValueError, match="each with a mask, got 1 and 0"):
+    with pytest.raises(ValueError, match="each with one of masks, got 1 and 0"):
         pack_sequences([doc], [], 4, 0)
-    with pytest.raises(ValueError, match="needs documents, .* got 0 and 0"):
+    with pytest.raises(ValueError, match="needs seqs, .* got 0 and 0"):
         pack_sequences([], [], 4, 0)
     with pytest.raises(
-        ValueError, match=r"mask must be \(T,\) = \(3,\) beside document \(3,\), got \(2,\)"
+        ValueError, match=r"masks\[0\] must be \(T,\) = \(3,\) beside seqs\[0\] \(3,\), got \(2,\)"
     ):
         pack_sequences([doc], [mask[:2]], 4, 0)
 

@@ -293,13 +293,23 @@ def test_integers_are_refused(function):
         function(torch.tensor([0, 1]))
 
 
+@pytest.mark.parametrize("function", [softmax, log_softmax, logsumexp, entropy])
+def test_a_dim_that_is_no_axis_is_refused_by_name(function):
+    with pytest.raises(ValueError, match=r"dim must be an axis of . \(2, 3\), in \[-2, 2\), got 2"):
+        function(torch.ones(2, 3), 2)
+    with pytest.raises(ValueError, match=r"dim must be an axis of . \(\), which has none, got -1"):
+        function(torch.tensor(1.0))
+    with pytest.raises(TypeError, match=r"dim must be an int, got 0\.5"):
+        function(torch.ones(2, 3), 0.5)
+
+
 @pytest.mark.parametrize("function", [entropy, softmax_jacobian, check_distribution])
 def test_logits_are_not_taken_for_probabilities(function):
-    with pytest.raises(ValueError, match=r"must be >= 0, got a smallest entry of -1"):
+    with pytest.raises(ValueError, match=r"p must hold probabilities >= 0, got -1"):
         function(torch.tensor([2.0, -1.0]))
     with pytest.raises(ValueError, match=r"must sum to 1 along dim -1, got a sum of 1.5"):
         function(torch.tensor([[0.5, 0.5], [1.0, 0.5]]))
-    with pytest.raises(ValueError, match="smallest entry of nan"):
+    with pytest.raises(ValueError, match="probabilities >= 0, got nan"):
         function(torch.tensor([math.nan, 1.0]))
 
 

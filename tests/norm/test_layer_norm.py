@@ -191,8 +191,24 @@ def test_a_residual_block_normalises_before_or_after():
             ValueError,
             r"over \(4,\) needs an input \(\.\.\., \*\(4,\)\)",
         ),
-        (lambda x: layer_norm(x, (), eps=1e-5), ValueError, r"over \(\) needs an input"),
-        (lambda x: layer_norm(x[:, :0], 0, eps=1e-5), ValueError, r"over \(0,\) needs an input"),
+        (
+            lambda x: layer_norm_backward(x, x, normalized_shape=0, eps=1e-5),
+            ValueError,
+            "normalized_shape must be at least 1, got 0",
+        ),
+        (lambda x: LayerNorm(3, eps=-1.0), ValueError, "eps must be at least 0 and finite, got -1"),
+        (lambda x: LayerNorm([], eps=1e-5), ValueError, "normalized_shape must name an axis"),
+        (lambda x: layer_norm_jacobian(x.sum(), eps=1), ValueError, r"x must be \(\.\.\., n\)"),
+        (
+            lambda x: layer_norm(x, (), eps=1e-5),
+            ValueError,
+            "normalized_shape must name an axis at least",
+        ),
+        (
+            lambda x: layer_norm(x[:, :0], 0, eps=1e-5),
+            ValueError,
+            "normalized_shape must be at least 1, got 0",
+        ),
         (
             lambda x: layer_norm(x, 3, torch.ones(1), eps=1e-5),
             ValueError,
@@ -243,3 +259,8 @@ def test_a_residual_block_normalises_before_or_after():
 def test_wrong_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(random(2, 3))
+
+
+def test_printing_a_norm_shows_its_shape_and_parameters():
+    shown = "LayerNorm((2, 3), eps=1e-05, elementwise_affine=True, bias=False)"
+    assert repr(LayerNorm((2, 3), eps=1e-5, bias=False)) == shown

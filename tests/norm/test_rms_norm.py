@@ -251,9 +251,37 @@ def test_a_row_of_zeros_gives_zeros_or_is_refused():
             ValueError,
             "q must be orthogonal, got q.T q that differs from I by 3",
         ),
+        (
+            lambda x: rotate_residual(x, x.T, torch.eye(3).long()),
+            TypeError,
+            "needs floating-point tensors of one dtype, got .* q torch.int64",
+        ),
+        (
+            lambda x: rotate_residual(x, x.T.float(), torch.eye(3).double()),
+            TypeError,
+            "of one dtype, got .* weight_out torch.float32",
+        ),
+        (
+            lambda x: rms_norm_backward(x, x, normalized_shape=0, eps=None),
+            ValueError,
+            "normalized_shape must be at least 1, got 0",
+        ),
+        (
+            lambda x: rms_norm_backward(x, x, normalized_shape=(), eps=None),
+            ValueError,
+            "normalized_shape must name an axis",
+        ),
+        (lambda x: RMSNorm(3, eps=-1.0), ValueError, "eps must be at least 0 and finite, got -1"),
+        (lambda x: RMSNorm([], eps=None), ValueError, "normalized_shape must name an axis"),
+        (lambda x: rms_norm_jacobian(x.sum(), eps=None), ValueError, r"x must be \(\.\.\., n\)"),
         (lambda x: RMSNorm(3, cast="never", eps=None), ValueError, "cast must be .*, got 'never'"),
     ],
 )
 def test_wrong_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(random(2, 3))
+
+
+def test_printing_a_norm_shows_its_shape_and_conventions():
+    gain = "elementwise_affine=True, zero_centered=False, cast='after_weight'"
+    assert repr(RMSNorm(3, eps=1e-6)) == f"RMSNorm((3,), eps=1e-06, {gain})"

@@ -238,7 +238,7 @@ def test_logged_rewards_equal_torchtunes(agreement):
 
 
 @pytest.mark.usefixtures("torchtune_imports")
-def test_sequence_logps_equal_torchtunes(agreement):
+def test_aligned_sequence_logprob_equals_torchtunes(agreement):
     """It shifts inside: its labels are one position ahead of its logits."""
     from torchtune.rlhf import get_batch_log_probs
 

@@ -170,8 +170,13 @@ def test_advantages_in_float32_and_bfloat16():
         (f64([[1.0, 2.0]]), {"ddof": 2}, ValueError, "ddof must be one of"),
         (f64([[1.0, 2.0]]), {"eps": -1.0}, ValueError, "eps must be at least 0"),
         (f64([[1.0, 2.0]]), {"eps": math.nan}, ValueError, "eps must be at least 0"),
-        (f64([[1.0, 2.0]]), {"eps": None}, ValueError, "eps goes with a scale and only there"),
-        (f64([[1.0, 2.0]]), {"scale": "none"}, ValueError, "only there, got scale 'none', eps 0"),
+        (f64([[1.0, 2.0]]), {"eps": None}, ValueError, "scale='group' needs eps, such as 1e-4"),
+        (
+            f64([[1.0, 2.0]]),
+            {"scale": "none"},
+            ValueError,
+            "scale='none' divides by nothing and takes no eps",
+        ),
         (f64([[1.0, 2.0]]).requires_grad_(), {}, ValueError, "rewards must not require grad"),
         (torch.ones(2, 3, dtype=torch.long), {}, TypeError, "rewards must be floating point"),
     ],
@@ -246,11 +251,23 @@ def test_loss_is_the_clipped_loss_plus_beta_times_the_kl(kl_kind, kl_ratio, scop
 
     def parts(x):
         options = {"kind": kl_kind, "ratio": kl_ratio, "ratio_scope": scope, "agg": agg}
-        penalty = kl_loss(x, ref, MASK, old_logp=old, **options)
+        old_logp = None if kl_ratio == "none" else old
+        penalty = kl_loss(x, ref, MASK, old_logp=old_logp, **options)
         return ppo_policy_loss(x, old, advantages, MASK, agg=agg) + 0.3 * penalty
 
     torch.testing.assert_close(whole(logp), parts(logp), atol=1e-12, rtol=0)
     torch.testing.assert_close(gradient(whole, logp), gradient(parts, logp), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kl_kind": "k4"}, {"kl_ratio": "zz"}, {"ratio_scope": "row"}], ids=repr
+)
+def test_options_of_a_penalty_that_is_not_computed_are_checked_by_their_names(wrong):
+    logp, old, ref, advantages = random_batch(5)
+    ((name, value),) = wrong.items()
+    for shared in ({}, {"ref_logp": ref}, {"ref_logp": ref, "beta": 0.1}):
+        with pytest.raises(ValueError, match=f"^{name} must be one of .*, got {value!r}"):
+            grpo_loss(logp, old, advantages, MASK, agg="token-mean", **shared, **wrong)
 
 
 def test_the_kl_ratio_is_of_the_token_by_default():
@@ -393,7 +410,7 @@ def _empty_row(batch):
         (_set(advantages=f64([1.0, math.nan, 0.0])), ValueError, "advantages must be finite"),
         (_set(advantages=torch.ones(3, dtype=torch.long)), TypeError, "advantages must be float"),
         (_set(agg="mean"), ValueError, "agg must be one of"),
-        (_set(agg="constant"), ValueError, "norm goes with agg 'constant'"),
+        (_set(agg="constant"), ValueError, "agg 'constant' needs norm"),
         (_set(clip_low=1.5), ValueError, "clip_low must be in"),
         (_set(clip_high=-0.1), ValueError, "clip_high must be at least 0"),
         (_set(dual_clip=1.1), ValueError, "dual_clip must exceed"),

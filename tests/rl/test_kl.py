@@ -608,7 +608,16 @@ ONE = torch.tensor(1.0)
             "a law needs an outcome",
             lambda: kl_categorical(torch.zeros(2, 0), torch.zeros(2, 0)),
         ),
-        (ValueError, "a law needs an outcome", lambda: kl_categorical(ONE, ONE)),
+        (
+            ValueError,
+            r"dim must be an axis of logits_p .*, in \[-2, 2\)",
+            lambda: kl_categorical(LOGP, LOGP, dim=2),
+        ),
+        (
+            ValueError,
+            "dim must be an axis of logits_p .*, which has none",
+            lambda: kl_categorical(ONE, ONE),
+        ),
         (ValueError, "logits_p must not be NaN", lambda: kl_categorical(LOGP * torch.nan, LOGP)),
         (ValueError, "logits_q must not be NaN", lambda: kl_categorical(LOGP, LOGP * torch.inf)),
         (ValueError, "logits_q .* got inf", lambda: kl_categorical(LOGP, -LOGP * torch.inf)),
@@ -658,6 +667,21 @@ ONE = torch.tensor(1.0)
         ),
         (
             ValueError,
+            "ratio='none' takes no old_logp",
+            lambda: kl_loss(LOGP, LOGP, ONES, old_logp=LOGP, agg="token-mean"),
+        ),
+        (
+            TypeError,
+            "logp must be floating point, got torch.int64",
+            lambda: kl_loss(LOGP.long(), LOGP, ONES, agg="token-mean"),
+        ),
+        (
+            TypeError,
+            "logp must be floating point, got torch.int64",
+            lambda: kl_reward(LOGP.long(), LOGP, ONES),
+        ),
+        (
+            ValueError,
             "needs old_logp",
             lambda: kl_loss(LOGP, LOGP, ONES, kind="k3", ratio="attached", agg="token-mean"),
         ),
@@ -677,7 +701,11 @@ ONE = torch.tensor(1.0)
             lambda: kl_loss(LOGP, LOGP, ONES, ratio_scope="row", agg="token-mean"),
         ),
         (ValueError, "agg must be one of", lambda: kl_loss(LOGP, LOGP, ONES, agg="mean")),
-        (ValueError, "norm goes with agg", lambda: kl_loss(LOGP, LOGP, ONES, agg="constant")),
+        (
+            ValueError,
+            "agg 'constant' needs norm",
+            lambda: kl_loss(LOGP, LOGP, ONES, agg="constant"),
+        ),
         (
             ValueError,
             "expected gradient is zero on-policy",

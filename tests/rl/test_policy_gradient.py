@@ -500,7 +500,7 @@ ONES = torch.ones(1, 2).bool()
         (ValueError, "gamma must be in .* nan", lambda: discounted_returns(REWARD, gamma=math.nan)),
         (
             ValueError,
-            r"mask must be \(N, T\) = \(1, 2\) beside tokens \(1, 2\), got \(1, 1\)",
+            r"mask must be \(N, T\) = \(1, 2\) beside rewards \(1, 2\), got \(1, 1\)",
             lambda: discounted_returns(REWARD, ONES[:, :1]),
         ),
         (ValueError, "zeros and ones only", lambda: discounted_returns(REWARD, REWARD)),
@@ -555,7 +555,11 @@ ONES = torch.ones(1, 2).bool()
             ),
         ),
         (ValueError, "agg must be one of", lambda: reinforce_loss(LOGP, REWARD, ONES, agg="sum")),
-        (ValueError, "norm goes", lambda: reinforce_loss(LOGP, REWARD, ONES, agg="constant")),
+        (
+            ValueError,
+            "agg 'constant' needs norm",
+            lambda: reinforce_loss(LOGP, REWARD, ONES, agg="constant"),
+        ),
         (
             TypeError,
             "must be floating point",
@@ -584,7 +588,7 @@ ROW = torch.tensor([1.0, 2.0])
         (ValueError, "values must not", lambda: k_step_advantage(PAIR, LEAF, 1, gamma=1.0)),
         (
             ValueError,
-            r"tokens must be \(N, T\), got \(2,\)",
+            r"rewards must be \(N, T\), got \(2,\)",
             lambda: k_step_advantage(ROW, ROW, 1, gamma=1.0),
         ),
         (ValueError, "gamma must be in", lambda: gae(PAIR, VALUES, gamma=-0.1)),
@@ -592,7 +596,7 @@ ROW = torch.tensor([1.0, 2.0])
         (ValueError, "lam must be in .* nan", lambda: gae(PAIR, VALUES, lam=math.nan)),
         (
             ValueError,
-            r"values must be \(N, T\) = \(1, 2\) beside mask \(1, 2\), got \(1, 1\)",
+            r"values must be \(N, T\) = \(1, 2\) beside rewards \(1, 2\), got \(1, 1\)",
             lambda: gae(PAIR, VALUES[:, :1]),
         ),
         (ValueError, "values must not require grad", lambda: gae(PAIR, LEAF)),
@@ -601,7 +605,7 @@ ROW = torch.tensor([1.0, 2.0])
         (ValueError, "values must be finite", lambda: gae(PAIR, VALUES * math.inf)),
         (
             ValueError,
-            r"mask must be \(N, T\) = \(1, 2\) beside tokens \(1, 2\), got \(1, 1\)",
+            r"mask must be \(N, T\) = \(1, 2\) beside rewards \(1, 2\), values \(1, 2\), got",
             lambda: gae(PAIR, VALUES, ONES[:, :1]),
         ),
         (
@@ -643,7 +647,13 @@ ROW = torch.tensor([1.0, 2.0])
             r"probs must be \(M,\) = \(2,\) beside rewards \(2,\), got \(1, 2\)",
             lambda: optimal_baseline(ROW, ROW, PAIR),
         ),
-        (ValueError, "sum to 1", lambda: optimal_baseline(ROW, ROW, ROW)),
+        (ValueError, "probs must sum to 1", lambda: optimal_baseline(ROW, ROW, ROW)),
+        (
+            ValueError,
+            r"rewards must be \(M,\) with M >= 1",
+            lambda: optimal_baseline(ROW[:0], ROW[:0]),
+        ),
+        (TypeError, "^rewards must be floating", lambda: gae(PAIR.long(), PAIR)),
         (TypeError, "rewards must be floating", lambda: optimal_baseline(ROW.long(), ROW)),
         (
             ValueError,
@@ -659,7 +669,7 @@ ROW = torch.tensor([1.0, 2.0])
         (ValueError, "eps must be at least 0", lambda: masked_whiten(PAIR, ONES, eps=math.nan)),
         (ValueError, "with eps = 0", lambda: masked_whiten(VALUES, ONES, eps=0.0)),
         (ValueError, "x must be finite", lambda: masked_whiten(PAIR * math.nan, ONES, eps=1e-8)),
-        (TypeError, "must be floating", lambda: masked_whiten(PAIR.long(), ONES, eps=1e-8)),
+        (TypeError, "^x must be floating", lambda: masked_whiten(PAIR.long(), ONES, eps=1e-8)),
         (
             TypeError,
             "advantages must be floating",

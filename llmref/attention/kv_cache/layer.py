@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmref._require import require_at_least, require_integers, require_shapes
+from llmref._require import require_axis, require_integers, require_shapes, require_size
 from llmref.attention._heads import heads_per_group, merge_heads, require_head_dim, split_heads
 from llmref.attention._masking import bias_and_allowed, expand_mask, one_mask
 from llmref.attention.grouped_query import grouped_query_attention
@@ -24,7 +24,8 @@ class CachedAttention(nn.Module):
     Shapes: x (B, T, C) -> (B, T, C), C = embed_dim
     Source: Pope et al. 2022, arXiv:2211.05102; the window: Jiang et al. 2023, arXiv:2310.06825.
     Raises: ValueError if num_kv_heads does not divide num_heads, num_heads does not divide
-    embed_dim while head_dim is not given, the head size is odd, or window is below 1.
+    embed_dim while head_dim is not given, the head size is odd, or window is below 1; TypeError
+    unless the sizes are ints.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class CachedAttention(nn.Module):
         heads_per_group(num_heads, num_kv_heads)  # raises unless the one divides the other
         head_dim = require_head_dim(embed_dim, num_heads, head_dim)
         if window is not None:
-            require_at_least(1, window=window)
+            require_size(1, hint=": it counts the token itself", window=window)
+        if head_dim % 2:
+            raise ValueError(f"head_dim must be even (rotations act on pairs), got {head_dim}")
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.window = window
         self.rope = RotaryEmbedding(head_dim, rope_base)
@@ -78,7 +81,7 @@ class CachedAttention(nn.Module):
         key, value, key_positions = self._extend(cache, key, value)
         # Slots of a ring are not in order of time, so the rule is about positions.
         distance = positions[:, None] - key_positions  # (T, S), eq. eq-cache-mask
-        allowed = (distance >= 0) & (distance < (self.window or total))
+        allowed = (distance >= 0) & (distance < (total if self.window is None else self.window))
         if selected is not None:
             allowed = allowed & expand_mask(selected, shape)[..., key_positions]
         if bias is not None:
@@ -118,12 +121,12 @@ def generate_greedy(
     Source: Pope et al. 2022, arXiv:2211.05102 (prefill, then decoding).
     Differs: no end-of-text token stops it; of equal logits the first wins.
     Raises: ValueError if input_ids is not (B, T) with T >= 1, max_new_tokens is negative, or the
-    logits are not (B, t, V) or hold a NaN; TypeError unless input_ids are integers.
+    logits are not (B, t, V) or hold a NaN; TypeError unless input_ids are integers and
+    max_new_tokens is an int.
     """
     require_integers(input_ids=input_ids)
-    require_shapes("input_ids (B, T)", input_ids=input_ids)
-    require_at_least(1, T=input_ids.shape[1])
-    require_at_least(0, max_new_tokens=max_new_tokens)
+    require_axis("T", 1, "input_ids (B, T)", input_ids=input_ids)
+    require_size(0, max_new_tokens=max_new_tokens)
     cache: list[Any] = []
     ids = unseen = input_ids
     for _ in range(max_new_tokens):

@@ -9,7 +9,13 @@ refuses (an in-place error) to go back through a chunk after which another was w
 import torch
 from torch import Tensor
 
-from llmref._require import require_at_least, require_float_dtype, require_in, require_shapes
+from llmref._require import (
+    require_float_dtype,
+    require_in,
+    require_int,
+    require_shapes,
+    require_size,
+)
 
 
 class KVCache:
@@ -17,7 +23,7 @@ class KVCache:
 
     Shapes: keys and values are (B, G, max_len, D)
     Source: Pope et al. 2022, arXiv:2211.05102.
-    Raises: ValueError if a size is below 1; TypeError if dtype is not floating point.
+    Raises: ValueError if a size is below 1; TypeError if it is no int, or dtype not floating point.
     """
 
     def __init__(
@@ -30,6 +36,8 @@ class KVCache:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        require_size(1, batch_size=batch_size, num_kv_heads=num_kv_heads)
+        require_size(1, max_len=max_len, head_dim=head_dim)
         shape = (batch_size, num_kv_heads, max_len, head_dim)
         self._key, self._value = _buffers(shape, dtype, device)
         self.length = 0
@@ -61,8 +69,10 @@ class KVCache:
     def truncate(self, length: int) -> None:
         """Forget every position from `length` on: what a rejected draft needs.
 
-        Raises: ValueError if more positions are asked for than are held, or fewer than none.
+        Raises: ValueError if more positions are asked for than are held, or fewer than none;
+        TypeError unless length is an int.
         """
+        require_int(length=length)
         require_in(f"[0, {self.length}]", length=length)
         self.length = length
 
@@ -78,7 +88,7 @@ class SlidingWindowKVCache:
     Shapes: keys and values are (B, G, window + max_chunk - 1, D)
     Source: Jiang et al. 2023, arXiv:2310.06825, section 2 (a ring of window slots).
     Differs: max_chunk - 1 slots more, because a chunk is written before its queries read.
-    Raises: ValueError if a size is below 1; TypeError if dtype is not floating point.
+    Raises: ValueError if a size is below 1; TypeError if it is no int, or dtype not floating point.
     """
 
     def __init__(
@@ -92,7 +102,9 @@ class SlidingWindowKVCache:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        require_at_least(1, window=window, max_chunk=max_chunk)
+        require_size(1, hint=": it counts the token itself", window=window)
+        require_size(1, max_chunk=max_chunk, batch_size=batch_size)
+        require_size(1, num_kv_heads=num_kv_heads, head_dim=head_dim)
         self.window, self.max_chunk = window, max_chunk
         shape = (batch_size, num_kv_heads, window + max_chunk - 1, head_dim)  # eq. eq-cache-ring
         self._key, self._value = _buffers(shape, dtype, device)
@@ -134,8 +146,6 @@ def _buffers(
     dtype: torch.dtype | None,
     device: torch.device | str | None,
 ) -> tuple[Tensor, Tensor]:
-    if min(shape) < 1:
-        raise ValueError(f"every size must be at least 1, got (B, G, positions, D) = {shape}")
     dtype = torch.get_default_dtype() if dtype is None else dtype
     require_float_dtype(dtype=dtype)
     return torch.zeros(shape, dtype=dtype, device=device), torch.zeros(

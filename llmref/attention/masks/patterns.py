@@ -8,10 +8,10 @@ from torch import Tensor
 
 from llmref._require import (
     boolean_mask,
-    require_at_least,
     require_in,
     require_integers,
     require_shapes,
+    require_size,
 )
 from llmref.attention._masking import causal_offset, position_distance
 from llmref.attention.masks._rows import require_rows
@@ -31,7 +31,8 @@ def causal_mask(
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3.
     Differs: offset, the position of the first query, is S - T by default; is_causal of torch has 0.
     Give the number of cached tokens where the cache has more slots than tokens.
-    Raises: ValueError if a length is below 1 or the offset is negative.
+    Raises: ValueError if a length is below 1, the offset is negative, or there are fewer keys than
+    queries without an offset; TypeError unless they are ints.
     """
     distance = _distance(query_len, key_len, offset, device)
     return distance >= 0  # eq. eq-mask-causal
@@ -57,7 +58,7 @@ def sliding_window_mask(
     Raises: as causal_mask; ValueError if window < 1, or a query beyond the last key sees nothing
     and allow_empty_rows is False.
     """
-    require_at_least(1, window=window)
+    require_size(1, hint=": it counts the token itself", window=window)
     distance = _distance(query_len, key_len, offset, device)
     mask = (distance >= 0) & (distance < window)  # eq. eq-mask-window
     return mask if allow_empty_rows else require_rows(mask)
@@ -147,9 +148,12 @@ def _distance(
 ) -> Tensor:
     """Position of each query minus position of each key: (T, S)."""
     key_len = query_len if key_len is None else key_len
-    require_at_least(1, query_len=query_len, key_len=key_len)
-    offset = causal_offset(query_len, key_len) if offset is None else offset
-    require_at_least(0, offset=offset)
+    require_size(1, query_len=query_len, key_len=key_len)
+    if offset is None:
+        offset = causal_offset(
+            query_len, key_len, "; or give offset, the position of the first query"
+        )
+    require_size(0, offset=offset)
     return position_distance(query_len, key_len, offset, device)
 
 

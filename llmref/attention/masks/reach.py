@@ -6,7 +6,7 @@ Leaves out: by how much. What can be reached is an upper bound on what has influ
 import torch
 from torch import Tensor
 
-from llmref._require import boolean_mask, require_at_least, require_shapes
+from llmref._require import boolean_mask, require_shapes, require_size
 
 
 def receptive_field(num_layers: int, window: int) -> int:
@@ -16,10 +16,10 @@ def receptive_field(num_layers: int, window: int) -> int:
     Shapes: integers -> an integer
     Source: Beltagy et al. 2020, arXiv:2004.05150, for stacked windows.
     Differs: Jiang et al. 2023, arXiv:2310.06825, count L W, with W tokens before the query's own.
-    Raises: ValueError if num_layers < 0 or window < 1.
+    Raises: ValueError if num_layers < 0 or window < 1; TypeError unless both are ints.
     """
-    require_at_least(0, num_layers=num_layers)
-    require_at_least(1, window=window)
+    require_size(0, num_layers=num_layers)
+    require_size(1, window=window)
     return num_layers * (window - 1) + 1  # eq. eq-mask-receptive-field
 
 
@@ -28,9 +28,10 @@ def dependency_matrix(mask: Tensor, num_layers: int) -> Tensor:
 
     Shapes: mask (..., T, T) -> (..., T, T), bool
     Source: the Boolean matrix power (I or M)^L.
-    Raises: ValueError if the mask is not square, holds anything but 0 and 1, or num_layers < 0.
+    Raises: ValueError if the mask is not square, holds anything but 0 and 1, or num_layers < 0;
+    TypeError unless that is an int.
     """
-    require_at_least(0, num_layers=num_layers)
+    require_size(0, num_layers=num_layers)
     require_shapes("mask (..., T, T)", mask=mask)
     identity = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
     step = boolean_mask(mask) | identity  # the residual connection lets every token see itself

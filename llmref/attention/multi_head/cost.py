@@ -4,7 +4,7 @@ Counts matrix products alone, two operations for each multiply-add. Leaves out: 
 in the operation count, memory traffic, and the backward pass.
 """
 
-from llmref._require import require_at_least
+from llmref._require import require_size
 from llmref.attention._heads import heads_per_group, require_head_dim
 from llmref.attention._masking import causal_offset
 
@@ -23,7 +23,7 @@ def attention_parameters(
     Shapes: integers -> an integer
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2.
     Raises: ValueError if a size is below 1, num_heads does not divide embed_dim without head_dim,
-    or num_kv_heads does not divide num_heads.
+    or num_kv_heads does not divide num_heads; TypeError unless the sizes are ints.
     """
     H, G, D = _head_sizes(embed_dim, num_heads, head_dim, num_kv_heads)
     weights = 2 * embed_dim * H * D + 2 * embed_dim * G * D  # eq. eq-attention-parameters
@@ -51,7 +51,7 @@ def attention_flops(
     where a dense product computes all of them.
     Raises: as attention_parameters; ValueError if causal and query_len > key_len.
     """
-    require_at_least(1, batch=batch, query_len=query_len, key_len=key_len)
+    require_size(1, batch=batch, query_len=query_len, key_len=key_len)
     H, G, D = _head_sizes(embed_dim, num_heads, head_dim, num_kv_heads)
     T, S = query_len, key_len
     pairs = T * causal_offset(T, S) + T * (T + 1) // 2 if causal else T * S

@@ -8,7 +8,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from llmref._require import require_in
+from llmref._require import require_in, require_size
 from llmref.attention._heads import merge_heads, require_head_dim, split_heads
 from llmref.attention.scaled_dot_product import attention_weights, scaled_dot_product_attention
 
@@ -21,7 +21,8 @@ class MultiHeadAttention(nn.Module):
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2.
     Differs: weights are initialised as in nn.Linear; head_dim is free of embed_dim.
     Raises: ValueError if num_heads does not divide embed_dim without head_dim, a size is below 1,
-    dropout is not in [0, 1), a tensor or mask has another shape, or key comes without value.
+    dropout is not in [0, 1), a tensor or mask has another shape, or key comes without value;
+    TypeError unless the sizes are ints.
     """
 
     def __init__(
@@ -37,13 +38,16 @@ class MultiHeadAttention(nn.Module):
     ) -> None:
         super().__init__()
         head_dim = require_head_dim(embed_dim, num_heads, head_dim)
+        kdim = embed_dim if kdim is None else kdim
+        vdim = embed_dim if vdim is None else vdim
+        require_size(1, kdim=kdim, vdim=vdim)
         require_in("[0, 1)", dropout=dropout)
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, head_dim
         self.dropout = dropout
         inner = num_heads * head_dim
         self.q_proj = nn.Linear(embed_dim, inner, bias)
-        self.k_proj = nn.Linear(embed_dim if kdim is None else kdim, inner, bias)
-        self.v_proj = nn.Linear(embed_dim if vdim is None else vdim, inner, bias)
+        self.k_proj = nn.Linear(kdim, inner, bias)
+        self.v_proj = nn.Linear(vdim, inner, bias)
         self.o_proj = nn.Linear(inner, embed_dim, bias)
 
     def forward(

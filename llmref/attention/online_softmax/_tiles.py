@@ -7,7 +7,7 @@ import math
 
 from torch import Tensor
 
-from llmref._require import boolean_mask, require_at_least
+from llmref._require import boolean_mask, require_size
 from llmref.attention._inputs import require_inputs
 from llmref.attention._masking import causal_offset, expand_mask, position_distance
 from llmref.attention.scaled_dot_product import attention_scores
@@ -34,7 +34,7 @@ class Tiles:
     ) -> None:
         require_inputs(query=query, key=key, value=value)
         attention_scores(query[..., :0, :], key[..., :0, :], scale)  # raises for a wrong scale
-        require_at_least(1, block_q=block_q, block_k=block_k)
+        require_size(1, block_q=block_q, block_k=block_k)
         self.query, self.key, self.value = query, key, value
         self.T, self.S = query.shape[-2], key.shape[-2]
         self.offset = causal_offset(self.T, self.S) if is_causal else 0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_at_least, require_in, require_shapes
+from llmref._require import require_in, require_shapes, require_size
 
 
 class SoftmaxState(NamedTuple):
@@ -36,9 +36,10 @@ def empty_state(
 
     Shapes: -> m and l of the shape, o (*shape, Dv)
     Source: Milakov & Gimelshein 2018, arXiv:1805.02867, where m starts at minus infinity.
-    Raises: ValueError if value_dim is negative; TypeError unless dtype is floating point.
+    Raises: ValueError if value_dim is negative; TypeError unless that is an int and dtype floating
+    point.
     """
-    require_at_least(0, value_dim=value_dim)
+    require_size(0, value_dim=value_dim)
     l = widen(torch.zeros(shape, dtype=dtype, device=device), "dtype")  # noqa: E741
     return SoftmaxState(torch.full_like(l, -math.inf), l, l.new_zeros((*shape, value_dim)))
 

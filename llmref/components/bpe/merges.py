@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
-from llmref._require import require_at_least, require_choice
+from llmref._require import require_choice, require_size
 from llmref.components.bpe._merges import require_words
 from llmref.components.bpe.index import Pair, PairIndex
 
@@ -64,11 +64,11 @@ def learn_merges(
     Moffat 1999.
     Differs: bytes in place of characters, no end-of-word sign; the paper leaves ties open.
     Raises: ValueError for an id that is no byte, a weight or min_count < 1, num_merges < 0, or an
-    unknown method.
+    unknown method; TypeError unless the two numbers are ints.
     """
     require_words(words)
-    require_at_least(0, num_merges=num_merges)
-    require_at_least(1, min_count=min_count)
+    require_size(0, num_merges=num_merges)
+    require_size(1, min_count=min_count)
     require_choice(Method, method=method)
     corpus = PairIndex(words) if method == "incremental" else RecountedWords(words)
     merges: list[Pair] = []

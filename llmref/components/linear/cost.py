@@ -5,7 +5,7 @@ Leaves out: memory traffic, the optimiser's step, and what surrounds the layer.
 
 from typing import Literal
 
-from llmref._require import require_at_least, require_choice
+from llmref._require import require_choice, require_size
 
 Convention = Literal["mac2", "exact"]
 
@@ -28,10 +28,11 @@ def linear_flops(
     the gradient of the input is not counted.
     Shapes: integers -> an integer
     Source: Kaplan et al. 2020, arXiv:2001.08361, section 2.1, for mac2.
-    Raises: ValueError if a size is below 1 or the convention is unknown.
+    Raises: ValueError if a size is below 1 or the convention is unknown; TypeError unless the sizes
+    are ints.
     """
     m, k, n = tokens, in_features, out_features
-    require_at_least(1, tokens=tokens, in_features=in_features, out_features=out_features)
+    require_size(1, tokens=tokens, in_features=in_features, out_features=out_features)
     require_choice(Convention, convention=convention)
     if convention == "mac2":
         products = 1 + input_grad if backward else 1

@@ -10,7 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llmref._require import require_at_least, require_choice, require_in, require_positive
+from llmref._require import (
+    require_at_least,
+    require_choice,
+    require_in,
+    require_positive,
+    require_size,
+)
 from llmref.functional.activations import gelu, silu
 
 Scheme = Literal["xavier", "kaiming_in", "kaiming_out", "torch"]
@@ -32,9 +38,9 @@ def init_std(
     Differs: He et al. have the gain sqrt(2) of a ReLU built in; here it is an argument. 'torch' is
     what torch.nn.Linear draws: its gain is applied to 1 / sqrt(3 fan_in).
     Raises: ValueError if a fan is below 1, the gain is not positive and finite, or the scheme is
-    unknown.
+    unknown; TypeError unless the fans are ints.
     """
-    require_at_least(1, fan_in=fan_in, fan_out=fan_out)
+    require_size(1, fan_in=fan_in, fan_out=fan_out)
     require_positive(gain=gain)
     require_choice(Scheme, scheme=scheme)
     variances = {  # eq. eq-linear-init

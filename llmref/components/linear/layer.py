@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from llmref._numeric import widen
-from llmref._require import require_one_dtype, require_shapes
+from llmref._require import require_choice, require_one_dtype, require_shapes, require_size
 from llmref.components.linear.init import Scheme, activation_gain, init_std, uniform_bound
 
 
@@ -59,7 +59,7 @@ class Linear(nn.Module):
     their biases start at 0. A layer that feeds no ReLU (an output head) needs no such gain.
     Shapes: x (..., in) -> (..., out)
     Source: Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852.
-    Raises: ValueError if a size is below 1 or init is unknown.
+    Raises: ValueError if a size is below 1 or init is unknown; TypeError unless the sizes are ints.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class Linear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        require_size(1, in_features=in_features, out_features=out_features)
+        require_choice(Scheme, init=init)
         gain = activation_gain("relu") if init.startswith("kaiming") else 1.0
         self.std = init_std(in_features, out_features, init, gain)
         self.init = init
@@ -94,3 +96,9 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer. Shapes: x (..., in) -> (..., out)."""
         return linear(x, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Sizes and initialisation, for print."""
+        out, size = self.weight.shape
+        has_bias = self.bias is not None
+        return f"in_features={size}, out_features={out}, bias={has_bias}, init={self.init!r}"

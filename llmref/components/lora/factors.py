@@ -9,11 +9,10 @@ from torch import Tensor
 
 from llmref._numeric import widen
 from llmref._require import (
-    require_at_least,
-    require_int,
     require_one_dtype,
     require_positive,
     require_shapes,
+    require_size,
 )
 
 
@@ -26,7 +25,7 @@ def lora_scaling(alpha: float, r: int, *, rank_stabilized: bool = False) -> floa
     Raises: TypeError unless r is an integer; ValueError if r < 1, or alpha is not finite and
     positive.
     """
-    _require_rank(r)
+    require_size(1, r=r)
     require_positive(alpha=alpha)
     return alpha / math.sqrt(r) if rank_stabilized else alpha / r  # eq. eq-lora-scale
 
@@ -72,13 +71,7 @@ def lora_param_count(in_features: int, out_features: int, r: int) -> int:
     lora_param_count(4096, 4096, 8) = 65536, of 16777216.
     Shapes: integers -> an integer
     Source: Hu et al. 2021, arXiv:2106.09685.
-    Raises: TypeError unless r is an integer; ValueError if a size is below 1.
+    Raises: TypeError unless all are ints; ValueError if a size is below 1.
     """
-    _require_rank(r)
-    require_at_least(1, in_features=in_features, out_features=out_features)
+    require_size(1, r=r, in_features=in_features, out_features=out_features)
     return r * (in_features + out_features)  # eq. eq-lora-count
-
-
-def _require_rank(r: int) -> None:
-    require_int(r=r)
-    require_at_least(1, r=r)

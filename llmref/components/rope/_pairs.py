@@ -3,8 +3,11 @@
 from llmref._require import require_int
 
 
-def require_rotary_dim(dim: int) -> None:
-    """Raise unless `dim` is an even int of at least 2."""
-    require_int(dim=dim)
-    if dim < 2 or dim % 2:
-        raise ValueError(f"dim must be even and at least 2 (rotations act on pairs), got {dim}")
+def require_rotary_dim(**sizes: int) -> None:
+    """Raise unless a size is an even int of at least 2."""
+    require_int(**sizes)
+    for name, size in sizes.items():
+        if size < 2 or size % 2:
+            raise ValueError(
+                f"{name} must be even and at least 2 (rotations act on pairs), got {size}"
+            )

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llmref._require import require_at_least, require_choice, require_in, require_positive
+from llmref._require import require_choice, require_in, require_positive, require_size
 from llmref.components.rope._pairs import require_rotary_dim
 
 Ramp = Literal["paper", "index"]
@@ -25,7 +25,7 @@ def rope_inv_freq(dim: int, base: float = 10000.0, *, dtype: torch.dtype = torch
     Raises: ValueError if dim is odd or below 2, base is not positive and finite, or dtype is
         neither float32 nor float64; TypeError if dim is not an int.
     """
-    require_rotary_dim(dim)
+    require_rotary_dim(dim=dim)
     require_positive(base=base)
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(
@@ -56,9 +56,9 @@ def ntk_base(base: float, dim: int, factor: float) -> float:
     Raises: ValueError if dim is odd or below 4 (one pair cannot both stay and slow down), base is
         not positive and finite, or factor is below 1 or not finite; TypeError if dim is not an int.
     """
-    require_rotary_dim(dim)
+    require_rotary_dim(dim=dim)
     _require_factor(factor)
-    require_at_least(4, dim=dim)
+    require_size(4, dim=dim)
     require_positive(base=base)
     return float(base * factor ** (dim / (dim - 2)))  # eq. eq-rope-ntk
 
@@ -84,13 +84,13 @@ def yarn_inv_freq(
     Shapes: -> (dim / 2,), attention_factor
     Source: Peng et al. 2023, arXiv:2309.00071.
     Differs: the default ramp is that of the published code, as checkpoints are tuned with it.
-    Raises: ValueError if an argument is out of range (see the messages); TypeError if dim is not
-        an int.
+    Raises: ValueError if an argument is out of range (see the messages); TypeError if dim or
+        original_max_position is not an int.
     """
     _require_factor(factor)
     _require_window(original_max_position, beta_slow, beta_fast, ("beta_slow", "beta_fast"))
     require_choice(Ramp, ramp=ramp)
-    require_in("(1, inf]", base=base)
+    require_in("(1, inf]", hint=": the ramp divides by its logarithm", base=base)
     inv_freq = rope_inv_freq(dim, base)
     if ramp == "paper":
         turns = original_max_position * inv_freq / math.tau  # (dim / 2,)
@@ -120,8 +120,8 @@ def llama3_inv_freq(
 
     Shapes: -> (dim / 2,)
     Source: Grattafiori et al. 2024, arXiv:2407.21783, and the code released with the model.
-    Raises: ValueError if an argument is out of range (see the messages); TypeError if dim is not
-        an int.
+    Raises: ValueError if an argument is out of range (see the messages); TypeError if dim or
+        original_max_position is not an int.
     """
     _require_factor(factor)
     names = ("low_freq_factor", "high_freq_factor")
@@ -163,6 +163,6 @@ def _require_factor(factor: float) -> None:
 
 
 def _require_window(length: int, low: float, high: float, names: tuple[str, str]) -> None:
-    require_positive(original_max_position=length)
+    require_size(1, original_max_position=length)
     if not 0 < low < high < math.inf:
         raise ValueError(f"need 0 < {names[0]} < {names[1]}, got {low} and {high}")

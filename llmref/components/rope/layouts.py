@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llmref._require import require_choice
+from llmref._require import require_choice, require_size
 from llmref.components.rope._pairs import require_rotary_dim
 
 # Which two coordinates form pair i of R: (i, i + R/2), or (2i, 2i + 1).
@@ -24,7 +24,7 @@ def rope_permutation(dim: int) -> Tensor:
     Source: Black et al. 2022, arXiv:2204.06745, for the half layout.
     Raises: ValueError if dim is odd or below 2; TypeError if dim is not an int.
     """
-    require_rotary_dim(dim)
+    require_rotary_dim(dim=dim)
     return torch.arange(dim).view(dim // 2, 2).T.reshape(dim)  # eq. eq-rope-permutation
 
 
@@ -39,8 +39,8 @@ def convert_qk_weight(
 
     Shapes: weight (H D, in) or (H D,) -> same
     Source: the permutation of rope_permutation, applied to each head.
-    Raises: ValueError if the rows do not split into heads, rotary_dim is odd or larger than the
-        head, or `to` is unknown.
+    Raises: ValueError if the rows do not split into heads, what is rotated is odd, below 2 or
+        larger than the head, or `to` is unknown; TypeError unless the sizes are ints.
     """
     require_choice(Layout, to=to)
     D, R = _sizes(weight, num_heads, rotary_dim)
@@ -55,10 +55,12 @@ def _sizes(weight: Tensor, num_heads: int, rotary_dim: int | None) -> tuple[int,
     """The size of a head, and how much of it is rotated."""
     if weight.ndim not in (1, 2):
         raise ValueError(f"weight must be (H D, in) or (H D,), got {tuple(weight.shape)}")
-    if num_heads < 1 or weight.shape[0] % num_heads:
+    require_size(1, num_heads=num_heads)
+    if weight.shape[0] % num_heads:
         raise ValueError(f"{weight.shape[0]} rows do not split into {num_heads} heads")
     D = weight.shape[0] // num_heads
     R = D if rotary_dim is None else rotary_dim
+    require_rotary_dim(**{"the head size" if rotary_dim is None else "rotary_dim": R})
     if R > D:
         raise ValueError(f"rotary_dim {R} is larger than the head size {D}")
     return D, R

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import wide_dtype, widen
-from llmref._require import require_at_least, require_choice, require_shapes
+from llmref._require import require_choice, require_one_dtype, require_shapes, require_size
 from llmref.functional.cross_entropy._options import require_options, require_some
 from llmref.functional.cross_entropy.loss import cross_entropy
 
@@ -34,7 +34,8 @@ def linear_cross_entropy(
     Source: Wijmans et al. 2024, arXiv:2411.09009.
     Differs: they split the vocabulary too, inside one kernel. Differentiable once; the
     gradient of the head is summed over the chunks in float32.
-    Raises: as cross_entropy; ValueError unless chunk_size is at least 1.
+    Raises: as cross_entropy; TypeError unless hidden and head have one dtype and chunk_size is
+    an int; ValueError if that is below 1, or for reduction="none".
     """
     require_options(label_smoothing, z_loss, reduction)
     require_choice(Literal["mean", "sum"], reduction=reduction)
@@ -94,6 +95,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _require_chunks(hidden: Tensor, head: Tensor, target: Tensor, chunk_size: int) -> None:
-    require_at_least(1, chunk_size=chunk_size)
+    require_size(1, chunk_size=chunk_size)
+    require_one_dtype(hidden=hidden, head=head)
     named = {"hidden": hidden, "head": head, "target": target}
     require_shapes("target (...), head (V, C), hidden (..., C)", **named)

@@ -39,7 +39,8 @@ def cross_entropy(
     What the logits are at an ignored position never matters.
     Raises: TypeError for a wrong dtype; ValueError for wrong shapes, a class outside
     [0, V), target probabilities that do not sum to 1, logits without a finite maximum,
-    and a mean over nothing.
+    a mean over nothing, a negative weight, a label_smoothing outside [0, 1), a z_loss that
+    is negative, and an unknown reduction.
     """
     require_options(label_smoothing, z_loss, reduction)
     counted = _counted(logits, target, ignore_index)
@@ -93,7 +94,7 @@ def _counted(logits: Tensor, target: Tensor, ignore_index: int | None) -> Tensor
         )
     if target.is_floating_point():
         require_shapes("logits (..., V), target (..., V)", logits=logits, target=target)
-        check_distribution(target)
+        check_distribution(target, name="target")
         return torch.ones_like(target[..., 0], dtype=torch.bool)
     require_integers(target=target)
     require_shapes("logits (..., V), target (...)", logits=logits, target=target)

@@ -18,11 +18,11 @@ def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
     p = (1/2, 1/2), q = (1/4, 3/4): log 2 - log(3) / 2. It is inf where q = 0 < p.
     Shapes: p (..., V), q (..., V) -> (...)
     Source: Kullback & Leibler 1951.
-    Raises: ValueError if the shapes differ or one is not a distribution.
+    Raises: ValueError if the shapes differ or one is not a distribution; TypeError for integers.
     """
     require_shapes("p (...), q (...)", p=p, q=q)
-    check_distribution(p)
-    check_distribution(q)
+    check_distribution(p, name="p")
+    check_distribution(q, name="q")
     wide_p, wide_q = (widen(law) for law in (p, q))
     # 0 log 0 = 0: replaced before the logarithm, whose gradient there would be NaN.
     safe_p, safe_q = (torch.where(wide_p > 0, law, 1) for law in (wide_p, wide_q))
@@ -38,7 +38,7 @@ def perplexity(nll_sum: Tensor, n_tokens: int | Tensor) -> Tensor:
     Source: Jelinek et al. 1977.
     Raises: ValueError if nll_sum is negative or NaN, or n_tokens is not positive.
     """
-    require_in("[0, inf]", nll_sum=nll_sum)
+    require_in("[0, inf]", hint=": it is a sum of -log p", nll_sum=nll_sum)
     require_in("(0, inf]", n_tokens=n_tokens)
     return (nll_sum / n_tokens).exp()  # eq. eq-perplexity
 
@@ -51,7 +51,7 @@ def bits_per_byte(nll_sum: Tensor, n_bytes: int) -> Tensor:
     Source: Gao et al. 2020, arXiv:2101.00027.
     Raises: ValueError if nll_sum is negative or NaN, or n_bytes is not positive.
     """
-    require_in("[0, inf]", nll_sum=nll_sum)
+    require_in("[0, inf]", hint=": it is a sum of -log p", nll_sum=nll_sum)
     require_in("(0, inf]", n_bytes=n_bytes)
     return nll_sum / (math.log(2) * n_bytes)  # eq. eq-bits-per-byte
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llmref._numeric import wide_dtype
-from llmref._require import require_at_least, require_in, require_integers
+from llmref._require import require_in, require_integers, require_size
 from llmref.functional.quantization._grid import finite
 
 
@@ -69,8 +69,8 @@ def nf4_quantize(x: Tensor, block_size: int = 64) -> tuple[Tensor, Tensor]:
     and the index 7, the level 0. pack_int4(index.to(torch.int8) - 8) takes half a byte an entry.
     Shapes: x (...) with n entries -> index (n,) uint8 in [0, 15], absmax (ceil(n / block_size),)
     Source: Dettmers et al. 2023, arXiv:2305.14314.
-    Raises: TypeError unless x is floating point; ValueError if x is not finite or block_size
-    is not positive.
+    Raises: TypeError unless x is floating point and block_size an int; ValueError if x is not
+    finite or block_size is not positive.
     """
     wide = finite(x).flatten()
     blocks = _blocks(wide.numel(), block_size)
@@ -96,8 +96,8 @@ def nf4_dequantize(
     index (0, 7, 15), absmax (2,): (-2, 0, 2).
     Shapes: idx (n,), absmax (ceil(n / block_size),) -> shape, which has n entries
     Source: Dettmers et al. 2023, arXiv:2305.14314.
-    Raises: TypeError unless idx is an integer tensor; ValueError if an index is outside [0, 15], or
-    the sizes do not fit one another.
+    Raises: TypeError unless idx is an integer tensor and block_size an int; ValueError if an index
+    is outside [0, 15], or the sizes do not fit one another.
     """
     require_integers(idx=idx)
     _require_blocks(idx, absmax, shape, block_size)
@@ -113,7 +113,7 @@ def _spread(absmax: Tensor, block_size: int, n: int) -> Tensor:
 
 
 def _blocks(n: int, block_size: int) -> int:
-    require_at_least(1, block_size=block_size)
+    require_size(1, block_size=block_size)
     return -(-n // block_size)
 
 

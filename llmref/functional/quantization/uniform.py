@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from llmref._require import require_at_least, require_integers
+from llmref._require import require_dim, require_integers, require_size
 from llmref.functional.quantization._grid import code_range, finite, grid_of
 
 
@@ -22,8 +22,8 @@ def affine_qparams(x: Tensor, bits: int = 8, *, dim: int | None = None) -> tuple
     which is kept with size 1 (dim=-1 of (out, in): one scale for each output channel)
     Source: Jacob et al. 2017, arXiv:1712.05877.
     Differs: a range too small for a normal scale, all zeros above all, gets scale 1, zero_point 0.
-    Raises: TypeError unless x is floating point; ValueError if x is empty or not finite, or bits is
-    outside 2 to 16.
+    Raises: TypeError unless x is floating point; ValueError if x is empty or not finite, dim is no
+    axis of it, or bits is outside 2 to 16.
     """
     q_min, q_max = code_range(bits)
     wide = finite(x)
@@ -99,7 +99,8 @@ def quantize_groupwise(x: Tensor, group_size: int, bits: int = 4) -> tuple[Tenso
     Shapes: x (..., C) -> codes (..., C) int8, scales (..., C / group_size)
     Source: Frantar et al. 2022, arXiv:2210.17323 (grouping).
     Differs: nearest codes; GPTQ lets later weights make up for the error of earlier ones.
-    Raises: as symmetric_scale; ValueError if group_size is not positive or does not divide C.
+    Raises: as symmetric_scale; ValueError if group_size is not positive or does not divide C;
+    TypeError unless it is an int.
     """
     groups = _split_groups(x, group_size)
     scale = symmetric_scale(groups, bits, dim=-1)  # (..., C / group_size, 1)
@@ -126,6 +127,8 @@ def dequantize_groupwise(q: Tensor, scale: Tensor, *, dtype: torch.dtype = torch
 def _extent(wide: Tensor, dim: int | None, extreme: Callable[..., Tensor]) -> Tensor:
     if wide.numel() == 0:
         raise ValueError(f"an empty tensor {tuple(wide.shape)} has no range")
+    if dim is not None:
+        require_dim(dim, x=wide)
     return extreme(wide) if dim is None else extreme(wide, dim=dim, keepdim=True)
 
 
@@ -136,7 +139,7 @@ def _usable(scale: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _split_groups(x: Tensor, group_size: int) -> Tensor:
-    require_at_least(1, group_size=group_size)
+    require_size(1, group_size=group_size)
     if x.ndim == 0 or x.shape[-1] % group_size:
         raise ValueError(f"group_size {group_size} must divide the last axis of {tuple(x.shape)}")
     return x.reshape(

@@ -5,6 +5,6 @@ from torch import Tensor
 from llmref._numeric import minus_max
 
 
-def require_peak(logits: Tensor, name: str) -> None:
+def require_peak(logits: Tensor, function: str) -> None:
     """Raise unless the logits are floating point and every row has a finite maximum."""
-    minus_max(logits.detach(), -1, name)
+    minus_max(logits.detach(), -1, function, name="logits")

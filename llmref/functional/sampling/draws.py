@@ -5,22 +5,21 @@ Leaves out: the filters (see filters).
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from llmref._numeric import widen
 from llmref._require import (
-    require_at_least,
     require_choice,
     require_float_dtype,
     require_ids,
-    require_int,
     require_shapes,
+    require_size,
 )
 from llmref.functional.sampling._peak import require_peak
-from llmref.functional.sampling.filters import process_logits, top_k_filter
+from llmref.functional.sampling.filters import FILTERS, process_logits, top_k_filter
 from llmref.functional.softmax import log_softmax, softmax
 
 Method = Literal["inverse_cdf", "gumbel", "exponential"]
@@ -31,19 +30,23 @@ def sample(
     *,
     method: Method = "gumbel",
     generator: torch.Generator | None = None,
-    **filters: Any,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    order: Sequence[str] = FILTERS,
 ) -> Tensor:
     """Draw one token from each row, from the law that the filters leave.
 
-    `filters` are those of process_logits; temperature = 0 takes the largest logit, the lowest index
-    among ties.
+    The filters are those of process_logits; temperature = 0 takes the largest logit, the lowest
+    index among ties.
     Shapes: logits (B, V), or (..., V) -> (B,), or (...)
     Source: gumbel: Maddison, Tarlow & Minka 2014, arXiv:1411.0030.
     Differs: all three methods draw in float64, from uniforms that are never 0 or 1.
     Raises: as process_logits; ValueError for an unknown method.
     """
     require_choice(Method, method=method)
-    law = _sampled_law(logits, filters).double()
+    law = _sampled_law(logits, temperature, top_k, top_p, min_p, order).double()
     if method == "inverse_cdf":
         mass = softmax(law).cumsum(-1)
         # The last sum may differ from 1; u is below 1, so the product is below the last sum.
@@ -79,12 +82,11 @@ def sample_without_replacement(
 
     Shapes: logits (B, V), or (..., V) -> (B, k), or (..., k), in the order of the draws
     Source: Kool, van Hoof & Welling 2019, arXiv:1903.06059.
-    Raises: TypeError for wrong dtypes; ValueError if k < 1, or a row has fewer than k tokens of
-    positive probability.
+    Raises: TypeError for wrong dtypes or a k that is no int; ValueError if k < 1, or a row has
+    fewer than k tokens of positive probability.
     """
     require_peak(logits, "sample_without_replacement")
-    require_int(k=k)
-    require_at_least(1, k=k)
+    require_size(1, k=k)
     possible = logits.isfinite().sum(-1)
     if (possible < k).any():
         raise ValueError(f"cannot draw {k} different tokens from {possible.min()} finite logits")
@@ -92,7 +94,16 @@ def sample_without_replacement(
     return (logits.double() + noise).topk(k).indices  # eq. eq-sampling-gumbel-top-k
 
 
-def filtered_logprob(logits: Tensor, token: Tensor, **filters: Any) -> Tensor:
+def filtered_logprob(
+    logits: Tensor,
+    token: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    order: Sequence[str] = FILTERS,
+) -> Tensor:
     """Log-probability of a token under the law that `sample` draws from with these filters.
 
     Shapes: logits (..., V), token (...) -> (...); -inf for a token that the filters remove
@@ -103,17 +114,29 @@ def filtered_logprob(logits: Tensor, token: Tensor, **filters: Any) -> Tensor:
     """
     require_shapes("logits (..., V), token (...)", logits=logits, token=token)
     require_ids(logits.shape[-1], token=token)
-    log_q = log_softmax(_sampled_law(logits, filters))
+    log_q = log_softmax(_sampled_law(logits, temperature, top_k, top_p, min_p, order))
     return log_q.gather(-1, token.long().unsqueeze(-1)).squeeze(-1)  # eq. eq-sampling-filtered
 
 
-def _sampled_law(logits: Tensor, filters: dict[str, Any]) -> Tensor:
+def _sampled_law(
+    logits: Tensor,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    order: Sequence[str],
+) -> Tensor:
     """Logits of the law that is drawn from, at least float32; temperature 0 is one-hot."""
     wide = widen(logits, "logits")
-    if filters.get("temperature") != 0:
-        return process_logits(wide, **filters)
-    kept = process_logits(wide, **{**filters, "temperature": 1.0})
-    return top_k_filter(kept, 1)
+    kept = process_logits(
+        wide,
+        temperature=1.0 if temperature == 0 else temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        order=order,
+    )
+    return top_k_filter(kept, 1) if temperature == 0 else kept
 
 
 def _uniform(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import minus_max, widen
-from llmref._require import require_at_least, require_in, require_int
+from llmref._require import require_in, require_size
 from llmref.functional.sampling._peak import require_peak
 from llmref.functional.softmax import softmax
 
@@ -26,9 +26,10 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     Differs: the largest logit becomes 0, which softmax does not see and a repetition penalty does:
     that one comes first.
     Raises: TypeError unless logits are floating point; ValueError if a row has no finite maximum,
-    or the temperature is not positive and finite (0 means greedy in `sample`, nowhere else).
+    or the temperature is not positive and finite (0 means greedy in
+    `sample` and `filtered_logprob`, nowhere else).
     """
-    shifted = minus_max(logits, -1, "apply_temperature")
+    shifted = minus_max(logits, -1, "apply_temperature", name="logits")
     limits = torch.finfo(shifted.dtype)
     if not limits.tiny <= temperature <= limits.max:  # 0 / 0 and -inf / inf are NaN
         raise ValueError(
@@ -47,8 +48,7 @@ def top_k_filter(logits: Tensor, k: int) -> Tensor:
     finite maximum, or k < 1.
     """
     require_peak(logits, "top_k_filter")
-    require_int(k=k)
-    require_at_least(1, k=k)
+    require_size(1, k=k)
     order = _descending(logits)
     kept = torch.zeros_like(order, dtype=torch.bool).scatter(-1, order[..., :k], True)
     return logits.masked_fill(~kept, -math.inf)  # eq. eq-sampling-top-k
@@ -64,7 +64,7 @@ def top_p_filter(logits: Tensor, p: float) -> Tensor:
     or p is not in (0, 1].
     """
     require_peak(logits, "top_p_filter")
-    require_in("(0, 1]", top_p=p)
+    require_in("(0, 1]", p=p)
     if p == 1:  # rounded sums may reach 1 before the last token
         return logits.clone()
     order = _descending(logits)
@@ -83,8 +83,8 @@ def min_p_filter(logits: Tensor, p: float) -> Tensor:
     Raises: TypeError unless logits are floating point; ValueError if a row has no finite maximum,
     or p is not in (0, 1].
     """
-    require_in("(0, 1]", min_p=p)
-    removed = minus_max(logits, -1, "min_p_filter") < math.log(p)
+    require_in("(0, 1]", p=p)
+    removed = minus_max(logits, -1, "min_p_filter", name="logits") < math.log(p)
     return logits.masked_fill(removed, -math.inf)  # eq. eq-sampling-min-p
 
 
@@ -105,6 +105,7 @@ def process_logits(
     set.
     """
     require_peak(logits, "process_logits")
+    _require_filters(top_k, top_p, min_p)
     filters: dict[str, tuple[Callable[..., Tensor], float | None]] = {
         "temperature": (apply_temperature, None if temperature == 1 else temperature),
         "top_k": (top_k_filter, top_k),
@@ -120,6 +121,16 @@ def process_logits(
             function, value = given[name]
             wide = function(wide, value)
     return wide.to(logits.dtype)
+
+
+def _require_filters(top_k: int | None, top_p: float | None, min_p: float | None) -> None:
+    """The requirements of the filters, by the names that they have in process_logits."""
+    if top_k is not None:
+        require_size(1, top_k=top_k)
+    if top_p is not None:
+        require_in("(0, 1]", top_p=top_p)
+    if min_p is not None:
+        require_in("(0, 1]", min_p=min_p)
 
 
 def _descending(logits: Tensor) -> Tensor:

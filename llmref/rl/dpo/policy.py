@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref._numeric import widen
 from llmref._require import (
+    boolean_mask,
     require_constant,
     require_finite,
     require_floating,
@@ -15,7 +16,6 @@ from llmref._require import (
     require_positive,
     require_shapes,
 )
-from llmref.functional._tokens import require_rows, token_mask
 from llmref.functional.softmax import log_softmax, logsumexp
 from llmref.rl.dpo._ratio import log_ratio
 
@@ -27,12 +27,12 @@ def aligned_sequence_logprob(logits: Tensor, labels: Tensor, mask: Tensor) -> Te
     functional.sft.sequence_logprob makes it. The mask counts the response, with its end token, and
     neither prompt nor padding; what it leaves out may hold any logit and any label.
 
-    Shapes: logits (N, T, V), labels (N, T), mask (N, T) -> (N,)
+    Shapes: logits (N, T, V), labels (N, T), mask (N, T) -> (N,); 0 for a row that counts nothing
     Source: Rafailov et al. 2023, arXiv:2305.18290.
     Differs: the result is float32 at least: the sum of 500 tokens has no digit after the point in
     bfloat16, and the loss takes differences of such sums.
-    Raises: ValueError if shapes do not fit, a counted label is not in 0..V-1 or has probability 0,
-    or a row counts no token; TypeError unless logits are floating point and labels integers.
+    Raises: ValueError if shapes do not fit, the mask is not 0/1, or a counted label is not in
+    0..V-1 or has probability 0; TypeError unless logits are floating point and labels integers.
     """
     counted = _counted_labels(logits, labels, mask)
     labels = torch.where(counted, labels, 0)  # padding may hold -100
@@ -77,10 +77,10 @@ def implicit_reward(policy_logps: Tensor, ref_logps: Tensor, *, beta: float) -> 
 
 def _counted_labels(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """The mask as booleans, once every counted label is a class."""
-    require_shapes("logits (N, T, V), labels (N, T)", logits=logits, labels=labels)
+    named = {"logits": logits, "labels": labels, "mask": mask}
+    require_shapes("logits (N, T, V), labels (N, T), mask (N, T)", **named)
     require_floating(logits=logits)
-    counted = token_mask(mask, logits[..., 0])
-    require_rows(counted.sum(dim=-1))
+    counted = boolean_mask(mask)
     require_ids(logits.shape[-1], labels=labels[counted])
     return counted
 

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_at_least, require_choice, require_constant, require_in
+from llmref._require import (
+    require_at_least,
+    require_choice,
+    require_constant,
+    require_in,
+    require_size,
+)
 from llmref.rl.policy_gradient import mean_baseline_advantages
 
 Scale = Literal["group", "batch", "none"]
@@ -30,9 +36,8 @@ def group_advantages(
     Shapes: rewards (B, G) -> (B, G), G responses to each of B prompts
     Source: Shao et al. 2024, arXiv:2402.03300; scale="none": Liu et al. 2025, arXiv:2503.20783.
     Differs: the paper leaves ddof and eps open; a division needs an eps, scale="none" takes none.
-    Rewards within 8 eps (of their dtype) times the
-    largest are equal, and get exactly 0; in bfloat16 that is 6 %. "batch" takes the spread of the
-    centred rewards.
+    Rewards within 8 eps (of their dtype) times the largest are equal, and get exactly 0; in
+    bfloat16 that is 6 %. "batch" takes the spread of the centred rewards.
     Raises: ValueError unless rewards are (B, G), finite, without a graph; for a group of one unless
     scale="none"; for another scale, ddof not 0 or 1, an eps that is missing, needless or negative.
     TypeError for integers.
@@ -59,11 +64,12 @@ def binary_group_weight(p: Tensor, G: int) -> Tensor:
     Shapes: p (...) -> (...)
     Source: the bias of the division: Liu et al. 2025, arXiv:2503.20783.
     Differs: at p = 0 and 1, where it is 0/0, the limit sqrt(G - 1).
-    Raises: ValueError for p outside [0, 1] or with a graph, or G < 2; TypeError for integers.
+    Raises: ValueError for p outside [0, 1] or with a graph, or G < 2; TypeError for an
+    integer p or a G that is no int.
     """
     require_constant(p=p)
     require_in("[0, 1]", p=p)
-    require_at_least(2, G=G)
+    require_size(2, G=G)
     wide = widen(p, "p").unsqueeze(-1)  # (..., 1)
     k = torch.arange(1, G, dtype=wide.dtype, device=p.device)  # (G - 1,), the mixed groups
     choose = math.lgamma(G + 1) - torch.lgamma(k + 1) - torch.lgamma(G - k + 1)
@@ -77,9 +83,11 @@ def _require_scale(scale: str, ddof: int, eps: float | None) -> float:
     """What is added to a spread: eps, which goes with a scale and only there."""
     require_choice(Scale, scale=scale)
     require_choice(Literal[0, 1], ddof=ddof)
-    if (scale == "none") != (eps is None):
-        raise ValueError(f"eps goes with a scale and only there, got scale {scale!r}, eps {eps}")
-    if eps is None:
+    if scale == "none":
+        if eps is not None:
+            raise ValueError(f"scale='none' divides by nothing and takes no eps, got {eps}")
         return 0.0
+    if eps is None:
+        raise ValueError(f"scale={scale!r} needs eps, such as 1e-4: papers and libraries disagree")
     require_at_least(0, eps=float(eps))
     return eps

@@ -11,6 +11,7 @@ from torch import Tensor
 from llmref._numeric import widen
 from llmref._require import (
     require_choice,
+    require_dim,
     require_finite,
     require_floating,
     require_in,
@@ -30,8 +31,8 @@ def kl_categorical(logits_p: Tensor, logits_q: Tensor, *, dim: int = -1) -> Tens
     Shapes: logits_p (..., V), logits_q (..., V) -> (...), V on axis `dim`
     Source: Kullback & Leibler 1951.
     Differs: an outcome that only p has gives inf (and no useful gradient), one that only q has 0.
-    Raises: ValueError if the shapes differ, no outcome is there, or a law's logits are NaN, +inf or
-    all -inf; TypeError for integers.
+    Raises: ValueError if the shapes differ, dim is no axis, no outcome is there, or a law's logits
+    are NaN, +inf or all -inf; TypeError for integers.
     """
     require_shapes("logits_p (...), logits_q (...)", logits_p=logits_p, logits_q=logits_q)
     logp, logq = (_log_law(name, x, dim) for name, x in (("p", logits_p), ("q", logits_q)))
@@ -107,7 +108,8 @@ def kl_estimate(logp: Tensor, logq: Tensor, kind: Kind = "k3") -> Tensor:
 def _log_law(name: str, logits: Tensor, dim: int) -> Tensor:
     """Normalise logits, in float32 at least, once they define a law."""
     require_floating(**{f"logits_{name}": logits})
-    if logits.ndim == 0 or logits.shape[dim] == 0:
+    require_dim(dim, **{f"logits_{name}": logits})
+    if logits.shape[dim] == 0:
         raise ValueError(f"a law needs an outcome, got logits_{name} {tuple(logits.shape)}")
     top = logits.amax(dim=dim)  # NaN wherever one is
     if not top.isfinite().all():

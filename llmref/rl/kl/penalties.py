@@ -42,11 +42,11 @@ def kl_loss(
     leaves out enter neither sums nor prefixes.
     Raises: ValueError for options that contradict each other or whose expected gradient is zero or
     belongs to no divergence, ref_logp or old_logp that require grad, invalid log-probabilities,
-    an empty row, or a ratio that overflows.
+    an empty row, or a ratio that overflows; TypeError for integers.
     """
     _require_gradient(kind, ratio)
     require_choice(RatioScope, ratio_scope=ratio_scope)
-    counted = token_mask(mask, logp)
+    counted = token_mask(mask, logp=logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
     ref = token_log_probs("ref_logp", ref_logp, counted, constant=True)
     log_weight = _log_ratio(pi, old_logp, counted, ratio)
@@ -74,7 +74,7 @@ def sequence_kl_loss(
     Raises: as kl_loss.
     """
     _require_gradient(kind, ratio)
-    counted = token_mask(mask, logp)
+    counted = token_mask(mask, logp=logp)
     require_rows(counted.sum(dim=-1))
     pi = token_log_probs("logp", logp, counted, constant=False)
     ref = token_log_probs("ref_logp", ref_logp, counted, constant=True)
@@ -88,9 +88,10 @@ def kl_reward(logp: Tensor, ref_logp: Tensor, mask: Tensor) -> Tensor:
 
     Shapes: logp, ref_logp, mask (N, T) -> (N, T), 0 where nothing counts
     Source: Stiennon et al. 2020, arXiv:2009.01325.
-    Raises: ValueError if ref_logp requires grad or a counted log-probability is invalid.
+    Raises: ValueError if ref_logp requires grad, something does not fit or a counted
+    log-probability is invalid; TypeError for integers.
     """
-    counted = token_mask(mask, logp)
+    counted = token_mask(mask, logp=logp)
     ref = token_log_probs("ref_logp", ref_logp, counted, constant=True)
     pi = token_log_probs("logp", logp, counted, constant=False).detach()
     return kl_estimate(pi, ref, "k1").to(logp.dtype)  # eq. eq-kl-reward
@@ -99,6 +100,8 @@ def kl_reward(logp: Tensor, ref_logp: Tensor, mask: Tensor) -> Tensor:
 def _log_ratio(pi: Tensor, old_logp: Tensor | None, counted: Tensor, ratio: Ratio) -> Tensor:
     """Log of the importance ratio that `ratio` asks for, zero for "none"."""
     if ratio == "none":
+        if old_logp is not None:
+            raise ValueError("ratio='none' takes no old_logp: the estimates are not weighted")
         return torch.zeros_like(pi)
     if old_logp is None:
         raise ValueError(f"ratio={ratio!r} needs old_logp, the log-probabilities of the sampler")

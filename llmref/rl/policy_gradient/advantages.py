@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llmref._numeric import wide_dtype
-from llmref._require import require_at_least, require_in, require_int
+from llmref._require import require_in, require_size
 from llmref.functional._tokens import token_mask
 from llmref.rl._tokens import last_values, token_values
 
@@ -29,12 +29,11 @@ def k_step_advantage(
     Differs: past the end of the response there is nothing, so every k beyond it gives the same.
     `bootstrap` is the value after the last token, 0 without it.
     Raises: ValueError for k < 1, gamma outside [0, 1], tensors that do not fit, are not finite or
-    require grad; TypeError for integer tensors or a k that is none.
+    require grad; TypeError for integer tensors or a k that is no int.
     """
-    require_int(k=k)
-    require_at_least(1, k=k)
+    require_size(1, k=k)
     require_in("[0, 1]", gamma=gamma)
-    every = token_mask(torch.ones_like(rewards, dtype=torch.bool), rewards)
+    every = token_mask(None, rewards=rewards, values=values)
     reward, value = _constants(rewards, values, every)
     length = reward.shape[1]
     after = last_values(bootstrap, reward, constant=True).unsqueeze(1)  # (N, 1)
@@ -68,7 +67,7 @@ def gae(
     where the mask counts or require grad; TypeError for integer tensors.
     """
     require_in("[0, 1]", gamma=gamma, lam=lam)
-    counted = token_mask(torch.ones_like(rewards).bool() if mask is None else mask, rewards)
+    counted = token_mask(mask, rewards=rewards, values=values)
     reward, value = _constants(rewards, values, counted)
     following = last_values(bootstrap, reward, constant=True)  # (N,)
     trace = torch.zeros_like(following)

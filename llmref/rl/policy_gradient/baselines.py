@@ -10,11 +10,13 @@ from torch import Tensor
 from llmref._numeric import check_distribution, wide_dtype, widen
 from llmref._require import (
     require_at_least,
+    require_axis,
     require_constant,
     require_finite,
     require_floating,
     require_in,
     require_shapes,
+    require_size,
 )
 from llmref.functional._tokens import token_mask
 from llmref.rl._tokens import token_values
@@ -77,12 +79,15 @@ def masked_whiten(
 
     (1, 3, [9]) with the last left out: mean 2, variance 2: (-1/sqrt 2, 1/sqrt 2, 0).
     Shapes: x (N, T), mask (N, T) -> (N, T), 0 where the mask leaves out
+    Source: a convention of libraries.
     Differs: the variance divides by n - ddof; center=False adds the mean back after the division.
     Raises: ValueError unless more than ddof entries count, ddof >= 0 and eps >= 0 is finite, if a
-    counted entry is not finite, or if eps is 0 and all are equal; TypeError for integers.
+    counted entry is not finite, or if eps is 0 and all are equal; TypeError for integers and a ddof
+    that is no int.
     """
-    require_at_least(0, ddof=ddof, eps=eps)
-    counted = token_mask(mask, x)
+    require_size(0, ddof=ddof)
+    require_at_least(0, eps=eps)
+    counted = token_mask(mask, x=x)
     kept = token_values("x", x, counted, constant=False)
     count = int(counted.sum())
     if count <= ddof:
@@ -97,9 +102,7 @@ def masked_whiten(
 
 
 def _group_rewards(rewards: Tensor, *, at_least: int) -> Tensor:
-    require_shapes("rewards (B, G)", rewards=rewards)
-    if rewards.shape[1] < at_least:
-        raise ValueError(f"rewards must be (B, G) with G >= {at_least}, got {tuple(rewards.shape)}")
+    require_axis("G", at_least, "rewards (B, G)", rewards=rewards)
     require_floating(rewards=rewards)
     require_constant(rewards=rewards)
     require_finite(rewards=rewards)
@@ -108,8 +111,7 @@ def _group_rewards(rewards: Tensor, *, at_least: int) -> Tensor:
 
 def _require_scores(rewards: Tensor, score_sq_norms: Tensor) -> None:
     require_floating(rewards=rewards, score_sq_norms=score_sq_norms)
-    require_shapes("rewards (M,)", rewards=rewards)
-    require_at_least(1, M=len(rewards))
+    require_axis("M", 1, "rewards (M,)", rewards=rewards)
     axes = "M, P" if score_sq_norms.ndim > 1 else "M,"
     named = {"rewards": rewards, "score_sq_norms": score_sq_norms}
     require_shapes(f"rewards (M,), score_sq_norms ({axes})", **named)
@@ -121,5 +123,5 @@ def _weights(rewards: Tensor, probs: Tensor | None) -> Tensor:
     if probs is None:
         return torch.full_like(rewards, 1 / len(rewards), dtype=wide_dtype(rewards))
     require_shapes("rewards (M,), probs (M,)", rewards=rewards, probs=probs)
-    check_distribution(probs)
+    check_distribution(probs, name="probs")
     return probs.to(wide_dtype(rewards, probs))

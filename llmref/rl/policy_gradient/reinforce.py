@@ -31,7 +31,7 @@ def discounted_returns(
     reward or a bootstrap that is not finite; TypeError for integer rewards.
     """
     require_in("[0, 1]", gamma=gamma)
-    counted = token_mask(torch.ones_like(rewards).bool() if mask is None else mask, rewards)
+    counted = token_mask(mask, rewards=rewards)
     kept = token_values("rewards", rewards, counted, constant=False)
     following = last_values(bootstrap, kept, constant=False)  # (N,)
     returns = []
@@ -57,9 +57,10 @@ def reinforce_loss(
     Differs: a mean over tokens divides by a length that the policy itself chose, and is then not
     proportional to the gradient of the expected reward; agg="constant" takes a norm.
     Raises: ValueError if advantages require grad, do not fit or are not finite where the mask
-    counts, for an invalid counted log-probability, an empty row or an unknown agg.
+    counts, for an invalid counted log-probability, an empty row or an unknown agg; TypeError for
+    integers.
     """
-    counted = token_mask(mask, logp)
+    counted = token_mask(mask, logp=logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
     weights = token_advantages(advantages, counted)
     return aggregate(-weights * pi, counted, agg=agg, norm=norm).to(logp.dtype)  # eq. eq-pg-loss

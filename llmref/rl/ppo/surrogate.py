@@ -41,7 +41,10 @@ def importance_ratio(
         log_ratio = bounded(log_ratio, -max_log_ratio, max_log_ratio)
     ratio = log_ratio.exp()  # eq. eq-ppo-ratio
     if not ratio.isfinite().all():
-        raise ValueError(f"pi / old overflows: its log reaches {log_ratio.max().item():g}")
+        raise ValueError(
+            f"pi / old overflows: its log reaches {log_ratio.max().item():g}; importance_ratio can "
+            "bound it by max_log_ratio"
+        )
     return ratio.to(logp.dtype)
 
 
@@ -94,7 +97,7 @@ def ppo_policy_loss(
     Differs: the paper leaves open how tokens of responses of different lengths are averaged.
     Raises: ValueError for an empty row, an unknown agg, otherwise as clipped_surrogate.
     """
-    counted = token_mask(mask, logp)
+    counted = token_mask(mask, logp=logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
     old = token_log_probs("old_logp", old_logp, counted, constant=True)
     surrogate = clipped_surrogate(
@@ -125,7 +128,7 @@ def clip_fraction(
     Raises: as ppo_policy_loss.
     """
     _require_clips(clip_low, clip_high, dual_clip)
-    counted = token_mask(mask, logp)
+    counted = token_mask(mask, logp=logp)
     pi = token_log_probs("logp", logp, counted, constant=False).detach()
     old = token_log_probs("old_logp", old_logp, counted, constant=True)
     ratio = importance_ratio(pi, old)

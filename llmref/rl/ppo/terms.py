@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import bounded, maximum, widen
-from llmref._require import require_floating, require_in, require_shapes
+from llmref._require import boolean_mask, require_dim, require_floating, require_in, require_shapes
 from llmref.functional._tokens import token_mask
 from llmref.functional.aggregation import Aggregation, aggregate
 from llmref.functional.softmax import entropy, softmax
@@ -33,7 +33,7 @@ def clipped_value_loss(
     Raises: ValueError if clip is not positive, old_values or returns require grad, something does
     not fit or is not finite where the mask counts, for an empty row; TypeError for integers.
     """
-    counted = token_mask(mask, values)
+    counted = token_mask(mask, values=values)
     value = token_values("values", values, counted, constant=False)
     old = token_values("old_values", old_values, counted, constant=True)
     target = token_values("returns", returns, counted, constant=True)
@@ -53,7 +53,9 @@ def categorical_entropy(logits: Tensor, *, dim: int = -1) -> Tensor:
     Source: Shannon 1948.
     Raises: as functional.softmax.softmax.
     """
-    p = softmax(widen(logits, "logits"), dim)
+    wide = widen(logits, "logits")
+    require_dim(dim, logits=logits)
+    p = softmax(wide, dim)
     return entropy(p, dim).to(logits.dtype)  # eq. eq-ppo-entropy
 
 
@@ -67,9 +69,9 @@ def entropy_bonus(
     Raises: ValueError unless logits are (N, T, V), for an empty row or an unknown agg, otherwise as
     categorical_entropy.
     """
-    require_shapes("logits (N, T, V)", logits=logits)
+    require_shapes("logits (N, T, V), mask (N, T)", logits=logits, mask=mask)
     require_floating(logits=logits)
-    counted = token_mask(mask, logits[..., 0])
+    counted = boolean_mask(mask)
     kept = torch.where(counted.unsqueeze(-1), logits, 0.0)  # padding may hold NaN
     wide = categorical_entropy(widen(kept, "logits"))
     return aggregate(wide, counted, agg=agg, norm=norm).to(logits.dtype)
