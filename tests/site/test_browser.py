@@ -299,6 +299,17 @@ def test_search_by_an_acronym_finds_its_page_first(
     assert hits(page).first.evaluate("(link) => link.href") == f"{served}{found}.html"
 
 
+def test_pages_that_list_others_come_last(page: Page, served: str) -> None:
+    """Behind results, functions, and all other pages."""
+    page.goto(f"{served}search.html?q=k3+unbiased")
+    found = hits(page).evaluate_all("(links) => links.map((link) => link.href)")
+    names = [url.removeprefix(served) for url in found]
+    lists = [name == "ledger.html" or bool(re.fullmatch(r"api/\w+\.html", name)) for name in names]
+    assert any(lists)
+    assert lists == sorted(lists)
+    assert names[0].startswith("rl/kl.html")
+
+
 def clipboard(page: Page) -> str:
     return str(page.evaluate("navigator.clipboard.readText()"))
 
