@@ -226,6 +226,15 @@ def test_a_single_page_knows_the_site_and_fails_if_it_must(project: Path) -> Non
     assert tree(project / "_build/html") == site
 
 
+def test_a_folder_that_cannot_be_written_gets_one_clear_line(project: Path) -> None:
+    (project / "_build").write_text("no folder", encoding="utf-8")
+    done = build(project)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    first = done.stderr.splitlines()[0]
+    assert re.match(r"make html: \[Errno \d+\] .*_build", first)
+
+
 def test_the_site_may_be_a_link_to_where_it_is_served_from(project: Path) -> None:
     served = project / "served"
     served.mkdir()

@@ -34,16 +34,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("sphinx", nargs=argparse.REMAINDER)
     given = parser.parse_args(arguments)
     die_with_parent()
-    with held(given.site.parent / "lock"):
-        if given.fresh:
-            shutil.rmtree(given.work, ignore_errors=True)
-        code = build(given.work, given.conf, [part for part in given.sphinx if part != "--"])
-        if code == 0 and not given.page:
-            try:
+    try:
+        with held(given.site.parent / "lock"):
+            if given.fresh:
+                shutil.rmtree(given.work, ignore_errors=True)
+            code = build(given.work, given.conf, [part for part in given.sphinx if part != "--"])
+            if code == 0 and not given.page:
                 publish(given.work / "html", given.site)
-            except OSError as error:  # the disk is full, say
-                print(f"make html: {_first(error)}", file=sys.stderr)
-                code = 1
+    except OSError as error:  # the disk is full, or the folder is not ours to write in
+        print(f"make html: {_first(error)}", file=sys.stderr)
+        code = 1
     if given.page:
         faults = ", with the faults above" if code else ""
         print(f"The page is in {given.work}/html/{given.page}.html{faults}; it is not published.")

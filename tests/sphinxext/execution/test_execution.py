@@ -179,6 +179,17 @@ def test_a_cell_has_one_number_in_the_warning_and_in_its_traceback(site: Site) -
     assert "In[2], line 1" in warnings
 
 
+@pytest.mark.parametrize("name", ["$HOME and ~", '资料 it\'s "q" #1'])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """IPython would expand '$HOME' in the path of its settings, and draw other pictures."""
+    site = Site(tmp_path / name)
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    site.write("index.md", page("I", DRAWN + draw), executed=True)
+    built = site.build()
+    assert (built.code, built.warnings) == (0, "")
+    assert len(list((built.html / "_images").glob("*.svg"))) == 1
+
+
 def test_ordinary_kernels_serve_where_processes_cannot_be_forked(site: Site) -> None:
     """They have loaded nothing beforehand; all else is the same."""
     site.configure(f"llmref_preload = ('sympy',)\n{NO_FORK}")
