@@ -23,6 +23,7 @@ MACHINERY = [*(ROOT / "llmref" / "sphinxext").rglob("*.py")]
 # Modules of others from which whatever is imported is documented, or part of their public names.
 DOCUMENTED = ("docutils", "nbformat", "sphinx", "traitlets", "jinja2", "yaml", "psutil", "pygments")
 DOCUMENTED += ("jupyter_client.manager", "jupyter_client.asynchronous.client", "soupsieve")
+DOCUMENTED += ("jupyter_client.kernelspec",)
 DOCUMENTED += (
     "jupyter_client.provisioning.factory",
     "nbclient",
