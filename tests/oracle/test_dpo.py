@@ -35,7 +35,10 @@ def ours(tokens: torch.Tensor, **options) -> torch.Tensor:
 
 
 def compare(agreement, name, library, mine, theirs, *, convention):
-    for f, g in ((mine(TOKENS), theirs(TOKENS)), (gradient(mine), gradient(theirs))):
+    for f, g in (
+        (mine(TOKENS), theirs(TOKENS)),
+        (gradient(mine, TOKENS), gradient(theirs, TOKENS)),
+    ):
         agreement(f"{name}, value and gradient", library, f, g, atol=1e-12, convention=convention)
 
 
