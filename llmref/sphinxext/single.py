@@ -8,6 +8,7 @@ is one that pages were added to or removed from, since its contents have to lead
 from sphinx.application import Sphinx
 from sphinx.environment import CONFIG_OK, BuildEnvironment
 from sphinx.errors import ExtensionError
+from sphinx.util.typing import ExtensionMetadata
 
 
 def forget_if_contents_changed(
@@ -37,3 +38,9 @@ def of_interest(app: Sphinx, docnames: set[str]) -> set[str]:
 def to_write(app: Sphinx, docnames: set[str]) -> set[str]:
     """The same of pages to write, unless all are: Sphinx would not say why another time."""
     return docnames if docnames >= app.env.found_docs else of_interest(app, docnames)
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Register what `make page` sets; whoever asks for the page sets this up."""
+    app.add_config_value("llmref_only", "", "", types=(str,))  # a page
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

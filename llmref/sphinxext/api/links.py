@@ -157,6 +157,7 @@ def check_entries(app: Sphinx, env: BuildEnvironment) -> None:
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the links, and what keeps them fresh."""
+    app.setup_extension("llmref.sphinxext.single")
     app.add_config_value("llmref_show_all", False, "env", types=(bool,))
     app.add_node(ApiLinks)
     app.add_post_transform(WriteLinks)

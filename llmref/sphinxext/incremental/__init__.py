@@ -22,7 +22,7 @@ from llmref.sphinxext.incremental.writing import pages_to_rewrite
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events."""
-    app.add_config_value("llmref_only", "", "", types=(str,))  # a page
+    app.setup_extension("llmref.sphinxext.single")
     app.connect("env-get-outdated", single.forget_if_contents_changed, priority=1)
     memory.listen(app)
     workers.watch(app)
