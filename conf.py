@@ -34,6 +34,35 @@ nb_merge_streams = True
 bibtex_bibfiles = ["docs/references.bib"]
 llmref_result_ids = str(ROOT / "docs" / "result-ids.txt")
 llmref_citation = str(ROOT / "CITATION.cff")
+# Topics whose pages have the form of the first edition still.
+llmref_first_edition = (
+    "attention/grouped_query",
+    "attention/kv_cache",
+    "attention/masks",
+    "attention/multi_head",
+    "attention/online_softmax",
+    "attention/scaled_dot_product",
+    "components/bpe",
+    "components/linear",
+    "components/lora",
+    "components/rope",
+    "components/swiglu",
+    "functional/activations",
+    "functional/cross_entropy",
+    "functional/info_nce",
+    "functional/quantization",
+    "functional/sampling",
+    "functional/sft",
+    "functional/softmax",
+    "norm/layer_norm",
+    "norm/rms_norm",
+    "rl/dpo",
+    "rl/grpo",
+    "rl/gspo",
+    "rl/kl",
+    "rl/policy_gradient",
+    "rl/ppo",
+)
 llmref_show_all = True  # a public function that no page shows is a warning
 llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last}}"
 

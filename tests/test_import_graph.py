@@ -27,8 +27,9 @@ MAY_IMPORT_IN_SPHINXEXT = {
     "single": set(),
     "execution": {"execution"},
     "results": {"results"},
-    "api": {"api", "execution", "single"},
-    "incremental": {"incremental", "execution", "results", "single"},
+    "api": {"api", "execution", "results", "single"},
+    "topics": {"topics", "results", "api"},
+    "incremental": {"incremental", "execution", "results", "single", "topics"},
     "web": {"web", "execution", "results", "borrowed"},
     "books": {"books"},
 }

@@ -144,12 +144,13 @@ def test_references_name_the_result_and_the_page_only_from_elsewhere(good: Built
 
 def test_a_check_shows_its_kind_figure_equation_and_mistakes(good: Built) -> None:
     page = good.page("topic")
-    assert '<details class="check check-identity">' in page
-    assert ": difference simplifies to 0; 1 mistake rejected</summary>" in page
-    assert "<em>lost term</em>: they differ by" in page
-    assert "<em>&lt;b&gt;</em>: 1 of 2 cases differ" in page
-    check = page.split('<details class="check check-identity">')[1].split("</details>")[0]
-    assert "katex-display" in check
+    bar = page.split('id="checks-topic-shift"')[1].split("</details>")[0]
+    assert ": difference simplifies to 0.</p>" in bar
+    assert "<em>lost term</em>: they differ by" in bar
+    assert "<em>&lt;b&gt;</em>: 1 of 2 cases differ" in bar
+    assert "katex-display" in bar.split("they differ by")[0]
+    alone = good.page("other").split('<details open="open" class="check check-identity">')[1]
+    assert "read from the statement" in alone.split("</summary>")[0]
 
 
 def test_the_status_line_counts_what_the_page_holds(good: Built) -> None:
@@ -170,7 +171,7 @@ def test_a_folded_section_is_complete_and_in_the_contents(good: Built) -> None:
     page = good.page("topic")
     folded = page.split("Show them</summary>")[1].split("</details>\n</section>")[0]
     assert 'id="topic-folded"' in folded
-    assert "check-exact" in folded
+    assert 'id="checks-topic-folded"' in folded
     assert 'href="#inside"' in page
 
 

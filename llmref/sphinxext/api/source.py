@@ -1,8 +1,12 @@
 """Shows the source of an llmref object, read from its file, with links to it and to its API entry.
 
-Sphinx never imports the module: torch would take seconds, and a page must show what is on disk.
+The docstrings are folded above the code, and remarks for linters are left out. Sphinx never imports
+the module: torch would take seconds, and a page must show what is on disk.
 """
 
+import ast
+import re
+import textwrap
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,8 +17,12 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext.api.definitions import find_definition
+from llmref.sphinxext.api.definitions import Defined, Definition, find_definition
 from llmref.sphinxext.execution.imports import PACKAGE_ROOT
+from llmref.sphinxext.results.nodes import Fold, FoldSummary
+
+# A remark such as 'noqa' says nothing to a reader; another remark may follow in the same line.
+_FOR_LINTERS = re.compile(r"[ ]*# (?:noqa|type: ignore)[^#\n]*(?=(#)?)")
 
 
 def find_source(name: str, root: Path) -> tuple[Path, int, int]:
@@ -24,6 +32,39 @@ def find_source(name: str, root: Path) -> tuple[Path, int, int]:
     """
     definition = find_definition(name, root)
     return definition.path, *definition.lines
+
+
+def to_read(definition: Definition) -> tuple[str, str]:
+    """Return the code of a definition without its docstrings, and the docstrings.
+
+    Those of methods are headed by their names.
+    """
+    lines = definition.path.read_text(encoding="utf-8").splitlines()
+    first, last = definition.lines
+    documents, skipped = [], set()
+    for node in _with_docstrings(definition.node):
+        text = node.body[0]
+        assert text.end_lineno is not None
+        # A blank line below a docstring parted it from the code.
+        blank = text.end_lineno < last and not lines[text.end_lineno].strip()
+        skipped |= set(range(text.lineno, text.end_lineno + 1 + blank))
+        title = "" if node is definition.node else f"{node.name}: "
+        documents.append(title + (ast.get_docstring(node) or ""))
+    kept = [lines[n - 1] for n in range(first, last + 1) if n not in skipped]
+    code = textwrap.dedent("\n".join(kept))
+    code = _FOR_LINTERS.sub(lambda match: "  " if match[1] else "", code)
+    return code, "\n\n".join(documents)
+
+
+def _with_docstrings(top: ast.AST) -> list[Defined]:
+    """The definition and what is defined in it, if it has a docstring and a body besides."""
+    return [
+        node
+        for node in ast.walk(top)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        and ast.get_docstring(node) is not None
+        and len(node.body) > 1
+    ]
 
 
 class SourceDirective(SphinxDirective):
@@ -42,7 +83,7 @@ class SourceDirective(SphinxDirective):
             raise self.error(str(error)) from error
         path, (first, last) = definition.path, definition.lines
         self.env.note_dependency(str(path))
-        code = "\n".join(path.read_text(encoding="utf-8").splitlines()[first - 1 : last])
+        code, documents = to_read(definition)
         literal = nodes.literal_block(code, code, language="python")
         self.set_source_info(literal)
         relative = path.relative_to(root).as_posix()
@@ -57,6 +98,7 @@ class SourceDirective(SphinxDirective):
         block = nodes.container(
             "",
             caption,
+            *_folded(documents),
             literal,
             literal_block=True,
             classes=["literal-block-wrapper"],
@@ -83,6 +125,13 @@ class SourceDirective(SphinxDirective):
             return []
         shown[defined] = f"source-{defined}"
         return [shown[defined]]
+
+
+def _folded(documents: str) -> list[nodes.Node]:
+    if not documents:
+        return []
+    text = nodes.literal_block(documents, documents, language="text")
+    return [Fold("", FoldSummary("", "Docstring"), text, classes=["docstring"])]
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

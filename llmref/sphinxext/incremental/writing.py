@@ -17,9 +17,11 @@ from llmref.sphinxext.results.data import Result, Shown
 from llmref.sphinxext.results.domain import ResultsDomain
 from llmref.sphinxext.results.reports import showcase_code
 from llmref.sphinxext.single import of_interest
+from llmref.sphinxext.topics.domain import TopicsDomain
 
-# Reports on the whole site; the others are on the page itself, or on one result.
+# Reports on the whole site, and on all topics; the others are on the page itself, or on one result.
 _OF_SITE = {"graph", "ledger", "totals"}
+_OF_TOPICS = {"cheat-sheet", "interview"}
 
 
 def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
@@ -42,6 +44,10 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
         sorted(repr((check.docname, check.record)) for check in domain.checks),
         agreed,
     )
+    topics = env.domains["topic"]
+    assert isinstance(topics, TopicsDomain)
+    of_topics = _digest(sorted((name, topic.shown()) for name, topic in topics.topics.items()))
+    of_all = {**dict.fromkeys(_OF_SITE, of_site), **dict.fromkeys(_OF_TOPICS, of_topics)}
     for docname in sorted(of_interest(app, env.found_docs)):
         shown = domain.shows.get(docname, Shown())
         state = _digest(
@@ -49,7 +55,7 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
             [_shown(domain.results.get(id_)) for id_ in shown.cited],
             [_heading(env, *link) for link in shown.linked],
             [
-                of_site if report in _OF_SITE else (agreed, _showcase(domain, report, argument))
+                of_all.get(report) or (agreed, _showcase(domain, report, argument))
                 for report, argument in shown.reports
             ],
         )

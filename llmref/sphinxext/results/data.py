@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+# The kind of what is no statement, but has an id and a check: the code of a page by hand.
+BY_HAND = "by-hand"
+
 
 @dataclass
 class Result:
@@ -17,11 +20,12 @@ class Result:
     rests_on: list[str] = field(default_factory=list)
     equations: int = 0  # displayed in its statement
     former: list[str] = field(default_factory=list)  # the ids that it had before
+    functions: list[str] = field(default_factory=list)  # of code by hand, each to be confirmed
 
     @property
     def name(self) -> str:
         """'Theorem 3'."""
-        return f"{self.kind.capitalize()} {self.number}"
+        return f"{self.kind.capitalize()} {self.number}" if self.number else "Code by hand"
 
 
 @dataclass

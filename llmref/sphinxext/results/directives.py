@@ -45,7 +45,7 @@ class ResultDirective(SphinxDirective):
         result = Result(
             id=label,
             kind=kind,
-            number=1 + sum(r.docname == self.env.docname for r in domain.results.values()),
+            number=1 + sum(r.docname == self.env.docname for r in domain.stated()),
             title="".join(node.astext() for node in title),
             docname=self.env.docname,
             line=self.lineno,

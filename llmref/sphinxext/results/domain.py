@@ -18,7 +18,7 @@ from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
 from llmref.records import read_published
-from llmref.sphinxext.results.data import ExecutedCheck, Result, Shown
+from llmref.sphinxext.results.data import BY_HAND, ExecutedCheck, Result, Shown
 from llmref.sphinxext.results.directives import ProofDirective, ResultDirective
 from llmref.sphinxext.results.graph import build_graph, cycles
 from llmref.sphinxext.results.nodes import CheckNode, Proof, Report, ResultBox
@@ -37,7 +37,7 @@ class ResultsDomain(Domain):
 
     name = "prf"
     label = "Results"
-    object_types: ClassVar = {kind: ObjType(kind, "ref") for kind in KINDS}
+    object_types: ClassVar = {kind: ObjType(kind, "ref") for kind in (*KINDS, BY_HAND)}
     directives: ClassVar = {**dict.fromkeys(KINDS, ResultDirective), "proof": ProofDirective}
     roles: ClassVar = {"ref": XRefRole(warn_dangling=True, innernodeclass=nodes.inline)}
     dangling_warnings: ClassVar = {"ref": "no result has the id %(target)s"}
@@ -61,7 +61,11 @@ class ResultsDomain(Domain):
 
     def graph(self) -> "networkx.DiGraph":
         """What rests on what."""
-        return build_graph({id_: result.rests_on for id_, result in self.results.items()})
+        return build_graph({result.id: result.rests_on for result in self.stated()})
+
+    def stated(self) -> list[Result]:
+        """The results proper, without code by hand."""
+        return [result for result in self.results.values() if result.kind != BY_HAND]
 
     def get_type_name(self, type: ObjType, primary: bool = False) -> str:  # noqa: A002
         """'Theorem', as a search says of a hit."""
@@ -168,8 +172,18 @@ class ResultsDomain(Domain):
                     check.record["result"],
                     location=(check.docname, check.line),
                 )
+        self._check_by_hand()
         self._check_published()
         self._check_acyclic()
+
+    def _check_by_hand(self) -> None:
+        """Each function of the code by hand is confirmed, by a check of that kind."""
+        confirmed = {check.record.get("function", "") for check in self.checks}
+        for result in self.results.values():
+            for name in sorted(set(result.functions) - confirmed):
+                logger.warning(
+                    "no verify.by_hand confirms %s", name, location=(result.docname, result.line)
+                )
 
     def _check_acyclic(self) -> None:
         """No proof may rest on itself, however far around."""

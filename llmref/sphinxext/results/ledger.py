@@ -19,7 +19,7 @@ from llmref.sphinxext.results.tables import (
 
 def write_totals(place: Place) -> list[nodes.Node]:
     """Count the results, checks and mistakes of the whole site."""
-    text = counts(list(place.domain.results.values()), place.domain.checks)
+    text = counts(place.domain.stated(), place.domain.checks)
     return [nodes.paragraph("", f"{text}.", classes=["page-status"])]
 
 
@@ -85,8 +85,8 @@ def write_graph(place: Place) -> list[nodes.Node]:
     group = place.argument
     domain = place.domain
     wanted = {
-        id_
-        for id_, result in domain.results.items()
+        result.id
+        for result in domain.stated()
         if not group or result.docname.split("/")[0] == group
     }
     graph = place.graph.subgraph(wanted)

@@ -47,7 +47,7 @@ class Report(nodes.General, nodes.Element):
 
 
 def check_node(record: dict[str, Any]) -> CheckNode:
-    """Build the node of a check: one line that can be opened."""
+    """Build the node of a check alone: one line that can be opened."""
     rejected = record["rejected"]
     summary = FoldSummary(
         "",
@@ -59,15 +59,28 @@ def check_node(record: dict[str, Any]) -> CheckNode:
     body = nodes.container(classes=["check-body"])
     if record["note"]:
         body += nodes.paragraph("", record["note"])
+    body += _found(record)
+    return CheckNode("", summary, body, record=record)
+
+
+def check_body(record: dict[str, Any]) -> nodes.container:
+    """Build what a bar says of one check: what was compared, what was seen, what is rejected."""
+    kind = nodes.inline("", record["kind"].replace("_", " ").capitalize(), classes=["check-kind"])
+    note = f", {record['note']}" if record["note"] else ""
+    first = nodes.paragraph("", "", kind, nodes.Text(f"{note}: {record['figure']}."))
+    return nodes.container("", first, *_found(record), classes=["check-body"])
+
+
+def _found(record: dict[str, Any]) -> list[nodes.Node]:
+    """The equation that was compared, if it can be read, and what was rejected."""
+    found: list[nodes.Node] = []
     if 0 < len(record["equation"]) <= _LONGEST_EQUATION:
-        body += displayed_formula(record["equation"])
-    body += nodes.paragraph("", "The same test rejects:")
+        found.append(displayed_formula(record["equation"]))
     items = (
         nodes.list_item("", nodes.paragraph("", "", nodes.emphasis("", name), nodes.Text(f": {s}")))
-        for name, s in rejected.items()
+        for name, s in record["rejected"].items()
     )
-    body += nodes.bullet_list("", *items)
-    return CheckNode("", summary, body, record=record)
+    return [*found, nodes.paragraph("", "The same test rejects:"), nodes.bullet_list("", *items)]
 
 
 def displayed_formula(tex: str) -> nodes.math_block:

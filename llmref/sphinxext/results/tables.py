@@ -44,7 +44,7 @@ class Place:
     def here(self) -> tuple[list[Result], list[ExecutedCheck]]:
         """The results and the checks of the page itself."""
         return (
-            [result for result in self.domain.results.values() if result.docname == self.docname],
+            [result for result in self.domain.stated() if result.docname == self.docname],
             [check for check in self.domain.checks if check.docname == self.docname],
         )
 

@@ -1,8 +1,9 @@
 """What a page is made of in a browser, and what stands beside it for programs.
 
 katex: formulas, typeset at build time by node/. head, icons: what a page loads. accessible: what
-keyboards and screen readers need. look: our style sheet, scripts and templates. search: what
-is found, and where. programs: results.json, llms.txt, Markdown and notebooks.
+keyboards and screen readers need. listings: links in code. look: our style sheet, scripts and
+templates. search: what is found, and where. programs: results.json, llms.txt, Markdown and
+notebooks.
 Leaves out: what results look like (results.nodes).
 """
 
@@ -16,6 +17,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
         "accessible",
         "icons",
         "katex",
+        "listings",
         "look",
         "programs",
         "search",

@@ -151,9 +151,15 @@ def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
     translator.body.append(
         '<span class="math notranslate nohighlight">'
         + _typeset(translator, node, node.astext(), display=False)
-        + "</span>"
+        + ("</span>\u2060" if _is_before_punctuation(node) else "</span>")
     )
     raise nodes.SkipNode
+
+
+def _is_before_punctuation(node: nodes.math) -> bool:
+    """Whether a mark follows that must not begin a line: a word joiner keeps it at the formula."""
+    following = node.next_node(descend=False, siblings=True)
+    return isinstance(following, nodes.Text) and following[:1] in ".,;:!?)]’”'"
 
 
 def visit_display(translator: HTML5Translator, node: nodes.math_block) -> None:

@@ -90,6 +90,7 @@ FILES = {
 def fill(site: Site) -> Site:
     site.use_own_package()
     site.configure("html_domain_indices = False")
+    site.configure("llmref_first_edition = ('maths/square',)")
     for name, text in FILES.items():
         site.write(name, text)
     return site

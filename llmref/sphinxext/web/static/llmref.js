@@ -1,5 +1,5 @@
-// Opens what a link points into, opens everything for printing, and lets the keyboard reach
-// formulas and tables that are wider than the page. All content is there without it.
+// Opens what a link points into, opens everything for printing, shows all checks on demand, and lets
+// the keyboard reach formulas and tables that are wider than the page. All content is there without it.
 "use strict";
 const opened = [];
 
@@ -101,10 +101,49 @@ function addLedgerFilter(place) {
   apply();
 }
 
+// A switch in the header opens the checks of all results, on this page and on those that follow.
+const CHECKS = "llmref-checks";
+
+function remembered(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null; // a browser that keeps nothing
+  }
+}
+
+function addCheckSwitch(bars) {
+  const place = document.querySelector(".article-header-buttons");
+  if (!bars.length || !place) return;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "btn btn-sm checks-switch";
+  button.textContent = "Show checks";
+  const show = (open) => {
+    for (const bar of bars) bar.open = open;
+    button.setAttribute("aria-pressed", open);
+  };
+  button.addEventListener("click", () => {
+    const open = button.getAttribute("aria-pressed") !== "true";
+    // What the reader looks at stays where it is, though folds above it open.
+    const seen = [...document.querySelectorAll("article h2, article h3, .result, .bar > summary")]
+      .find((element) => element.getBoundingClientRect().bottom > 80);
+    const top = seen?.getBoundingClientRect().top;
+    show(open);
+    if (seen) scrollBy({ top: seen.getBoundingClientRect().top - top, behavior: "instant" });
+    try {
+      localStorage.setItem(CHECKS, open ? "open" : "");
+    } catch { /* then only this page remembers */ }
+  });
+  show(remembered(CHECKS) === "open");
+  place.prepend(button);
+}
+
 addEventListener("hashchange", openTarget);
 addEventListener("beforeprint", preparePrint);
 addEventListener("afterprint", undoPrint);
 document.querySelectorAll(".ledger-filter").forEach(addLedgerFilter);
+addCheckSwitch(document.querySelectorAll("article details.bar"));
 openTarget();
 // Called when a box gets another size: with the window, and when a fold around it is opened.
 const sizes = new ResizeObserver((entries) => makeReachableIfWide(entries.map(({ target }) => target)));

@@ -1,0 +1,45 @@
+"""The form of a topic's page, and what is collected from all of them.
+
+sections: their order. by_hand, symbols, questions: what authors write. bars: the checks of a
+result, folded together. domain: what is collected. collected: the pages that are made of it.
+Leaves out: what a result is and what confirms it (results), and the functions of a topic (api).
+"""
+
+from sphinx.application import Sphinx
+from sphinx.util.typing import ExtensionMetadata
+
+from llmref.sphinxext.results.directives import ReportDirective
+from llmref.sphinxext.results.reports import WRITERS
+from llmref.sphinxext.topics.bars import GatherChecks, add_bars, note_stray_checks
+from llmref.sphinxext.topics.by_hand import ByHandDirective, add_by_hand
+from llmref.sphinxext.topics.collected import write_filter, write_interview, write_sheet
+from llmref.sphinxext.topics.domain import TopicsDomain
+from llmref.sphinxext.topics.questions import QuestionDirective, add_questions
+from llmref.sphinxext.topics.sections import check_sections
+from llmref.sphinxext.topics.symbols import SymbolsDirective
+
+_WRITERS = {
+    "cheat-sheet": write_sheet,
+    "interview": write_interview,
+    "question-filter": write_filter,
+}
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Register directives, the domain, the bars and the rules."""
+    # Topics that still have the form of the first edition; none may be added.
+    app.add_config_value("llmref_first_edition", (), "env", types=(tuple, list))
+    app.add_domain(TopicsDomain)
+    app.add_directive("by-hand", ByHandDirective)
+    app.add_directive("symbols", SymbolsDirective)
+    app.add_directive("question", QuestionDirective)
+    for name, write in _WRITERS.items():
+        app.add_directive(name, ReportDirective)
+        WRITERS[name] = write
+    add_bars(app)
+    add_by_hand(app)
+    add_questions(app)
+    app.add_post_transform(GatherChecks)
+    app.connect("doctree-read", check_sections)
+    app.connect("doctree-read", note_stray_checks)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,110 @@
+"""The code that one writes on a whiteboard: shown from its file, and confirmed by a check.
+
+Its home is llmref/practice/by_hand, in a file of the page's name. It has an id, as results have, so
+that checks name it and links lead to it.
+"""
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx.writers.html5 import HTML5Translator
+
+from llmref.sphinxext.api.definitions import parse
+from llmref.sphinxext.api.public import PACKAGE
+from llmref.sphinxext.results.data import BY_HAND, Result
+
+if TYPE_CHECKING:
+    from llmref.sphinxext.results.domain import ResultsDomain
+
+
+class ByHand(nodes.General, nodes.Element):
+    """The listing; its id is that of the code."""
+
+
+def home(docname: str) -> str:
+    """'rl/kl' -> 'llmref/practice/by_hand/rl/kl.py'."""
+    return f"{PACKAGE}/practice/by_hand/{docname}.py"
+
+
+def code_of(path: Path) -> str:
+    """Return the code of a file, without the docstring of the module."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = parse(path).body[0]
+    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+        lines = lines[first.end_lineno :]
+    return "\n".join(lines).strip("\n")
+
+
+def functions_of(path: Path) -> list[str]:
+    """Return the names of the public functions of a file, in its order."""
+    found = (node.name for node in parse(path).body if isinstance(node, ast.FunctionDef))
+    return [name for name in found if not name.startswith("_")]
+
+
+class ByHandDirective(SphinxDirective):
+    """`by-hand` ID: the page's code by hand, under its permanent id."""
+
+    required_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {}
+
+    def run(self) -> list[nodes.Node]:
+        """Show the file, and register its id."""
+        root, docname = Path(self.config.llmref_root), self.env.docname
+        path = root / home(docname)
+        self.env.note_dependency(str(path))
+        if not path.is_file():
+            raise self.error(f"the code by hand of this page belongs into {home(docname)}")
+        label = self.arguments[0]
+        expected = f"{docname.rpartition('/')[2].replace('_', '-')}-by-hand"
+        if label != expected:
+            raise self.error(f"the id of this page's code by hand is {expected}, got {label!r}")
+        names = functions_of(path)
+        if not names:
+            raise self.error(f"{home(docname)} has no public function")
+        domain: ResultsDomain = self.env.domains["prf"]  # type: ignore[assignment]
+        if known := domain.results.get(label):
+            raise self.error(f"the id {label} is taken on {known.docname}")
+        domain.results[label] = Result(
+            id=label,
+            kind=BY_HAND,
+            number=0,
+            title=f"{', '.join(names)} by hand",
+            docname=docname,
+            line=self.lineno,
+            functions=[f"{home(docname).removesuffix('.py').replace('/', '.')}.{n}" for n in names],
+        )
+        code = code_of(path)
+        literal = nodes.literal_block(code, code, language="python")
+        self.set_source_info(literal)
+        url = self.config.llmref_source_url.format(
+            path=home(docname), first=1, last=len(path.read_text(encoding="utf-8").splitlines())
+        )
+        link = nodes.reference("", "plain PyTorch, runs alone", refuri=url, internal=False)
+        box = ByHand("", nodes.caption("", "", link), literal, ids=[label])
+        self.set_source_info(box)
+        self.env.domains.standard_domain.note_hyperlink_target(
+            label, docname, label, f"Code by hand ({', '.join(names)})"
+        )
+        self.state.document.note_explicit_target(box)
+        return [box]
+
+
+def _visit(self: HTML5Translator, node: ByHand) -> None:
+    self.body.append(self.starttag(node, "div", CLASS="by-hand"))
+
+
+def _depart(self: HTML5Translator, node: ByHand) -> None:
+    self.body.append("</div>\n")
+
+
+def _pass(self: Any, node: nodes.Element) -> None:
+    """Other builders show the content without the box around it."""
+
+
+def add_by_hand(app: Sphinx) -> None:
+    """Register the node."""
+    app.add_node(ByHand, html=(_visit, _depart), latex=(_pass, _pass), text=(_pass, _pass))

@@ -1,0 +1,73 @@
+"""Questions of an interview: with a level and a kind, and an answer that is folded."""
+
+from typing import Any, ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx.writers.html5 import HTML5Translator
+
+from llmref.sphinxext.results.nodes import FoldSummary
+
+LEVELS = ("1", "2", "3")
+KINDS = ("explain", "derive", "code", "find the mistake")
+
+
+class Question(nodes.General, nodes.Element):
+    """A question and its answer; `level` and `kind` are empty where nobody has said them."""
+
+
+def question_node(
+    title: list[nodes.Node], answer: list[nodes.Node], level: str = "", kind: str = ""
+) -> Question:
+    """Build a question from the nodes of its text and of its answer."""
+    about = f"level {level}, {kind}" if level else ""
+    marks = [nodes.inline("", about, classes=["question-about"])] if about else []
+    text = nodes.inline("", "", *title, classes=["question-text"])
+    body = nodes.container("", *answer, classes=["answer"])
+    return Question("", FoldSummary("", "", text, *marks), body, level=level, kind=kind)
+
+
+class QuestionDirective(SphinxDirective):
+    """`question` TEXT, with `:level:` 1 to 3 and `:kind:`; its content is the answer."""
+
+    has_content = True
+    required_arguments = 1
+    final_argument_whitespace = True
+    option_spec: ClassVar = {"level": directives.unchanged, "kind": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        """Return the question; refuse one without level, kind or answer."""
+        level, kind = self.options.get("level", ""), self.options.get("kind", "")
+        if level not in LEVELS:
+            raise self.error(f"a question needs a :level: of {', '.join(LEVELS)}, got {level!r}")
+        if kind not in KINDS:
+            raise self.error(f"a question needs a :kind: of {', '.join(KINDS)}, got {kind!r}")
+        answer = self.parse_content_to_nodes()
+        if not answer:
+            raise self.error("a question needs its answer")
+        title, messages = self.parse_inline(self.arguments[0])
+        question = question_node(title, [*messages, *answer], level, kind)
+        words = "".join(node.astext() for node in title)
+        question["ids"] = [f"question-{nodes.make_id(words)[:60].strip('-')}"]
+        self.set_source_info(question)
+        self.state.document.note_explicit_target(question)
+        return [question]
+
+
+def _visit(self: HTML5Translator, node: Question) -> None:
+    self.body.append(self.starttag(node, "details", CLASS="question"))
+
+
+def _depart(self: HTML5Translator, node: Question) -> None:
+    self.body.append("</details>\n")
+
+
+def _pass(self: Any, node: nodes.Element) -> None:
+    """Other builders show the content without the box around it."""
+
+
+def add_questions(app: Sphinx) -> None:
+    """Register the node."""
+    app.add_node(Question, html=(_visit, _depart), latex=(_pass, _pass), text=(_pass, _pass))
