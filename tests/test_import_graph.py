@@ -1,6 +1,11 @@
-"""Imports flow one way: leaves <- functional <- norm, components <- attention; functional <- rl."""
+"""Imports flow one way: leaves <- functional <- norm, components <- attention; functional <- rl.
 
+On top of all groups is practice, whose code by hand imports nothing of ours.
+"""
+
+import ast
 import sys
+from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -18,6 +23,8 @@ MAY_IMPORT = {
     "attention": LEAVES | {"attention", "components", "norm", "functional"},
     "rl": LEAVES | {"rl", "functional"},
     "verify": LEAVES | {"verify"},
+    "practice": LEAVES
+    | {"practice", "attention", "components", "norm", "functional", "rl", "verify"},
     "hosting": LEAVES | {"hosting"},
     "sphinxext": LEAVES | {"sphinxext", "hosting"},
 }
@@ -51,6 +58,23 @@ def may_import(module: list[str], other: list[str]) -> bool:
     if module[0] == other[0] == "sphinxext" and len(module) > 1 and len(other) > 1:
         return other[1] in MAY_IMPORT_IN_SPHINXEXT[module[1]]
     return other[0] in MAY_IMPORT[module[0]]
+
+
+def foreign(paths: Iterable[Path]) -> list[str]:
+    """What code by hand imports besides torch and the standard library."""
+    return [
+        f"{path.name}: {name}"
+        for path in sorted(paths)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in imported(node)
+        if name.partition(".")[0] not in {"torch", *sys.stdlib_module_names}
+    ]
+
+
+def imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or "."] if isinstance(node, ast.ImportFrom) else []
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:
@@ -105,6 +129,23 @@ def test_what_only_a_type_checker_reads_is_no_arrow(tmp_path: Path) -> None:
 def test_a_relative_import_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"a\.py, line 1: write imports in full"):
         write(tmp_path, {"rl/a.py": "from . import b"})
+
+
+def test_code_by_hand_imports_torch_and_the_standard_library_only() -> None:
+    files = [path for name, path in modules().items() if name.startswith("llmref.practice.by_hand")]
+    assert files
+    assert foreign(files) == []
+
+
+def test_a_foreign_import_of_code_by_hand_is_found(tmp_path: Path) -> None:
+    text = "import math\nimport torch.nn.functional as F\n\n\ndef f():\n    import llmref.rl.kl\n"
+    (tmp_path / "a.py").write_text(text + "    from numpy import exp", encoding="utf-8")
+    assert foreign([tmp_path / "a.py"]) == ["a.py: llmref.rl.kl", "a.py: numpy"]
+
+
+def test_no_group_may_import_practice(tmp_path: Path) -> None:
+    files = {"rl/kl.py": "import llmref.practice.by_hand.a", "practice/by_hand/a.py": ""}
+    assert upward(write(tmp_path, files)) == ["llmref.rl.kl -> llmref.practice.by_hand.a"]
 
 
 def test_no_module_shadows_the_standard_library() -> None:

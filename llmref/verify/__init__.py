@@ -5,10 +5,13 @@ test; anything else raises a `VerificationError` that names the result. Leaves o
 A check shows what was really compared, on an instance; the page proves the general statement.
 """
 
+from llmref.verify.by_hand import by_hand
 from llmref.verify.check import Check
 from llmref.verify.enumerated import exact
 from llmref.verify.errors import (
+    ByHandError,
     CheckFailedError,
+    MissingScopeError,
     MissingWrongVariantError,
     NotANumberError,
     ResultIdError,
@@ -23,8 +26,10 @@ from llmref.verify.stated import statement
 from llmref.verify.symbolic import identity
 
 __all__ = [
+    "ByHandError",
     "Check",
     "CheckFailedError",
+    "MissingScopeError",
     "MissingWrongVariantError",
     "NotANumberError",
     "ResultIdError",
@@ -34,6 +39,7 @@ __all__ = [
     "VerificationError",
     "WrongVariantPassedError",
     "bound",
+    "by_hand",
     "exact",
     "gradient",
     "identity",

@@ -9,9 +9,11 @@ from typing import Any
 
 from llmref.records import ID_PATTERN, MIME_TYPE, ids_in_use
 from llmref.verify.errors import (
+    MissingScopeError,
     MissingWrongVariantError,
     NotANumberError,
     ResultIdError,
+    VerificationError,
     WrongVariantPassedError,
 )
 
@@ -23,7 +25,8 @@ class Check:
     `figure` is what was measured on the claim ('largest error 2.2e-16, allowed 1e-12'); `rejected`
     maps each wrong variant to what the same measurement gave for it. `equation` is the LaTeX of the
     equation that was compared, empty where numbers were. `statement` are the equations that were
-    read from the text which the result's statement displays.
+    read from the text which the result's statement displays. `function` is the dotted name of the
+    code by hand that was compared, empty for every other kind.
     """
 
     result: str
@@ -34,6 +37,7 @@ class Check:
     equation: str = ""
     note: str = ""
     statement: tuple[str, ...] = ()
+    function: str = ""
 
     def record(self) -> dict[str, Any]:
         """The check as plain JSON data."""
@@ -78,6 +82,22 @@ def require_known(result: str) -> None:
     published = os.environ.get("LLMREF_RESULT_IDS")
     if published and result not in ids_in_use(Path(published)):
         raise ResultIdError(result, "no published result has this id (docs/result-ids.txt)")
+
+
+def require_scope(result: str, note: str) -> None:
+    """Raise `MissingScopeError` unless `note` is a phrase."""
+    if not isinstance(note, str) or len(note.split()) < 2:
+        raise MissingScopeError(
+            result,
+            "say in a few words what was compared, note='three outcomes, two symbolic "
+            f"distributions' or note='4000 float32 log-ratios up to 0.3'; got {note!r}",
+        )
+
+
+def require_tolerance(result: str, tolerance: float) -> None:
+    """Raise `VerificationError` for a tolerance that would accept everything, or nothing."""
+    if not 0 <= tolerance < float("inf"):
+        raise VerificationError(result, f"the tolerance must be finite and >= 0, got {tolerance}")
 
 
 def reject_all(

@@ -29,6 +29,14 @@ class MissingWrongVariantError(VerificationError):
     """The check has no wrong variant: nobody has seen it fail."""
 
 
+class MissingScopeError(VerificationError):
+    """The check does not say what it has compared."""
+
+
+class ByHandError(VerificationError):
+    """The code by hand, its inputs or a mistaken function can show nothing."""
+
+
 class ShapeMismatchError(VerificationError):
     """The two sides differ in shape. Nothing is broadcast in a check."""
 

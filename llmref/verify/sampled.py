@@ -6,13 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmref.verify.check import Check, reject_all, require_known
-from llmref.verify.errors import (
-    CheckFailedError,
-    NotANumberError,
-    ShapeMismatchError,
-    VerificationError,
-)
+from llmref.verify.check import Check, reject_all, require_known, require_tolerance
+from llmref.verify.errors import CheckFailedError, NotANumberError, ShapeMismatchError
 
 
 def numeric(
@@ -32,7 +27,7 @@ def numeric(
     WrongVariantPassedError, ResultIdError.
     """
     require_known(result)
-    _require_tolerance(result, atol)
+    require_tolerance(result, atol)
     target = _as_tensor(expected)
 
     def compare(candidate: Any) -> tuple[bool, str]:
@@ -65,7 +60,7 @@ def monte_carlo(
     Raises: as `numeric`.
     """
     require_known(result)
-    _require_tolerance(result, sigmas)
+    require_tolerance(result, sigmas)
     drawn, target = _as_tensor(samples), _as_tensor(expected)
     if drawn.ndim == 0 or drawn.shape[0] < 2:
         raise ShapeMismatchError(result, f"need at least 2 samples, got {tuple(drawn.shape)}")
@@ -114,7 +109,7 @@ def gradient(
     Raises: as `numeric`; TypeError if an input is not float64; CheckFailedError if gradcheck fails.
     """
     require_known(result)
-    _require_tolerance(result, atol)
+    require_tolerance(result, atol)
     given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     if any(x.dtype != torch.float64 for x in given):
         raise TypeError(f"{result}: gradients are checked in float64")
@@ -162,7 +157,7 @@ def bound(
     Raises: as `numeric`.
     """
     require_known(result)
-    _require_tolerance(result, atol)
+    require_tolerance(result, atol)
 
     def compare(sides: Any) -> tuple[bool, str]:
         pair = sides if isinstance(sides, tuple) else (lower, sides)
@@ -210,11 +205,6 @@ def _largest_error(result: str, a: Tensor, b: Tensor) -> float:
     # inf - inf is NaN, and two equal infinities do not differ.
     error = torch.where(a == b, torch.zeros_like(a.real), (a - b).abs())
     return float(error.max())
-
-
-def _require_tolerance(result: str, tolerance: float) -> None:
-    if not 0 <= tolerance < float("inf"):
-        raise VerificationError(result, f"the tolerance must be finite and >= 0, got {tolerance}")
 
 
 def _over(cases: int, singular: str, plural: str = "") -> str:

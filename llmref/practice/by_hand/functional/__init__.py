@@ -1,0 +1,1 @@
+"""Softmax, losses and sampling, by hand."""
