@@ -25,9 +25,10 @@ MAY_IMPORT = {
 MAY_IMPORT_IN_SPHINXEXT = {
     "borrowed": set(),
     "single": set(),
+    "transforms": set(),
     "execution": {"execution"},
-    "results": {"results"},
-    "api": {"api", "execution", "single"},
+    "results": {"results", "transforms"},
+    "api": {"api", "execution", "single", "transforms"},
     "incremental": {"incremental", "execution", "results", "single"},
     "web": {"web", "execution", "results", "borrowed"},
     "books": {"books"},
