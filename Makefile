@@ -48,7 +48,7 @@ strict: $(VENV)/.docs ## Build the site from nothing, as a release does
 page: $(VENV)/.docs ## Build one page while you write it: make page P=rl/kl
 	@test -f "docs/$(P).md" || { echo "make page: there is no docs/$(P).md; say P=group/topic" >&2; exit 1; }
 	@$(BIN)/python -m llmref.hosting.build --page $(P) --conf conf.py $(WORK) _build/html -- \
-		$(SPHINX) -D llmref_only=$(P) --doctree-dir $(WORK)/doctrees docs $(WORK)/html
+		$(SPHINX) -q -D llmref_only=$(P) --doctree-dir $(WORK)/doctrees docs $(WORK)/html
 
 topic: $(VENV)/.docs $(VENV)/.test ## Start a topic with its page and its tests: make topic T=group/name
 	@$(BIN)/python -m tests.new_topic "$(T)"
@@ -101,10 +101,10 @@ bench-site: html $(VENV)/.browser ## Measure what a visit to the site costs and 
 	@$(BIN)/python -m tests.bench.site_weight
 
 oracle: $(VENV)/.oracle ## Compare with third-party libraries (about 2 GB of packages)
-	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . tests/oracle
+	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . $(or $(T),tests/oracle)
 
-agreement: $(VENV)/.oracle ## Run the oracle tests and write docs/agreement.json
-	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . tests/oracle --write-agreement
+agreement: $(VENV)/.oracle ## Write docs/agreement.json, or a topic's rows of it: make agreement T=tests/oracle/test_kl.py
+	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . $(or $(T),tests/oracle) --write-agreement
 
 lint: $(VENV)/.docs $(VENV)/.test $(VENV)/.browser $(VENV)/.dev ## Check format, code, types, spelling and the schemas of the metadata
 	@$(BIN)/python -m ruff format --check .

@@ -59,7 +59,6 @@ llmref_first_edition = (
     "rl/dpo",
     "rl/grpo",
     "rl/gspo",
-    "rl/kl",
     "rl/policy_gradient",
     "rl/ppo",
 )

@@ -32,9 +32,10 @@ MAY_IMPORT = {
 MAY_IMPORT_IN_SPHINXEXT = {
     "borrowed": set(),
     "single": set(),
+    "transforms": set(),
     "execution": {"execution"},
-    "results": {"results"},
-    "api": {"api", "execution", "results", "single"},
+    "results": {"results", "transforms"},
+    "api": {"api", "execution", "results", "single", "transforms"},
     "topics": {"topics", "results", "api"},
     "incremental": {"incremental", "execution", "results", "single", "topics"},
     "web": {"web", "execution", "results", "borrowed"},

@@ -3,8 +3,8 @@
 execution: how pages run, and what they depend on. results: results, checks, and what the site says
 of them. topics: the form of a topic's page, and what is collected from all. incremental: what
 Sphinx would leave stale. api: the package, as the site shows it. web: what a browser and a program
-get. books: the site as one file. Two leaves serve them: borrowed, what others have never promised;
-single, a build of one page alone.
+get. books: the site as one file. Three leaves serve them: borrowed, what others have never
+promised; single, a build of one page alone; transforms, places of a page that are filled in last.
 Leaves out: what needs no Sphinx (hosting), and the checks that pages run (verify).
 """
 

@@ -10,6 +10,7 @@ from llmref.functional._tokens import token_mask
 from llmref.functional.aggregation import Aggregation
 from llmref.rl._tokens import token_log_probs
 from llmref.rl.kl import Kind, Ratio, RatioScope, kl_loss
+from llmref.rl.kl._options import require_gradient
 from llmref.rl.ppo import ppo_policy_loss
 
 
@@ -36,12 +37,13 @@ def grpo_loss(
     Source: Shao et al. 2024, arXiv:2402.03300.
     Differs: the paper has agg="seq-mean-token-mean", beta = 0.04 and no ratio on the KL. kl_ratio
     weights the KL by pi / old, of the token or of the prefix (ratio_scope), see kl.kl_loss.
-    Raises: ValueError if beta is negative or has no ref_logp, for unknown options, also of a
-    penalty that is not computed, if ref_logp does not fit or requires grad, otherwise as
+    Raises: ValueError if beta is negative or has no ref_logp, for unknown or contradicting options,
+    also of a penalty that is not computed, if ref_logp does not fit or requires grad, otherwise as
     ppo.ppo_policy_loss and kl.kl_loss.
     """
     require_at_least(0, beta=beta)
-    _require_choices(kl_kind, kl_ratio, ratio_scope)
+    require_gradient(kl_kind, kl_ratio, prefix="kl_")
+    require_choice(RatioScope, ratio_scope=ratio_scope)
     surrogate = ppo_policy_loss(
         logp,
         old_logp,
@@ -129,10 +131,3 @@ def dapo_loss(
         clip_high=clip_high,
         agg="token-mean",
     )
-
-
-def _require_choices(kl_kind: str, kl_ratio: str, ratio_scope: str) -> None:
-    """Refuse unknown options also where no penalty is computed."""
-    require_choice(Kind, kl_kind=kl_kind)
-    require_choice(Ratio, kl_ratio=kl_ratio)
-    require_choice(RatioScope, ratio_scope=ratio_scope)

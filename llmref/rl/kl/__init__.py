@@ -6,6 +6,7 @@ come from; everything is in nats. Leaves out: clamping (it stops the gradient wh
 furthest away), adaptive coefficients, divergences other than KL.
 """
 
+from llmref.rl.kl._options import Ratio, RatioScope
 from llmref.rl.kl.divergences import (
     Kind,
     expm1_minus_x,
@@ -13,13 +14,7 @@ from llmref.rl.kl.divergences import (
     kl_estimate,
     kl_gaussian,
 )
-from llmref.rl.kl.penalties import (
-    Ratio,
-    RatioScope,
-    kl_loss,
-    kl_reward,
-    sequence_kl_loss,
-)
+from llmref.rl.kl.penalties import kl_loss, kl_reward, sequence_kl_loss
 
 __all__ = [
     "Kind",

@@ -3,8 +3,6 @@
 Leaves out: the divergences and their estimators (see divergences).
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -12,10 +10,8 @@ from llmref._require import require_choice
 from llmref.functional._tokens import require_rows, token_mask
 from llmref.functional.aggregation import Aggregation, aggregate
 from llmref.rl._tokens import token_log_probs
+from llmref.rl.kl._options import Ratio, RatioScope, require_gradient
 from llmref.rl.kl.divergences import Kind, kl_estimate
-
-Ratio = Literal["none", "attached", "detached"]
-RatioScope = Literal["prefix", "token"]
 
 
 def kl_loss(
@@ -44,7 +40,7 @@ def kl_loss(
     belongs to no divergence, ref_logp or old_logp that require grad, invalid log-probabilities,
     an empty row, or a ratio that overflows; TypeError for integers.
     """
-    _require_gradient(kind, ratio)
+    require_gradient(kind, ratio)
     require_choice(RatioScope, ratio_scope=ratio_scope)
     counted = token_mask(mask, logp=logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
@@ -73,7 +69,7 @@ def sequence_kl_loss(
     Source: Schulman 2020, 'Approximating KL divergence', with a response as the sample.
     Raises: as kl_loss.
     """
-    _require_gradient(kind, ratio)
+    require_gradient(kind, ratio)
     counted = token_mask(mask, logp=logp)
     require_rows(counted.sum(dim=-1))
     pi = token_log_probs("logp", logp, counted, constant=False)
@@ -114,16 +110,3 @@ def _weight(log_weight: Tensor) -> Tensor:
     if not weight.isfinite().all():
         raise ValueError(f"pi / old overflows: its log reaches {log_weight.max().item():g}")
     return weight
-
-
-def _require_gradient(kind: str, ratio: str) -> None:
-    """Refuse what has no gradient, or that of no divergence."""
-    require_choice(Kind, kind=kind)
-    require_choice(Ratio, ratio=ratio)
-    if kind == "k1" and ratio != "attached":
-        raise ValueError(
-            f"kind='k1' with ratio={ratio!r}: its expected gradient is zero on-policy, and stays "
-            "zero under a fixed ratio; use ratio='attached', kind='k2', or kl_reward"
-        )
-    if kind == "k2" and ratio == "attached":
-        raise ValueError("kind='k2' with ratio='attached' follows no KL: use 'detached', or k3")

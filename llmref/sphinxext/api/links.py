@@ -7,20 +7,19 @@ page shows leads to the API. Leaves out: what else the API says of a name (listi
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
-from sphinx.builders import Builder
 from sphinx.environment import BuildEnvironment
-from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.api.entries import state
 from llmref.sphinxext.single import of_interest
+from llmref.sphinxext.transforms import LinkingTransform
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +38,8 @@ def shown_on(env: BuildEnvironment, defined: str) -> dict[str, str]:
     return found
 
 
-class WriteLinks(SphinxPostTransform):
-    """Fills in the links, before references are resolved."""
-
-    default_priority = 5
-    builder: ClassVar[Builder]
-
-    @classmethod
-    def note_builder(cls, app: Sphinx) -> None:
-        """Remember who knows the addresses of pages."""
-        cls.builder = app.builder
+class WriteLinks(LinkingTransform):
+    """Fills in the links."""
 
     def run(self, **kwargs: Any) -> None:
         """Replace each place by its links."""
@@ -160,8 +151,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.setup_extension("llmref.sphinxext.single")
     app.add_config_value("llmref_show_all", False, "env", types=(bool,))
     app.add_node(ApiLinks)
-    app.add_post_transform(WriteLinks)
-    app.connect("builder-inited", WriteLinks.note_builder)
+    WriteLinks.register(app)
     app.connect("missing-reference", leave_without_entry)
     app.connect("doctree-read", note_names)
     app.connect("env-get-outdated", listings_to_read)

@@ -16,7 +16,12 @@ from llmref.sphinxext.incremental.leftovers import (
     remove_outputs_of,
     remove_unused_images,
 )
-from llmref.sphinxext.incremental.reading import note_files, outdated_pages, read_few_pages_here
+from llmref.sphinxext.incremental.reading import (
+    forget_pages,
+    note_files,
+    outdated_pages,
+    read_few_pages_here,
+)
 from llmref.sphinxext.incremental.writing import pages_to_rewrite
 
 
@@ -35,5 +40,6 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("html-collect-pages", forget_words)
     app.connect("build-finished", remove_unused_images)
     app.connect("env-before-read-docs", note_files)
+    app.connect("env-before-read-docs", forget_pages, priority=999)  # nobody asks for them any more
     read_few_pages_here(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

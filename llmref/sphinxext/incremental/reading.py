@@ -44,6 +44,17 @@ def outdated_pages(
     return sorted(stale)
 
 
+def forget_pages(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
+    """Forget all pages that will be read before the first one is.
+
+    Without workers Sphinx forgets one after the other: a label that has moved from a later page to
+    an earlier one would be there twice.
+    """
+    for docname in docnames:
+        app.events.emit("env-purge-doc", env, docname)
+        env.clear_doc(docname)
+
+
 def note_files(app: Sphinx, env: BuildEnvironment, docnames: list[str]) -> None:
     """Note what the pages that will be read are made of, once they have been."""
 

@@ -38,9 +38,8 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("fold", FoldDirective)
     for report in WRITERS:
         app.add_directive(report, ReportDirective)
-    app.add_post_transform(WriteReports)
+    WriteReports.register(app)
     app.add_post_transform(FoldSections)
     app.connect("builder-inited", tell_kernels_the_ids)
     app.connect("builder-inited", lambda app: read_work.cache_clear())
-    app.connect("builder-inited", WriteReports.note_builder)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

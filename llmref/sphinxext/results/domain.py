@@ -178,7 +178,7 @@ class ResultsDomain(Domain):
 
     def _check_by_hand(self) -> None:
         """Each function of the code by hand is confirmed, by a check of that kind."""
-        confirmed = {check.record.get("function", "") for check in self.checks}
+        confirmed = {check.record["function"] for check in self.checks}
         for result in self.results.values():
             for name in sorted(set(result.functions) - confirmed):
                 logger.warning(

@@ -68,7 +68,8 @@ def write_ledger(place: Place) -> list[nodes.Node]:
             title += nodes.Text(f"{result.title} ({result.kind})")
             kinds = sorted({c.record["kind"] for c in checks})
             classes = [f"kind-{result.kind}", *(f"check-{kind}" for kind in kinds)]
-            rests = [refs(result.rests_on), refs(sorted(graph.successors(result.id)))]
+            supports = sorted(graph.successors(result.id)) if result.id in graph else []
+            rests = [refs(result.rests_on), refs(supports)]
             cells = [title, shown or nodes.Text("definition"), *rests]
             rows.append((cells, [f"group-{docname.split('/')[0]}", *classes]))
         heading = nodes.title("", "", *page_title(place.env, docname))

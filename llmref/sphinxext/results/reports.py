@@ -4,13 +4,10 @@ Leaves out: the reports on the whole site (ledger).
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from docutils import nodes
-from sphinx.application import Sphinx
-from sphinx.builders import Builder
 from sphinx.environment import BuildEnvironment
-from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
 from llmref.sphinxext.results.graph import study_path
@@ -39,20 +36,13 @@ from llmref.sphinxext.results.tables import (
     refs,
     table,
 )
+from llmref.sphinxext.transforms import LinkingTransform
 
 logger = logging.getLogger(__name__)
 
 
-class WriteReports(SphinxPostTransform):
-    """Fills in the reports, before the references in them are resolved."""
-
-    default_priority = 5
-    builder: ClassVar[Builder]
-
-    @classmethod
-    def note_builder(cls, app: Sphinx) -> None:
-        """Remember who knows the addresses of pages."""
-        cls.builder = app.builder
+class WriteReports(LinkingTransform):
+    """Fills in the reports."""
 
     def run(self, **kwargs: Any) -> None:
         """Replace each placeholder."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from llmref.sphinxext.execution import keys
@@ -45,6 +46,10 @@ def key(package: Path, code: str = "from llmref.rl import kl") -> str:
     return keys.key_of([{"source": code, "tags": []}], package.parent, ("torch",))
 
 
+def state(package: Path) -> str:
+    return keys.state_of_all(package.parent, ("torch",))
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert old in text
@@ -72,9 +77,10 @@ def test_a_key_changes_with_what_outputs_depend_on_and_nothing_else(
     package: Path, what: str
 ) -> None:
     name, old, new, counts = EDITS[what]
-    before = key(package)
+    before, whole = key(package), state(package)
     edit(package / name, old, new)
     assert (key(package) != before) == counts
+    assert state(package) != whole
 
 
 @pytest.mark.parametrize(
@@ -103,23 +109,55 @@ def test_a_docstring_counts_if_a_module_may_show_it(package: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("KERNEL_CONFIG", "other"), ("_MACHINERY", ("runner.py",)), ("environment", list)],
+    [
+        ("KERNEL_CONFIG", "other"),
+        ("_MACHINERY", ("runner.py",)),
+        ("environment", list),
+        ("_FORMAT", -1),
+    ],
 )
 def test_a_key_changes_with_how_pages_are_run(
     package: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: object
 ) -> None:
     keys._machinery.cache_clear()
-    before = key(package)
+    before, whole = key(package), state(package)
     monkeypatch.setattr(keys, name, value)
     keys._machinery.cache_clear()
     assert key(package) != before
+    assert state(package) != whole
     monkeypatch.undo()
     keys._machinery.cache_clear()
 
 
 def test_a_key_changes_with_what_kernels_have_imported(package: Path) -> None:
     code = [{"source": "1", "tags": []}]
-    assert keys.key_of(code, package.parent, ()) != keys.key_of(code, package.parent, ("torch",))
+    for digest in (
+        lambda names: keys.key_of(code, package.parent, names),
+        lambda names: keys.state_of_all(package.parent, names),
+    ):
+        assert digest(()) != digest(("torch",))
+        assert digest(("a", "b")) == digest(("b", "a"))
+
+
+def test_of_the_tags_of_a_cell_only_one_counts() -> None:
+    tags = ["hide-input", "raises-exception"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    notebook.cells[0].metadata["tags"] = tags
+    assert keys.code_of(notebook) == [{"source": "1", "tags": ["raises-exception"]}]
+
+
+def test_hidden_files_and_compiled_code_do_not_count(package: Path) -> None:
+    before, whole = key(package), state(package)
+    for name in ("rl/.kl.py.swp", "rl/data/.table", "rl/kl.pyc", "rl/data/table.pyc"):
+        (package / name).write_text("", encoding="utf-8")
+    assert (key(package), state(package)) == (before, whole)
+
+
+def test_a_module_that_cannot_be_parsed_counts_as_it_stands(package: Path) -> None:
+    edit(package / KL, "def area(", "def (")
+    before = key(package)
+    edit(package / KL, "As everybody knows", "As nobody knows")
+    assert key(package) != before
 
 
 def test_the_machinery_is_all_there() -> None:

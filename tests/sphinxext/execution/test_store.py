@@ -44,6 +44,16 @@ def test_damaged_times_are_no_times(tmp_path: Path, damage: bytes) -> None:
     assert cache.times() == {"a": [1.0, 0.5]}
 
 
+def test_the_times_of_pages_that_did_not_run_are_kept(tmp_path: Path) -> None:
+    cache = OutputCache(tmp_path)
+    cache.store_times({"a": [1.0, 0.5], "b": [2.0, 0.5]})
+    cache.store_times({"b": [3.0, 0.5]})
+    month_ago = time.time() - 31 * 24 * 3600
+    os.utime(tmp_path / "times.json", (month_ago, month_ago))
+    cache.prune()
+    assert cache.times() == {"a": [1.0, 0.5], "b": [3.0, 0.5]}
+
+
 def test_only_what_no_build_has_used_for_a_month_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,3 +81,20 @@ def test_a_file_that_cannot_be_written_whole_is_not_there_at_all(
     with pytest.raises(OSError, match="no space left"):
         write_whole(tmp_path / "x", "text")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_builds_may_write_a_file_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one comes between the writing of the first and its last step."""
+    replace = Path.replace
+
+    def interrupted(self: Path, target: Path) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(os, "getpid", lambda: 0)
+        write_whole(tmp_path / "x", "other")
+        replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    write_whole(tmp_path / "x", "first")
+    assert (tmp_path / "x").read_text(encoding="utf-8") == "first"

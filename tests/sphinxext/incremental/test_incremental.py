@@ -13,7 +13,11 @@ from tests.small_site import EXECUTED, Site, tree
 # `make test-all` sets it to 200; here the sequences are the same in every run.
 SEQUENCES = int(os.environ.get("LLMREF_SEQUENCES", "6"))
 PAGES = ("alpha", "beta", "gamma", "delta")
-
+# What belongs to the site as a whole.
+OF_SITE = ("citation", "address", "ids", "static", "style", "data", "preload", "wrong")
+OF_SITE += ("caption", "entry")
+# Titles of pages, in turn.
+TITLES = ("Page {}", "*Page* {}", "`Page` {}", "Page $x$ {}")
 
 CITATION = """title: Small
 authors: [{name: Nobody}]
@@ -34,15 +38,16 @@ class verify:
 
 
 class Model:
-    """What the site should hold: pages with code, prose and results that others cite."""
+    """What the site should hold: pages with code, prose and results that others cite.
+
+    A page goes by the name of its results; its file may have the name of another one.
+    """
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        self.backdated: list[str] = []
         self.modules = {"leaf": 1, "base": 1}
-        # What belongs to the site as a whole.
-        self.whole = dict.fromkeys(
-            ("citation", "address", "ids", "static", "style", "data", "preload", "wrong"), 1
-        )
+        self.whole = dict.fromkeys(OF_SITE, 1)
         self.pages = {
             name: {
                 "code": 1,
@@ -50,17 +55,20 @@ class Model:
                 "results": 1,
                 "uses": module,
                 "title": 1,
+                "markup": 0,
                 "heading": 1,
                 "shown": 1,
             }
             for name, module in (("alpha", "middle"), ("beta", "leaf"), ("gamma", "none"))
         }
+        self.files = {name: name for name in self.pages}
         site.use_own_package()
         site.configure(
             f"llmref_citation = {str(site.root / 'CITATION.cff')!r}\n"
             f"llmref_result_ids = {str(site.root / 'ids.txt')!r}\n"
             "html_static_path = ['static']\nhtml_css_files = ['small.css']\n"
             "myst_heading_anchors = 2\n"
+            "html_sidebars = {'**': ['globaltoc.html', 'relations.html']}\n"
         )
         site.write("package/llmref/middle.py", "from llmref import base\nVALUE = base.VALUE * 10\n")
         site.write("package/llmref/stated.py", CHECK)
@@ -72,17 +80,39 @@ class Model:
             self.modules[what] += 1
         elif what in self.whole:
             self.whole[what] += 1
-        elif what == "new":
+        elif what == "new" and page not in self.pages:
             new = {"code": 1, "prose": 1, "results": 2, "uses": "middle", "title": 1}
-            self.pages.setdefault(page, {**new, "heading": 1, "shown": 1})
+            self.pages[page] = {**new, "markup": 0, "heading": 1, "shown": 1}
+            self.files[page] = self._free(page)
         elif page not in self.pages:
             return
         elif what == "remove" and page != "alpha":  # the index shows a result of alpha
-            del self.pages[page]
+            del self.pages[page], self.files[page]
         elif what == "rename" and page != "alpha" and other not in self.pages:
             self.pages[other] = self.pages.pop(page)
+            del self.files[page]
+            self.files[other] = self._free(other)
+        elif what == "exchange" and other in self.pages:
+            self._exchange(page, other)
+        elif what == "older":
+            self.pages[page]["prose"] += 1
+            self.backdated.append(page)
         elif what in self.pages[page]:
             self.pages[page][what] += 1
+
+    def _free(self, name: str) -> str:
+        """The name of a file that is not taken: the page's own, if that may be."""
+        return next(file for file in (name, *PAGES) if file not in self.files.values())
+
+    def _exchange(self, page: str, other: str) -> None:
+        """Exchange two files, which keep their times; later, links in them may be written again."""
+        self.files[page], self.files[other] = self.files[other], self.files[page]
+        first, second = (self.site.root / f"{self.files[name]}.md" for name in (page, other))
+        if page != other and first.is_file() and second.is_file():
+            third = first.with_suffix(".exchanged")
+            first.rename(third)
+            second.rename(first)
+            third.rename(second)
 
     @property
     def fails(self) -> bool:
@@ -110,17 +140,27 @@ class Model:
             else:
                 (self.site.root / name).unlink(missing_ok=True)
         self._write("ids.txt", self._ids())
-        for name in PAGES:
-            path = self.site.root / f"{name}.md"
-            if name in self.pages:
-                self._write(path.name, self._page(name))
-            else:
-                path.unlink(missing_ok=True)
-        names = "\n".join(sorted(self.pages))
-        reports = "```{ledger}\n```\n\n```{showcase} alpha-0\n```\n"
-        self._write("index.md", f"# I\n\n```{{toctree}}\n{names}\nwrong\n```\n\n{reports}")
+        for file in set(PAGES) - set(self.files.values()):
+            (self.site.root / f"{file}.md").unlink(missing_ok=True)
+        for name, file in self.files.items():
+            self._write(f"{file}.md", self._page(name))
+        for name in set(self.backdated) & set(self.files):
+            os.utime(self.site.root / f"{self.files[name]}.md", (1, 1))
+        self.backdated.clear()
+        self._write("index.md", self._index())
         cell = "```{code-cell} python\nassert " + ("not " * self.fails) + "1\n```\n"
         self._write("wrong.md", f"{EXECUTED}# Wrong\n\n{cell}")
+
+    def _index(self) -> str:
+        """The contents, where a page may have a title of their own, and reports on all results."""
+        entry = self.whole["entry"]
+        first, *others = sorted(self.files.values())
+        if entry % 2 == 0:
+            first = f"Entry {entry} <{first}>"
+        caption = f":caption: Contents {self.whole['caption']}"
+        listed = "\n".join([caption, first, *others, "wrong"])
+        reports = "```{ledger}\n```\n\n```{showcase} alpha-0\n```\n"
+        return f"# I\n\n```{{toctree}}\n{listed}\n```\n\n{reports}"
 
     def _ids(self) -> str:
         """All results; every other time one has moved here from another id."""
@@ -144,15 +184,18 @@ class Model:
             f":::{{prf:definition}} Result {n}\n:label: {name}-{n}\nIt is.\n{statement}:::\n\n"
             for n in reversed(range(page["results"]))  # a new one renumbers the others
         )
-        cited = "".join(
-            f"See {{prf:ref}}`{other}-0`, [there]({other}.md#part-{its['heading']}),"
-            f" or <project:{other}.md#part-0>.\n\n"
-            for other, its in sorted(self.pages.items())
+        # In the order of files, so that two exchanged pages may be cited by the same text.
+        cited = "".join(f"See {{prf:ref}}`{other}-0`.\n\n" for other in sorted(self.pages))
+        cited += "".join(
+            f"[There]({file}.md#part-{self.pages[other]['heading']}),"
+            f" or <project:{file}.md#part-0>.\n\n"
+            for file, other in sorted((file, other) for other, file in self.files.items())
         )
         headings = f"## Part {page['heading']}\n\n({name}-part)=\n## Part 0\n\nEnd.\n"
         if imports:
             imports += "import pathlib, llmref\ndata = pathlib.Path(llmref.__path__[0], 'data')\n"
             value += ", (data / 'values.json').read_text()"
+        title = TITLES[page["markup"] % len(TITLES)].format(f"{name} {page['title']}")
         check = ""
         if name == "alpha":
             check = (
@@ -160,15 +203,14 @@ class Model:
                 f'verify.statement("alpha-0", {page["shown"]})\n```\n\n'
             )
         return (
-            f"{EXECUTED}# Page {name} {page['title']}\n\nProse {page['prose']}.\n\n{results}{cited}"
+            f"{EXECUTED}# {title}\n\nProse {page['prose']}.\n\n{results}{cited}"
             f"```{{code-cell}} python\n{imports}print('value', {value}, {page['code']})\n```\n\n"
             f"{check}{headings}"
         )
 
 
-OF_PAGES = "code prose results title heading shown new remove rename"
-OF_SITE = "leaf base citation address ids static style data preload wrong"
-EDITED = f"{OF_PAGES} {OF_SITE}".split()
+OF_PAGES = "code prose older results title markup heading shown new remove rename exchange"
+EDITED = [*OF_PAGES.split(), "leaf", "base", *OF_SITE]
 EDITS = st.lists(
     st.tuples(
         st.sampled_from(EDITED),
@@ -203,6 +245,8 @@ def build(model: Model, name: str) -> dict[str, bytes]:
 @example(edits=[("citation", "", "", True), ("address", "", "", True), ("ids", "", "", True)])
 @example(edits=[("static", "", "", True), ("style", "", "", True), ("data", "", "", True)])
 @example(edits=[("heading", "beta", "", True), ("shown", "alpha", "", True)])
+@example(edits=[("older", "beta", "", True), ("exchange", "beta", "gamma", True)])
+@example(edits=[("caption", "", "", True), ("entry", "", "", True), ("markup", "beta", "", True)])
 def test_an_incremental_build_equals_a_clean_one(
     edits: list[tuple[str, str, str, bool]],
 ) -> None:

@@ -49,6 +49,16 @@ def test_two_pages_that_are_exchanged_are_both_read(two: Site) -> None:
     compare_with_clean(two)
 
 
+def test_a_result_may_move_to_a_page_that_is_read_before_its_old_one(two: Site) -> None:
+    result = ":::{prf:definition} D\n:label: a-b\nIt is.\n:::\n\n(a-label)=\n## Part\n\nText.\n"
+    two.write("a.md", "# A\n")
+    two.write("b.md", f"# B\n\n{result}")
+    assert two.build().code == 0
+    two.write("a.md", f"# A\n\n{result}")
+    two.write("b.md", "# B\n")
+    compare_with_clean(two)
+
+
 @pytest.mark.parametrize(
     ("name", "before", "after"),
     [

@@ -1,0 +1,22 @@
+"""KL penalties from log-probabilities of sampled tokens."""
+
+import torch
+
+
+def kl_estimates(logp, ref_logp):
+    r = ref_logp - logp  # log of reference over policy, at the sampled tokens
+    k1 = -r  # unbiased; can be negative
+    k2 = r**2 / 2  # biased; as a loss it follows KL(policy || reference)
+    k3 = torch.expm1(r) - r  # unbiased and never negative
+    return k1, k2, k3
+
+
+def kl_in_loss(logp, ref_logp, old_logp, mask):
+    ratio = torch.exp(logp - old_logp)  # not detached: it carries half of the gradient
+    k3 = kl_estimates(logp, ref_logp.detach())[2]
+    return (ratio * k3)[mask].mean()
+
+
+def kl_in_reward(logp, ref_logp, mask):
+    k1 = kl_estimates(logp, ref_logp)[0].detach()  # only k1 may stand in the reward
+    return k1 * mask
