@@ -2,8 +2,8 @@
 
 execution: how pages run, and what they depend on. results: results, checks, and what the site says
 of them. api: the package, as the site shows it. incremental: what Sphinx would leave stale. web:
-what a browser and a program get. books: the site as one file. Two leaves serve them: borrowed, what
-others have never promised; single, a build of one page alone.
+what a browser and a program get. downloads: what a reader takes along. books: the site as one file.
+Two leaves serve them: borrowed, what others have never promised; single, a build of one page alone.
 Leaves out: what needs no Sphinx (hosting), and the checks that pages run (verify).
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the server of kernels starts before Sphinx has loaded all e
     from sphinx.application import Sphinx
     from sphinx.util.typing import ExtensionMetadata
 
-ROOMS = ("execution", "results", "incremental", "api", "web", "books")
+ROOMS = ("execution", "results", "incremental", "api", "web", "downloads", "books")
 
 
 def version(folder: Path = Path(__file__).parent) -> int:
