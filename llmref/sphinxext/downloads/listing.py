@@ -14,6 +14,11 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
 _REST = "Pages"
+_DETAILS = (
+    "Each page is here as Markdown; with `.html` in place of `.md` it is the page itself, and with "
+    "`.ipynb` its notebook, if it runs code. `results.json` lists every result with its permanent "
+    "link, its checks and what it rests on."
+)
 
 
 def write_listing(app: Sphinx, exception: Exception | None) -> None:
@@ -26,7 +31,7 @@ def write_listing(app: Sphinx, exception: Exception | None) -> None:
 def _lines(app: Sphinx) -> Iterator[str]:
     env, config = app.env, app.config
     summary = config.llmref_description or _description(env, config.root_doc) or config.project
-    yield from (f"# {config.project}", "", f"> {summary}")
+    yield from (f"# {config.project}", "", f"> {summary}", "", _DETAILS)
     base = f"{config.html_baseurl.rstrip('/')}/" if config.html_baseurl else ""
     for caption, docnames in sections(app).items():
         yield from ("", f"## {caption}", "")

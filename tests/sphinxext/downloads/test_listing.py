@@ -1,16 +1,12 @@
-"""llms.txt has the form of llmstxt.org: a title, a summary, sections of links, the optional last.
+"""llms.txt is in the form of llmstxt.org: title, summary, sections of links, what is optional."""
 
-The pattern below is that of its reference parser for a link: `[title](url): description`.
-"""
-
-import re
 from collections.abc import Callable
 
 import pytest
+from llms_txt import parse_llms_file
 
 from tests.small_site import Built, Site
 
-LINK = re.compile(r"- \[(?P<title>[^\]]+)\]\((?P<url>[^)]+)\)(?:: (?P<about>.+))?")
 ABOUT = '---\nmyst:\n  html_meta:\n    description: "{}"\n---\n'
 
 
@@ -32,27 +28,19 @@ def built(module_site: Callable[[], Site]) -> Built:
     return site.build()
 
 
-def parse(text: str) -> dict[str, list[tuple[str, str, str]]]:
-    """The links of each section; whatever is not of the form is an error."""
-    head, *sections = text.split("\n## ")
-    assert re.fullmatch(r"# [^\n]+\n\n> [^\n]+\n", head)
-    found = {}
-    for section in sections:
-        name, _, links = section.partition("\n\n")
-        matches = [LINK.fullmatch(line) for line in links.strip().split("\n")]
-        assert all(matches), section
-        found[name] = [(m["title"], m["url"], m["about"] or "") for m in matches if m]
-    return found
-
-
 def test_the_pages_stand_under_the_captions_of_the_contents(built: Built) -> None:
     assert (built.code, built.warnings) == (0, "")
-    text = (built.html / "llms.txt").read_text(encoding="utf-8")
-    assert text.startswith("# small\n\n> In short.\n\n## Pages\n\n- [Home](")
+    parsed = parse_llms_file((built.html / "llms.txt").read_text(encoding="utf-8"))
+    assert (parsed.title, parsed.summary) == ("small", "In short.")
+    assert "`.ipynb` its notebook" in parsed.info
     base = "https://example.org"
-    assert list(parse(text).items()) == [
-        ("Pages", [("Home", f"{base}/index.md", "")]),
+    found = {
+        name: [(link.title, link.url, link.desc) for link in links]
+        for name, links in parsed.sections.items()
+    }
+    assert list(found.items()) == [
+        ("Pages", [("Home", f"{base}/index.md", None)]),
         ("B first", [("One (of two)", f"{base}/b/one.md", "What: one, holds.")]),
-        ("A then", [("Three", f"{base}/three.md", "")]),
-        ("Optional", [("Two", f"{base}/b/two.md", ""), ("Four", f"{base}/four.md", "4")]),
+        ("A then", [("Three", f"{base}/three.md", None)]),
+        ("Optional", [("Two", f"{base}/b/two.md", None), ("Four", f"{base}/four.md", "4")]),
     ]
