@@ -63,6 +63,8 @@ llmref_first_edition = (
     "rl/ppo",
 )
 llmref_show_all = True  # a public function that no page shows is a warning
+llmref_wheel_of = str(ROOT)  # stands beside the site, and notebooks install it
+llmref_optional = ("building", "contributing", "errata", "graph", "ledger")  # in llms.txt
 llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last}}"
 
 # HTML

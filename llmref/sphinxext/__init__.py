@@ -3,8 +3,9 @@
 execution: how pages run, and what they depend on. results: results, checks, and what the site says
 of them. topics: the form of a topic's page, and what is collected from all. incremental: what
 Sphinx would leave stale. api: the package, as the site shows it. web: what a browser and a program
-get. books: the site as one file. Three leaves serve them: borrowed, what others have never
-promised; single, a build of one page alone; transforms, places of a page that are filled in last.
+get. downloads: what a reader takes along. books: the site as one file. Three leaves serve them:
+borrowed, what others have never promised; single, a build of one page alone; transforms, places of
+a page that are filled in last.
 Leaves out: what needs no Sphinx (hosting), and the checks that pages run (verify).
 """
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:  # the server of kernels starts before Sphinx has loaded all e
     from sphinx.application import Sphinx
     from sphinx.util.typing import ExtensionMetadata
 
-ROOMS = ("execution", "results", "topics", "incremental", "api", "web", "books")
+ROOMS = ("execution", "results", "topics", "incremental", "api", "web", "downloads", "books")
 
 
 def version(folder: Path = Path(__file__).parent) -> int:

@@ -30,11 +30,16 @@ BORROWED = {
     "sphinx.search.IndexBuilder._title_mapping": "the same for words of titles",
     "sphinx.search.IndexBuilder._objtypes": "the number of each kind of object",
     "sphinx.search.IndexBuilder.get_objects": "(page, kind, priority, anchor, name), by prefix",
+    # MyST's parser
+    "myst_parser.config.main.MdParserConfig": "the settings of a parser, at env.myst_config",
+    "myst_parser.parsers.mdit.create_md_parser": "the parser of pages, with such settings",
+    "mdit_py_plugins.myst_role.index.myst_role": "pushes one token, at whose end it leaves off",
     # myst-nb
     "myst_nb.core.read.is_myst_markdown_notebook": "whether a text is an executed page",
     "myst_nb.core.read.read_myst_markdown_notebook": "its cells, and the line before each of them",
     "myst_nb.core.render.MimeData": "an output's type, content, and line (one too many)",
     "myst_nb.core.render.NbElementRenderer": "render_error gets the cell's metadata and its line",
+    "myst_nb.core.render.NbElementRenderer.render_image": "names a picture by its digest",
     "myst_nb.core.render.strip_ansi": "takes the colours out of a traceback",
     "myst_nb.sphinx_.HideCodeCellNode": "a hidden cell, and how its fold is written",
     "myst_nb.sphinx_.Parser": "reads through env.mystnb_config.custom_formats, given as a copy",

@@ -21,7 +21,17 @@ from tests.small_site import ROOT, Site
 
 MACHINERY = [*(ROOT / "llmref" / "sphinxext").rglob("*.py")]
 # Modules of others from which whatever is imported is documented, or part of their public names.
-DOCUMENTED = ("docutils", "nbformat", "sphinx", "traitlets", "jinja2", "yaml", "psutil", "pygments")
+DOCUMENTED = (
+    "docutils",
+    "markdown_it",
+    "nbformat",
+    "sphinx",
+    "traitlets",
+    "jinja2",
+    "yaml",
+    "psutil",
+    "pygments",
+)
 DOCUMENTED += ("jupyter_client.manager", "jupyter_client.asynchronous.client", "soupsieve")
 DOCUMENTED += ("jupyter_client.kernelspec",)
 DOCUMENTED += (
@@ -279,6 +289,34 @@ def test_a_page_is_read_with_the_line_before_each_cell() -> None:
     assert notebook.metadata["source_map"][index] == EXECUTED.splitlines().index("print(1)")
 
 
+@assumes("myst_parser.config.main.MdParserConfig")
+@assumes("myst_parser.parsers.mdit.create_md_parser")
+def test_a_parser_is_made_from_the_settings_that_the_environment_holds(site: Site) -> None:
+    from markdown_it.renderer import RendererHTML
+    from myst_parser.config.main import MdParserConfig
+    from myst_parser.parsers.mdit import create_md_parser
+
+    app = SphinxTestApp("html", srcdir=site.root, builddir=site.root / "_build")
+    try:
+        config = vars(app.env)["myst_config"]
+        assert isinstance(config, MdParserConfig)
+        tokens = create_md_parser(config, RendererHTML).parse(":::{a} b\nc\n:::\n")
+    finally:
+        app.cleanup()
+    assert [(token.type, token.info.strip()) for token in tokens] == [("colon_fence", "{a} b")]
+
+
+@assumes("mdit_py_plugins.myst_role.index.myst_role")
+def test_a_role_is_one_token_and_the_rule_leaves_off_behind_it() -> None:
+    from markdown_it import MarkdownIt
+    from markdown_it.rules_inline import StateInline
+    from mdit_py_plugins.myst_role.index import myst_role
+
+    state = StateInline("{a}`b` c", MarkdownIt(), {}, [])
+    assert myst_role(state, False)
+    assert (state.pos, [token.type for token in state.tokens]) == (6, ["myst_role"])
+
+
 @assumes("myst_nb.core.render.MimeData")
 def test_mime_data_holds_type_content_and_line() -> None:
     from myst_nb.core.render import MimeData
@@ -300,6 +338,15 @@ def test_a_line_of_myst_nb_is_one_too_many(site: Site) -> None:
     site.write("index.md", "# I\n\n```{code-cell} python\n1 / 0\n```\n", executed=True)
     line = site.line("index.md", "1 / 0")
     assert f"index.md:{line}: WARNING: cell 1 raised" in site.build().warnings
+
+
+@assumes("myst_nb.core.render.NbElementRenderer.render_image")
+def test_a_picture_is_named_by_a_digest_of_it() -> None:
+    from myst_nb.core.render import NbElementRenderer
+
+    source = inspect.getsource(NbElementRenderer.render_image)
+    assert "hashlib.sha256(data_bytes).hexdigest()" in source
+    assert 'os.linesep.join(data.content.splitlines()).encode("utf-8")' in source
 
 
 @assumes("myst_nb.core.render.strip_ansi")

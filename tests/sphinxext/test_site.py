@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
-import nbformat
 import pytest
 from sphinx.util.inventory import InventoryFile
 
@@ -445,30 +444,6 @@ def test_results_json_holds_everything_in_its_documented_form(good: Built) -> No
     ]
     assert shift["checks"][0]["rejected"].keys() == {"lost term"}
     assert shift["url"] == "topic.html#topic-shift"
-
-
-def test_each_page_is_there_as_markdown_and_in_llms_txt(good: Built) -> None:
-    text = (good.html / "topic.md").read_text(encoding="utf-8")
-    assert text.startswith("# A topic\n")
-    assert "file_format" not in text
-    assert "```python\nimport sympy as sp\n" in text
-    assert "```text\ntopic-shift (identity): difference simplifies to 0." in text
-    assert (good.html / "index.md").read_text(encoding="utf-8").startswith("# Small\n")
-    listed = (good.html / "llms.txt").read_text(encoding="utf-8")
-    assert "- [A topic](topic.md)\n" in listed
-
-
-def test_an_executed_page_can_be_taken_along_as_a_notebook(good: Built) -> None:
-    page = good.page("topic")
-    assert 'href="topic.ipynb">Notebook</a>' in page
-    assert 'href="topic.md">Markdown</a>' in page
-    notebook = nbformat.read(good.html / "topic.ipynb", as_version=4)
-    nbformat.validate(notebook)
-    assert notebook.cells[0].source == (
-        "From [A topic](topic.html). It needs `pip install small matplotlib`."
-    )
-    assert any(cell.get("outputs") for cell in notebook.cells)
-    assert not (good.html / "index.ipynb").exists()
 
 
 def test_a_page_for_dead_links_leads_home_and_is_in_no_list(site: Site) -> None:

@@ -1,10 +1,9 @@
-"""What a page is made of in a browser, and what stands beside it for programs.
+"""What a page is made of in a browser, and what programs read of it.
 
 katex: formulas, typeset at build time by node/. head, icons: what a page loads. accessible: what
 keyboards and screen readers need. listings: links in code. look: our style sheet, scripts and
-templates. search: what is found, and where. programs: results.json, llms.txt, Markdown and
-notebooks.
-Leaves out: what results look like (results.nodes).
+templates. search: what is found, and where. programs: results.json and the sitemap.
+Leaves out: what results look like (results.nodes); what is taken along (downloads).
 """
 
 from sphinx.application import Sphinx

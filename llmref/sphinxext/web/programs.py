@@ -1,19 +1,14 @@
-"""Writes the site once more for programs: results.json, llms.txt, sitemap.xml, and beside each page
-its Markdown and, where it was executed, its notebook.
+"""What programs read of the site as a whole: results.json and sitemap.xml.
 
-The form of results.json is docs/results.schema.json; `schema` in it is the number of that form.
+Leaves out: what a reader takes along (downloads). The form of results.json is
+docs/results.schema.json; `schema` in it is the number of that form.
 """
 
-import contextlib
 import html
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import yaml
-from nbformat import NotebookNode
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.typing import ExtensionMetadata
@@ -22,7 +17,6 @@ from llmref.records import Published, read_published
 from llmref.sphinxext.results.domain import ResultsDomain
 
 SCHEMA = 1
-_FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
 
 
 def _base(config: Config) -> str:
@@ -77,28 +71,6 @@ def write_results(app: Sphinx, exception: Exception | None) -> None:
     (Path(app.outdir) / "results.json").write_text(text + "\n", encoding="utf-8")
 
 
-def as_markdown(notebook: NotebookNode) -> str:
-    """Return an executed page as plain Markdown: prose, code, and what the code printed."""
-    parts = []
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            parts.append(cell.source)
-            continue
-        parts.append(f"```python\n{cell.source}\n```")
-        printed = "\n".join(filter(None, map(_printed, cell.get("outputs", []))))
-        if printed:
-            parts.append(f"```text\n{printed}\n```")
-    return "\n\n".join(parts) + "\n"
-
-
-def to_download(notebook: NotebookNode, origin: str, project: str) -> None:
-    """Turn an executed page into a notebook that says where it is from and what it needs."""
-    about = f"From {origin}. It needs `pip install {project} matplotlib`."
-    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(about, id="about"))
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
-
-
 def write_sitemap(app: Sphinx, exception: Exception | None) -> None:
     """Write sitemap.xml, if it is known where the site is at home."""
     base = _base(app.config)
@@ -118,58 +90,9 @@ def root_links(app: Sphinx, pagename: str, _: str, context: dict[str, Any], __: 
         context["metatags"] = f'<base href="{html.escape(home)}">' + context.get("metatags", "")
 
 
-def write_markdown(app: Sphinx, exception: Exception | None) -> None:
-    """Write PAGE.md beside each PAGE.html, and llms.txt, which lists them."""
-    if exception is not None or app.builder.name != "html":
-        return
-    base = _base(app.config)
-    lines = [f"# {app.config.project}", ""]
-    for docname in sorted(app.env.found_docs - set(app.config.llmref_unlisted)):
-        # A page that is no UTF-8, or has no good front matter, has been warned of.
-        text = Path(app.env.doc2path(docname)).read_text(encoding="utf-8-sig", errors="replace")
-        match = _FRONT_MATTER.match(text)
-        metadata = _metadata(match[1]) if match else {}
-        # myst-nb keeps the executed pages here.
-        executed = Path(app.outdir).parent / "jupyter_execute" / f"{docname}.ipynb"
-        path = Path(app.outdir) / f"{docname}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if metadata.get("file_format") != "mystnb":
-            path.write_text(text[match.end() if match else 0 :].lstrip(), encoding="utf-8")
-        elif _older(path, executed) or _older(path.with_suffix(".ipynb"), executed):
-            notebook = nbformat.read(executed, as_version=4)
-            path.write_text(as_markdown(notebook), encoding="utf-8")
-            title = app.env.titles[docname].astext()
-            to_download(notebook, f"[{title}]({base}{docname}.html)", app.config.project)
-            nbformat.write(notebook, path.with_suffix(".ipynb"))
-        about = metadata.get("myst", {}).get("html_meta", {}).get("description", "")
-        title = app.env.titles[docname].astext()
-        lines.append(f"- [{title}]({base}{docname}.md)" + (f": {about}" if about else ""))
-    (Path(app.outdir) / "llms.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")
-
-
-def _older(path: Path, than: Path) -> bool:
-    return not path.is_file() or path.stat().st_mtime < than.stat().st_mtime
-
-
-def _metadata(text: str) -> dict[str, Any]:
-    with contextlib.suppress(yaml.YAMLError):
-        metadata = yaml.safe_load(text)
-        return metadata if isinstance(metadata, dict) else {}
-    return {}
-
-
-def _printed(output: NotebookNode) -> str:
-    if output.output_type == "stream":
-        return str(output.text).rstrip()
-    if output.output_type == "error":
-        return f"{output.ename}: {output.evalue}"
-    return str(output.data.get("text/plain", "")).rstrip()
-
-
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the events."""
     app.connect("build-finished", write_results)
-    app.connect("build-finished", write_markdown)
     app.connect("build-finished", write_sitemap)
     app.connect("html-page-context", root_links)
     # Pages that are found by no list: the one that a server shows for a dead link.

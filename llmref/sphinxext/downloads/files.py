@@ -1,0 +1,58 @@
+"""Writes PAGE.md and PAGE.ipynb whenever PAGE.html is written, so all three are equally fresh.
+
+That happens in Sphinx's own workers. Leaves out: pages that no list names.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.typing import ExtensionMetadata
+
+from llmref.sphinxext.downloads.blocks import as_markdown
+from llmref.sphinxext.downloads.directives import page_parts
+from llmref.sphinxext.downloads.notebook import as_notebook, cells_as_markdown, plain_cells
+from llmref.sphinxext.downloads.page import Page
+from llmref.sphinxext.downloads.parsing import site_parser
+from llmref.sphinxext.downloads.wheel import requirement
+
+_FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
+
+
+def write_page(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: nodes.document
+) -> None:
+    """Write a page's Markdown and, if it was executed, its notebook."""
+    if app.builder.name != "html" or not doctree or pagename in app.config.llmref_unlisted:
+        return
+    page = Page(pagename, app.env, app.builder, site_parser(vars(app.env)["myst_config"]), doctree)
+    path = Path(app.outdir) / f"{pagename}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if "llmref_key" not in app.env.metadata[pagename]:
+        path.write_text(_plain(page), encoding="utf-8")
+        return
+    # myst-nb keeps the executed pages here.
+    kept = Path(app.outdir).parent / "jupyter_execute" / f"{pagename}.ipynb"
+    cells = plain_cells(page, nbformat.read(kept, as_version=4))
+    path.write_text(cells_as_markdown(page, cells), encoding="utf-8")
+    notebook = as_notebook(page, cells, requirement(app.config))
+    nbformat.write(notebook, path.with_suffix(".ipynb"))
+
+
+def _plain(page: Page) -> str:
+    """A page that runs nothing. One that is no UTF-8 has been warned of."""
+    path = Path(page.env.doc2path(page.docname))
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    match = _FRONT_MATTER.match(text)
+    start = match.end() if match else 0
+    line = 1 + text.count("\n", 0, start)
+    return as_markdown(page_parts(page, text[start:], line)) + "\n"
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Register the event; after the others, which may still change the page's data."""
+    app.connect("html-page-context", write_page, priority=950)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,129 @@
+"""A page as a notebook: its cells with what the build printed, and first one that installs llmref.
+
+Leaves out: how prose loses what only the site understands (directives).
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from llmref.sphinxext.downloads.blocks import Code, as_markdown, fenced
+from llmref.sphinxext.downloads.directives import page_parts
+from llmref.sphinxext.downloads.inline import inline
+from llmref.sphinxext.downloads.page import Page
+
+# Runs in Jupyter and in Colab. Where this very version is at hand, it does nothing.
+_INSTALL = """\
+# {origin}
+# It needs llmref {version} and matplotlib; this cell installs what is missing.
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+try:
+    installed = version("{project}")
+except PackageNotFoundError:
+    installed = ""
+if installed != "{version}" or find_spec("matplotlib") is None:
+    {comment}%pip install --quiet matplotlib {requirement}"""
+_FROM_INDEX = "# This copy of the site has no address, so the package comes from PyPI.\n    "
+_PICTURES = {"image/svg+xml": ".svg", "image/png": ".png", "image/jpeg": ".jpeg"}
+
+
+def plain_cells(page: Page, executed: NotebookNode) -> list[NotebookNode]:
+    """Return the cells of an executed page, in which prose is plain Markdown."""
+    cells: list[NotebookNode] = []
+    lines = executed.metadata.get("source_map", [0] * len(executed.cells))
+    for cell, line in zip(executed.cells, lines, strict=True):
+        if cell.cell_type == "markdown":
+            cells += _prose(page, cell, line + 1)
+            continue
+        cells.append(cell)
+        if caption := _figure(cell).get("caption"):
+            text = f"*{inline(page, caption, line + 1)}*"
+            cells.append(nbformat.v4.new_markdown_cell(text, id=f"{cell.id}-caption"))
+    return cells
+
+
+def _prose(page: Page, cell: NotebookNode, line: int) -> Iterator[NotebookNode]:
+    for number, part in enumerate(page_parts(page, cell.source, line)):
+        id_ = f"{cell.id}-{number}" if number else cell.id
+        if isinstance(part, Code):
+            yield nbformat.v4.new_code_cell(part.source, id=id_)
+        else:
+            yield nbformat.v4.new_markdown_cell(part, id=id_)
+
+
+def as_notebook(page: Page, cells: list[NotebookNode], requirement: str) -> NotebookNode:
+    """Return the notebook that a reader takes along; `requirement` is '' if there is no wheel."""
+    config = page.env.config
+    install = _INSTALL.format(
+        origin=f"From {page.of_page(page.docname)}",
+        project=config.project,
+        version=config.release,
+        comment="" if requirement else _FROM_INDEX,
+        requirement=requirement or f"{config.project}=={config.release}",
+    )
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook: NotebookNode = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(install, id="install"), *cells],
+        metadata={
+            "colab": {"provenance": []},
+            "kernelspec": kernel,
+            "language_info": {"name": "python"},
+        },
+    )
+    return notebook
+
+
+def cells_as_markdown(page: Page, cells: list[NotebookNode]) -> str:
+    """Return cells as plain Markdown: prose, code, what the code printed, and its pictures."""
+    parts = []
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            parts.append(cell.source)
+            continue
+        parts.append(as_markdown([Code(cell.source)]))
+        parts += _pictures(page, cell)
+        printed = "\n".join(filter(None, map(_printed, cell.get("outputs", []))))
+        if printed:
+            parts.append(fenced(printed, "text"))
+    return "\n\n".join(parts) + "\n"
+
+
+def _figure(cell: NotebookNode) -> dict[str, Any]:
+    figure: dict[str, Any] = cell.metadata.get("mystnb", {}).get("figure", {})
+    return figure
+
+
+def _pictures(page: Page, cell: NotebookNode) -> Iterator[str]:
+    alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+    used = {name for _, name in page.env.images.values()}
+    for output in cell.get("outputs", []):
+        for name in _picture_names(output.get("data", {})):
+            if name in used:
+                yield f"![{alt}]({page.file(f'_images/{name}')})"
+
+
+def _picture_names(data: dict[str, Any]) -> Iterator[str]:
+    """What myst-nb calls a picture: a digest of it."""
+    for kind, ending in _PICTURES.items():
+        if kind in data:
+            text = "".join(data[kind])
+            lines = os.linesep.join(text.splitlines())
+            content = lines.encode() if ending == ".svg" else base64.b64decode(text)
+            yield f"{hashlib.sha256(content).hexdigest()}{ending}"
+
+
+def _printed(output: NotebookNode) -> str:
+    if output.output_type == "stream":
+        return str(output.text).rstrip()
+    if output.output_type == "error":
+        return f"{output.ename}: {output.evalue}"
+    if set(output.data) & set(_PICTURES):
+        return ""
+    return str(output.data.get("text/plain", "")).rstrip()

@@ -1,0 +1,128 @@
+"""What the build itself has written on a page, as Markdown: from nodes, since it has no source.
+
+Leaves out: nodes that no report and no listing of the API uses; they are a warning.
+"""
+
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+
+from llmref.sphinxext.api.links import ApiLinks
+from llmref.sphinxext.downloads.blocks import fenced
+from llmref.sphinxext.downloads.page import Page
+from llmref.sphinxext.results.nodes import (
+    CheckNode,
+    Fold,
+    FoldSummary,
+    ResultBox,
+    ResultHeading,
+)
+from llmref.sphinxext.results.reports import WRITERS
+from llmref.sphinxext.results.tables import Place
+
+_ESCAPED = str.maketrans({"*": "\\*", "_": "\\_", "`": "\\`", "<": "\\<", "[": "\\["})
+
+
+def write_report(page: Page, name: str, argument: str) -> str:
+    """Return a report, such as the status of a page."""
+    place = Place(page.builder, page.env, page.docname, argument)
+    return _blocks(page, WRITERS[name](place), 2)
+
+
+def write_listing(page: Page) -> str:
+    """Return the API as the page shows it: signatures, summaries, links."""
+    sections = page.doctree.findall(
+        lambda node: isinstance(node, nodes.section) and _is_listing(node)
+    )
+    return _blocks(page, sections, 2)
+
+
+def _is_listing(section: nodes.section) -> bool:
+    return "api-topic" in section["classes"] or section["ids"][0].startswith("group-")
+
+
+def _blocks(page: Page, found: Any, level: int) -> str:
+    written = (_block(page, node, level) for node in found)
+    return "\n\n".join(filter(None, (text.strip("\n") for text in written)))
+
+
+def _block(page: Page, node: nodes.Node, level: int) -> str:
+    if isinstance(node, nodes.section):
+        title = _line(page, node[0])
+        return f"{'#' * level} {title}\n\n{_blocks(page, node.children[1:], level + 1)}"
+    if isinstance(node, (nodes.paragraph, nodes.caption)):
+        return _line(page, node)
+    if isinstance(node, (FoldSummary, ResultHeading, nodes.term)):
+        return f"**{_line(page, node)}**"
+    if isinstance(node, nodes.math_block):
+        return f"$$\n{node.astext()}\n$$"
+    if isinstance(node, nodes.literal_block):
+        return fenced(node.astext(), "python" if "python" in node.get("language", "") else "text")
+    if isinstance(node, nodes.table):
+        return _table(page, node)
+    if isinstance(node, nodes.bullet_list):
+        return "\n".join(f"- {_blocks(page, item, level)}" for item in node.children)
+    if isinstance(node, addnodes.desc_signature):
+        return fenced(node.astext(), "python")
+    if isinstance(node, _GROUPS):
+        return _blocks(page, node.children, level)
+    if isinstance(node, (nodes.target, nodes.raw, addnodes.index)):
+        return ""
+    page.warn(1, "the downloads cannot write the node %s", type(node).__name__)
+    return ""
+
+
+_GROUPS = (
+    CheckNode,
+    Fold,
+    ResultBox,
+    ApiLinks,
+    addnodes.desc,
+    addnodes.desc_content,
+    nodes.container,
+    nodes.definition,
+    nodes.definition_list,
+    nodes.definition_list_item,
+    nodes.list_item,
+)
+
+
+def _line(page: Page, node: nodes.Node) -> str:
+    return "".join(_inline(page, child) for child in node.children)
+
+
+def _inline(page: Page, node: nodes.Node) -> str:
+    if isinstance(node, nodes.Text):
+        return node.astext().translate(_ESCAPED)
+    if isinstance(node, nodes.math):
+        return f"${node.astext()}$"
+    if isinstance(node, nodes.literal):
+        return f"`{node.astext()}`"
+    inside = _line(page, node)
+    if isinstance(node, nodes.reference):
+        return f"[{inside}]({page.link_of(node)})"
+    if isinstance(node, addnodes.pending_xref):
+        address, _ = page.resolve(
+            node["refdomain"], node["reftype"], node["reftarget"], node.astext()
+        )
+        return f"[{inside}]({address})" if address else inside
+    for kind, mark in ((nodes.strong, "**"), (nodes.emphasis, "*")):
+        if isinstance(node, kind):
+            return f"{mark}{inside}{mark}"
+    return inside
+
+
+def _table(page: Page, table: nodes.table) -> str:
+    rows = [[_cell(page, entry) for entry in row.children] for row in table.findall(nodes.row)]
+    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in ruled)
+
+
+def _cell(page: Page, entry: nodes.Node) -> str:
+    """A cell in one line, its paragraphs one after the other."""
+    lines = (
+        _inline(page, part) if isinstance(part, nodes.Text) else _line(page, part)
+        for part in entry.children
+    )
+    return "<br>".join(lines).replace("|", "\\|").replace("\n", " ")
