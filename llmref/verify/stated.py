@@ -76,7 +76,7 @@ def statement(
     rejected = reject_all(result, variants, holds)
     figure = "read from the statement's text: the sides agree"
     return Check(
-        result, "identity", figure, len(texts), rejected, _display(texts), note, tuple(texts)
+        result, "identity", figure, len(texts), rejected, note, _display(texts), tuple(texts)
     )
 
 

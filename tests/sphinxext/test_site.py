@@ -51,15 +51,18 @@ GOOD = """
     import sympy as sp
     from llmref import verify
     x = sp.Symbol("x", real=True)
-    verify.identity("topic-shift", (x + 1)**2, x**2 + 2*x + 1, wrong={"lost term": x**2 + 1})
+    verify.identity("topic-shift", (x + 1)**2, x**2 + 2*x + 1, wrong={"lost term": x**2 + 1},
+                    note="any real x")
     ```
 
     ```{code-cell} python
-    verify.exact("topic-shift", [1, 4], [1, 4], wrong={"<b>": [1, 2], "zero": [0, 0]})
+    verify.exact("topic-shift", [1, 4], [1, 4], wrong={"<b>": [1, 2], "zero": [0, 0]},
+                 note="x = 1 & x = 2")
     ```
 
     ```{code-cell} python
-    verify.statement("topic-shift", r"(x+1)^2 = x^2 + 2x + 1", {"x": x})
+    verify.statement("topic-shift", r"(x+1)^2 = x^2 + 2x + 1", {"x": x},
+                     note="any real x")
     ```
 
     ```{source} llmref.verify.symbolic.vanishes
@@ -83,7 +86,7 @@ GOOD = """
     :::
 
     ```{code-cell} python
-    verify.exact("topic-folded", [1], [1], wrong={"two": [2]})
+    verify.exact("topic-folded", [1], [1], wrong={"two": [2]}, note="the one case")
     ```
 """
 OTHER = """
@@ -96,7 +99,7 @@ OTHER = """
 
     ```{code-cell} python
     from llmref import verify
-    verify.exact("other-lemma", [1], [1], wrong={"two": [2]})
+    verify.exact("other-lemma", [1], [1], wrong={"two": [2]}, note="the one case")
     ```
 
     ```{showcase} topic-shift
@@ -278,18 +281,22 @@ BAD = """
 
     ```{code-cell} python
     from llmref import verify
-    verify.exact("bad-unknown", [1], [1], wrong={"two": [2]})
+    verify.exact("bad-unknown", [1], [1], wrong={"two": [2]}, note="the one case")
     ```
 
     ```{code-cell} python
-    verify.exact("bad-unchecked", [1], [2], wrong={"three": [3]})
+    verify.exact("bad-unchecked", [1], [2], wrong={"three": [3]}, note="the one case")
+    ```
+
+    ```{code-cell} python
+    verify.exact("bad-unchecked", [1], [1], wrong={"three": [3]})
     ```
 
     $2x = 3x - x$ is no statement, and the statement of the first has no formula.
 
     ```{code-cell} python
     import sympy
-    verify.statement("bad-unchecked", "2x = 3x - x", {"x": sympy.Symbol("x")})
+    verify.statement("bad-unchecked", "2x = 3x - x", {"x": sympy.Symbol("x")}, note="any x")
     ```
 
     ```{code-cell} python
@@ -356,6 +363,7 @@ def bad(module_site: Callable[[], Site]) -> tuple[Site, Built]:
             "the statement of bad-unchecked does not show the equation that",
         ),
         ("bad.md", '[1], [2], wrong={"three"', "CheckFailedError: bad-unchecked: 1 of 1 cases"),
+        ("bad.md", '[1], [1], wrong={"three"', "MissingScopeError: bad-unchecked: say in a few"),
         ("bad.md", ":tags: [remove-output]", "the tag remove-output would hide a failing cell"),
         ("bad.md", "\\nosuchmacro", "KaTeX: KaTeX parse error: Undefined control sequence"),
         ("bad.md", "symbolic.gone", "symbolic.py defines no gone"),
@@ -451,7 +459,7 @@ def test_each_page_is_there_as_markdown_and_in_llms_txt(good: Built) -> None:
     assert text.startswith("# A topic\n")
     assert "file_format" not in text
     assert "```python\nimport sympy as sp\n" in text
-    assert "```text\ntopic-shift (identity): difference simplifies to 0." in text
+    assert "```text\ntopic-shift (identity): difference simplifies to 0 [any real x]." in text
     assert (good.html / "index.md").read_text(encoding="utf-8").startswith("# Small\n")
     listed = (good.html / "llms.txt").read_text(encoding="utf-8")
     assert "- [A topic](topic.md)\n" in listed
