@@ -26,8 +26,9 @@ class Check:
     maps each wrong variant to what the same measurement gave for it. `note` is the scope, a phrase
     that says what was compared. `equation` is the LaTeX of the equation that was compared, empty
     where numbers were. `statement` are the equations that were read from the text which the
-    result's statement displays. `function` is the dotted name of the code by hand that was
-    compared, empty for every other kind.
+    result's statement displays, `turned` the number of their signs that were turned, one at a time,
+    and rejected. `function` is the dotted name of the code by hand that was compared, empty for
+    every other kind.
     Raises: MissingScopeError if the note is no phrase.
     """
 
@@ -39,6 +40,7 @@ class Check:
     note: str
     equation: str = ""
     statement: tuple[str, ...] = ()
+    turned: int = 0
     function: str = ""
 
     def __post_init__(self) -> None:
@@ -49,20 +51,22 @@ class Check:
         return {**asdict(self), "statement": list(self.statement)}
 
     def __repr__(self) -> str:
-        mistakes = "; ".join(f"{name}: {seen}" for name, seen in self.rejected.items())
-        return f"{self.result} ({self.kind}): {self.figure} [{self.note}]. Rejected: {mistakes}"
+        rejected = "; ".join(self._all_rejected())
+        return f"{self.result} ({self.kind}): {self.figure} [{self.note}]. Rejected: {rejected}"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<li>{html.escape(name)}: {html.escape(seen)}</li>"
-            for name, seen in self.rejected.items()
-        )
+        rows = "".join(f"<li>{html.escape(line)}</li>" for line in self._all_rejected())
         equation = f"<p>$${html.escape(self.equation)}$$</p>" if self.equation else ""
         return (
             f"<details><summary>&#10003; <code>{self.result}</code> {self.kind}: "
             f"{html.escape(self.figure)}</summary><p>{html.escape(self.note)}</p>{equation}"
-            f"<p>Mistakes rejected:</p><ul>{rows}</ul></details>"
+            f"<p>Rejected:</p><ul>{rows}</ul></details>"
         )
+
+    def _all_rejected(self) -> list[str]:
+        signs = "1 sign turned" if self.turned == 1 else f"{self.turned} signs turned"
+        mistakes = [f"{name}: {seen}" for name, seen in self.rejected.items()]
+        return [*mistakes, signs] if self.turned else mistakes
 
     def _repr_latex_(self) -> str | None:
         return f"$\\displaystyle {self.equation}$" if self.equation else None

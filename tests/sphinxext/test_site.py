@@ -151,22 +151,28 @@ def test_a_check_shows_its_kind_figure_equation_and_mistakes(good: Built) -> Non
     assert ": difference simplifies to 0; 1 mistake rejected</summary>" in page
     assert "<em>lost term</em>: they differ by" in page
     assert "<em>&lt;b&gt;</em>: 1 of 2 cases differ" in page
-    check = page.split('<details class="check check-identity">')[1].split("</details>")[0]
-    assert "katex-display" in check
+    checks = [c.split("</details>")[0] for c in page.split('<details class="check check-')[1:]]
+    assert "katex-display" in checks[0]
+    assert "turned" not in checks[0]
+    assert "the sides agree; 3 signs turned</summary>" in checks[2]
+    assert "the text with any one of its 3 signs turned" in checks[2]
 
 
 def test_the_status_line_counts_what_the_page_holds(good: Built) -> None:
-    assert "3 results, 4 checks executed, 7 mistakes rejected." in good.page("topic")
+    assert "3 results, 4 checks executed, 4 mistakes rejected, 3 signs turned." in good.page(
+        "topic"
+    )
 
 
 def test_mistakes_are_listed_from_the_checks(good: Built) -> None:
     listed = (
         good.page("topic")
-        .split("7 mistakes rejected by the checks above")[1]
+        .split("4 mistakes rejected by the checks above")[1]
         .split("</details>")[0]
     )
     for name in ("lost term", "&lt;b&gt;", "zero", "two"):
         assert name in listed
+    assert "turned" not in listed
 
 
 def test_a_folded_section_is_complete_and_in_the_contents(good: Built) -> None:
@@ -179,7 +185,8 @@ def test_a_folded_section_is_complete_and_in_the_contents(good: Built) -> None:
 
 def test_the_ledger_shows_every_result_with_what_it_rests_on(good: Built) -> None:
     ledger = good.page("index")
-    assert "4 results, 5 checks executed, 8 mistakes rejected." in ledger
+    assert "4 results, 5 checks executed, 5 mistakes rejected, 3 signs turned." in ledger
+    assert "the sides agree; 3 signs turned</p>" in ledger
     assert 'href="topic.html#topic-shift"' in ledger
     rows = re.findall(r'<tr class="([^"]*)">(.*?)</tr>', ledger, re.DOTALL)
     shift = next((c, r) for c, r in rows if 'href="topic.html#topic-shift"' in r.split("</td>")[0])
@@ -211,7 +218,7 @@ def test_another_page_can_show_a_result_with_its_check(good: Built) -> None:
     assert '<a class="reference internal" href="topic.html#topic-shift"' in shown
     assert '<span class="n">statement</span>' in shown  # of its cell
     assert '<details open="open" class="check check-identity">' in shown
-    assert "sign 1 turned" in shown
+    assert "the text with any one of its 3 signs turned" in shown
     assert 'id="topic-shift"' not in good.page("other")
 
 
@@ -440,6 +447,10 @@ def test_results_json_holds_everything_in_its_documented_form(good: Built) -> No
     data = json.loads((good.html / "results.json").read_text(encoding="utf-8"))
     schema = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(data, schema)
+    nothing_rejected = json.loads(json.dumps(data))
+    nothing_rejected["results"][0]["checks"][0]["rejected"] = {}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(nothing_rejected, schema)
     results = {result["id"]: result for result in data["results"]}
     assert list(results) == ["other-lemma", "topic-folded", "topic-shift", "topic-square"]
     shift = results["topic-shift"]
@@ -451,6 +462,8 @@ def test_results_json_holds_everything_in_its_documented_form(good: Built) -> No
         "identity",
     ]
     assert shift["checks"][0]["rejected"].keys() == {"lost term"}
+    assert [check["turned"] for check in shift["checks"]] == [0, 0, 3]
+    assert shift["checks"][2]["rejected"] == {}
     assert shift["url"] == "topic.html#topic-shift"
 
 

@@ -77,13 +77,13 @@ def test_symbols_take_their_subscripts_with_them_and_the_longest_wins() -> None:
         {"a": a, "a_1": a * x, "a_1'": b, r"\sigma": lambda v: v - b / x, "x": x},
         note=NOTE,
     )
-    assert list(check.rejected) == ["sign 1 turned"]
+    assert (check.turned, check.rejected) == (1, {})
 
 
 def test_every_sign_of_the_text_is_turned_and_must_be_rejected() -> None:
     text = r"(a-b)^2 = a^2 - 2ab + b^2"
     check = verify.statement("some-id", text, SQUARE, note=NOTE)
-    assert list(check.rejected) == ["sign 1 turned", "sign 2 turned", "sign 3 turned"]
+    assert (check.turned, check.rejected) == (3, {})
     assert check.statement == (text,)
     assert check.equation == text
     assert check.kind == "identity"
@@ -91,18 +91,27 @@ def test_every_sign_of_the_text_is_turned_and_must_be_rejected() -> None:
         verify.statement("some-id", r"a-b = a-b+0", {**SQUARE, "b": b}, note=NOTE)
 
 
+def test_a_mistake_keeps_its_name_beside_the_signs_and_the_text_shows_both() -> None:
+    wrong = {"sign 1 turned": "a-b=b-a", "power lost": "a-b=-(b-a)^2"}
+    check = verify.statement("some-id", "a-b=-(b-a)", SQUARE, wrong=wrong, note=NOTE)
+    assert (check.turned, list(check.rejected)) == (3, list(wrong))
+    assert repr(check).endswith("; 3 signs turned")
+    assert "<li>3 signs turned</li>" in check._repr_html_()
+    assert check.record()["turned"] == 3
+
+
 def test_a_sign_inside_a_symbol_is_a_part_of_its_name() -> None:
     check = verify.statement(
         "some-id", "S_{n+1}-a=b", {"S_{n+1}": a + b, "a": a, "b": b}, note=NOTE
     )
-    assert list(check.rejected) == ["sign 1 turned"]
+    assert (check.turned, check.rejected) == (1, {})
 
 
 def test_several_equations_make_one_check() -> None:
     both = ["a-b=-(b-a)", "b^2/b=b"]
     check = verify.statement("some-id", both, SQUARE, wrong={"no power": "b/b=b"}, note=NOTE)
     assert check.cases == 2
-    assert len(check.rejected) == 4
+    assert (check.turned, list(check.rejected)) == (3, ["no power"])
     assert check.equation == r"\begin{gathered}a-b=-(b-a)\\b^2/b=b\end{gathered}"
     with pytest.raises(verify.CheckFailedError, match=r"the sides of 'b=a' differ"):
         verify.statement("some-id", ["a-b=-(b-a)", "b=a"], SQUARE, note=NOTE)
@@ -134,7 +143,7 @@ def test_matrices_keep_their_order_and_have_transposes() -> None:
         wrong={"order kept": r"(AB)^\top = A^\top B^\top"},
         note=NOTE,
     )
-    assert list(check.rejected) == ["order kept"]
+    assert (check.turned, list(check.rejected)) == (0, ["order kept"])
 
 
 def test_a_product_entry_by_entry_is_not_a_product_of_matrices() -> None:

@@ -54,19 +54,21 @@ def check_node(record: dict[str, Any]) -> CheckNode:
         "",
         nodes.inline("", "Checked", classes=["check-mark"]),
         nodes.inline("", f" {record['kind'].replace('_', ' ')}", classes=["check-kind"]),
-        nodes.Text(f": {record['figure']}; {count(len(rejected), 'mistake')} rejected"),
+        nodes.Text(f": {record['figure']}; {rejections(len(rejected), record['turned'])}"),
     )
     body = nodes.container(classes=["check-body"])
     if record["note"]:
         body += nodes.paragraph("", record["note"])
     if 0 < len(record["equation"]) <= _LONGEST_EQUATION:
         body += displayed_formula(record["equation"])
-    body += nodes.paragraph("", "The same test rejects:")
-    items = (
+    items = [
         nodes.list_item("", nodes.paragraph("", "", nodes.emphasis("", name), nodes.Text(f": {s}")))
         for name, s in rejected.items()
-    )
-    body += nodes.bullet_list("", *items)
+    ]
+    if turned := record["turned"]:
+        which = "its sign" if turned == 1 else f"any one of its {turned} signs"
+        items.append(nodes.list_item("", nodes.paragraph("", f"the text with {which} turned")))
+    body += [nodes.paragraph("", "The same test rejects:"), nodes.bullet_list("", *items)]
     return CheckNode("", summary, body, record=record)
 
 
@@ -75,7 +77,15 @@ def displayed_formula(tex: str) -> nodes.math_block:
 
 
 def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def rejections(mistakes: int, turned: int) -> str:
+    """'2 mistakes rejected, 1 sign turned': mistakes have names, signs are turned by themselves."""
+    signs = f"{count(turned, 'sign')} turned"
+    if turned and not mistakes:
+        return signs
+    return f"{count(mistakes, 'mistake')} rejected" + (f", {signs}" if turned else "")
 
 
 def _visit_box(self: HTML5Translator, node: ResultBox) -> None:

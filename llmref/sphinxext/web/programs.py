@@ -21,7 +21,7 @@ from sphinx.util.typing import ExtensionMetadata
 from llmref.records import Published, read_published
 from llmref.sphinxext.results.domain import ResultsDomain
 
-SCHEMA = 1
+SCHEMA = 2
 _FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
 
 
