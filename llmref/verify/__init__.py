@@ -1,7 +1,8 @@
 """Executed checks of stated results: each names its result and rejects named mistakes.
 
 A check passes only if the claim holds *and* every `wrong` variant is rejected by the very same
-test; anything else raises a `VerificationError` that names the result. Leaves out: finding proofs.
+test; anything else raises a `VerificationError` that names the result. Its `note` is its scope, a
+short phrase that says what was compared, and no check goes without. Leaves out: finding proofs.
 A check shows what was really compared, on an instance; the page proves the general statement.
 """
 

@@ -17,7 +17,6 @@ from llmref.verify.check import (
     Check,
     reject_all,
     require_known,
-    require_scope,
     require_tolerance,
 )
 from llmref.verify.errors import ByHandError, CheckFailedError, NotANumberError
@@ -49,7 +48,6 @@ def by_hand(
     MissingScopeError, ResultIdError; TypeError for a value of another type.
     """
     require_known(result)
-    require_scope(result, note)
     require_tolerance(result, atol)
     name = _require_by_hand(result, function, library)
     _require_inputs(result, inputs)
@@ -72,7 +70,7 @@ def by_hand(
 
     rejected = reject_all(result, wrong, test)
     figure = f"{function.__name__} equals llmref on {_inputs(inputs)}, largest error {largest:.2g}"
-    return Check(result, "by_hand", figure, len(inputs), rejected, note=note, function=name)
+    return Check(result, "by_hand", figure, len(inputs), rejected, note, function=name)
 
 
 def _require_by_hand(result: str, function: Any, library: Any) -> str:

@@ -23,10 +23,13 @@ class Check:
     """One passed check.
 
     `figure` is what was measured on the claim ('largest error 2.2e-16, allowed 1e-12'); `rejected`
-    maps each wrong variant to what the same measurement gave for it. `equation` is the LaTeX of the
-    equation that was compared, empty where numbers were. `statement` are the equations that were
-    read from the text which the result's statement displays. `function` is the dotted name of the
-    code by hand that was compared, empty for every other kind.
+    maps each wrong variant to what the same measurement gave for it. `note` is the scope, a phrase
+    that says what was compared. `equation` is the LaTeX of the equation that was compared, empty
+    where numbers were. `statement` are the equations that were read from the text which the
+    result's statement displays, `turned` the number of their signs that were turned, one at a time,
+    and rejected. `function` is the dotted name of the code by hand that was compared, empty for
+    every other kind.
+    Raises: MissingScopeError if the note is no phrase.
     """
 
     result: str
@@ -34,32 +37,36 @@ class Check:
     figure: str
     cases: int
     rejected: Mapping[str, str]
+    note: str
     equation: str = ""
-    note: str = ""
     statement: tuple[str, ...] = ()
+    turned: int = 0
     function: str = ""
+
+    def __post_init__(self) -> None:
+        _require_scope(self.result, self.note)
 
     def record(self) -> dict[str, Any]:
         """The check as plain JSON data."""
         return {**asdict(self), "statement": list(self.statement)}
 
     def __repr__(self) -> str:
-        mistakes = "; ".join(f"{name}: {seen}" for name, seen in self.rejected.items())
-        note = f" [{self.note}]" if self.note else ""
-        return f"{self.result} ({self.kind}): {self.figure}{note}. Rejected: {mistakes}"
+        rejected = "; ".join(self._all_rejected())
+        return f"{self.result} ({self.kind}): {self.figure} [{self.note}]. Rejected: {rejected}"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<li>{html.escape(name)}: {html.escape(seen)}</li>"
-            for name, seen in self.rejected.items()
-        )
+        rows = "".join(f"<li>{html.escape(line)}</li>" for line in self._all_rejected())
         equation = f"<p>$${html.escape(self.equation)}$$</p>" if self.equation else ""
-        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
         return (
             f"<details><summary>&#10003; <code>{self.result}</code> {self.kind}: "
-            f"{html.escape(self.figure)}</summary>{note}{equation}"
-            f"<p>Mistakes rejected:</p><ul>{rows}</ul></details>"
+            f"{html.escape(self.figure)}</summary><p>{html.escape(self.note)}</p>{equation}"
+            f"<p>Rejected:</p><ul>{rows}</ul></details>"
         )
+
+    def _all_rejected(self) -> list[str]:
+        signs = "1 sign turned" if self.turned == 1 else f"{self.turned} signs turned"
+        mistakes = [f"{name}: {seen}" for name, seen in self.rejected.items()]
+        return [*mistakes, signs] if self.turned else mistakes
 
     def _repr_latex_(self) -> str | None:
         return f"$\\displaystyle {self.equation}$" if self.equation else None
@@ -84,8 +91,7 @@ def require_known(result: str) -> None:
         raise ResultIdError(result, "no published result has this id (docs/result-ids.txt)")
 
 
-def require_scope(result: str, note: str) -> None:
-    """Raise `MissingScopeError` unless `note` is a phrase."""
+def _require_scope(result: str, note: str) -> None:
     if not isinstance(note, str) or len(note.split()) < 2:
         raise MissingScopeError(
             result,

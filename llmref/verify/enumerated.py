@@ -20,7 +20,8 @@ def exact(
     Arguments: int, bool, Fraction, str, bytes, sympy values, integer or bool tensors, or nested
     sequences of them; one leaf is one case. Each `wrong` variant replaces `actual`.
     Raises: TypeError for a float, ShapeMismatchError if the nesting differs, CheckFailedError,
-    UndecidedError, MissingWrongVariantError, WrongVariantPassedError, ResultIdError.
+    UndecidedError, MissingWrongVariantError, WrongVariantPassedError, MissingScopeError,
+    ResultIdError.
     """
     require_known(result)
     targets = list(_leaves(expected))
@@ -44,7 +45,7 @@ def exact(
     rejected = reject_all(result, wrong, compare)
     cases = len(targets)
     figure = f"equal in {'the one case' if cases == 1 else f'all {cases} cases'}, no rounding"
-    return Check(result, "exact", figure, cases, rejected, note=note)
+    return Check(result, "exact", figure, cases, rejected, note)
 
 
 def _leaves(value: Any, path: tuple[int, ...] = ()) -> Iterable[tuple[tuple[int, ...], Any]]:

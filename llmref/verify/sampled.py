@@ -24,7 +24,7 @@ def numeric(
     Arguments: tensors, numbers or nested sequences of numbers, of one shape; equal infinities are
     equal. Each `wrong` variant replaces `actual`.
     Raises: CheckFailedError, NotANumberError, ShapeMismatchError, MissingWrongVariantError,
-    WrongVariantPassedError, ResultIdError.
+    WrongVariantPassedError, MissingScopeError, ResultIdError.
     """
     require_known(result)
     require_tolerance(result, atol)
@@ -39,7 +39,7 @@ def numeric(
         raise CheckFailedError(result, f"{seen}, allowed {atol:.2g}")
     rejected = reject_all(result, wrong, compare)
     figure = f"{seen}, allowed {atol:.2g}{_over(target.numel(), 'value')}"
-    return Check(result, "numeric", figure, target.numel(), rejected, note=note)
+    return Check(result, "numeric", figure, target.numel(), rejected, note)
 
 
 def monte_carlo(
@@ -88,7 +88,7 @@ def monte_carlo(
         raise CheckFailedError(result, f"{seen}, allowed {sigmas:g}")
     rejected = reject_all(result, wrong, replace)
     figure = f"{seen}, allowed {sigmas:g}, over {drawn.shape[0]} samples"
-    return Check(result, "monte_carlo", figure, drawn.shape[0], rejected, note=note)
+    return Check(result, "monte_carlo", figure, drawn.shape[0], rejected, note)
 
 
 def gradient(
@@ -136,7 +136,7 @@ def gradient(
     rejected = reject_all(result, wrong, compare)
     cases = sum(x.numel() for x in target)
     figure = f"{seen} against autograd, allowed {atol:.2g}{_over(cases, 'entry', 'entries')}"
-    return Check(result, "gradient", f"{figure}; gradcheck passes", cases, rejected, note=note)
+    return Check(result, "gradient", f"{figure}; gradcheck passes", cases, rejected, note)
 
 
 def bound(
@@ -180,7 +180,7 @@ def bound(
             raise CheckFailedError(result, f"not attained: the two sides are {distance:.2g} apart")
         figure += f", attained within {distance:.2g}"
     rejected = reject_all(result, wrong, compare)
-    return Check(result, "bound", figure, cases, rejected, note=note)
+    return Check(result, "bound", figure, cases, rejected, note)
 
 
 def _as_tensor(value: Any) -> Tensor:

@@ -43,8 +43,9 @@ def statement(
     """Check the equation `text`, in TeX, as the statement of `result` displays it; or several.
 
     `where` maps symbols, in TeX, to sympy expressions, matrices or functions of one argument. The
-    text with any one of its signs turned must fail, and so must every text in `wrong`. The site's
-    build refuses the check unless the statement shows this very equation.
+    text with any one of its signs turned must fail, and so must every text in `wrong`; the signs
+    are counted, and only the texts are mistakes with names. The site's build refuses the check
+    unless the statement shows this very equation.
     Raises: UnreadableError, CheckFailedError, and what `identity` raises.
     """
     require_known(result)
@@ -58,8 +59,8 @@ def statement(
                 return False, seen
         return True, "the sides agree"
 
-    wrong = wrong or {}
-    variants = {name: tokens(equation) for name, equation in wrong.items()}
+    mistakes = {name: tokens(equation) for name, equation in (wrong or {}).items()}
+    turned: dict[str, list[str]] = {}
     unsigned = 0
     for equation in texts:
         true, seen = holds(tokens(equation))
@@ -68,15 +69,24 @@ def statement(
         signs = _Reader(result, tokens(equation), names).signs()
         unsigned += not signs
         for place in signs:
-            turned = tokens(equation)
-            turned[place] = _OTHER_SIGN[turned[place]]
-            variants[f"sign {1 + len(variants) - len(wrong)} turned"] = turned
-    if unsigned > len(wrong):
+            variant = tokens(equation)
+            variant[place] = _OTHER_SIGN[variant[place]]
+            turned[f"sign {1 + len(turned)} turned"] = variant
+    if unsigned > len(mistakes):
         raise MissingWrongVariantError(result, "an equation without a sign needs a wrong text")
-    rejected = reject_all(result, variants, holds)
-    figure = "read from the statement's text: the sides agree"
+    rejected = reject_all(result, mistakes, holds) if mistakes else {}
+    if turned:
+        reject_all(result, turned, holds)
     return Check(
-        result, "identity", figure, len(texts), rejected, _display(texts), note, tuple(texts)
+        result,
+        "identity",
+        "read from the statement's text: the sides agree",
+        len(texts),
+        rejected,
+        note,
+        _display(texts),
+        tuple(texts),
+        len(turned),
     )
 
 

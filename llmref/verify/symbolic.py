@@ -20,7 +20,8 @@ def identity(result: str, lhs: Any, rhs: Any, *, wrong: Mapping[str, Any], note:
     Arguments: sympy expressions or matrices of one shape; each `wrong` variant replaces `rhs`.
     A variant counts as rejected only when a point was found at which the two sides differ.
     Raises: CheckFailedError with such a point, UndecidedError if sympy decides neither way,
-    ShapeMismatchError, MissingWrongVariantError, WrongVariantPassedError, ResultIdError.
+    ShapeMismatchError, MissingWrongVariantError, WrongVariantPassedError, MissingScopeError,
+    ResultIdError.
     """
     require_known(result)
     lhs, rhs = as_sympy(lhs), as_sympy(rhs)
@@ -31,7 +32,7 @@ def identity(result: str, lhs: Any, rhs: Any, *, wrong: Mapping[str, Any], note:
     cases = lhs.shape[0] * lhs.shape[1] if isinstance(lhs, sp.MatrixBase) else 1
     figure = "difference simplifies to 0" + (f" in all {cases} entries" if cases > 1 else "")
     equation = f"{sp.latex(lhs)} = {sp.latex(rhs)}"
-    return Check(result, "identity", figure, cases, rejected, equation=equation, note=note)
+    return Check(result, "identity", figure, cases, rejected, note, equation)
 
 
 def vanishes(expression: sp.Expr) -> tuple[bool | None, str]:

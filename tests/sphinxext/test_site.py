@@ -50,15 +50,18 @@ GOOD = """
     import sympy as sp
     from llmref import verify
     x = sp.Symbol("x", real=True)
-    verify.identity("topic-shift", (x + 1)**2, x**2 + 2*x + 1, wrong={"lost term": x**2 + 1})
+    verify.identity("topic-shift", (x + 1)**2, x**2 + 2*x + 1, wrong={"lost term": x**2 + 1},
+                    note="any real x")
     ```
 
     ```{code-cell} python
-    verify.exact("topic-shift", [1, 4], [1, 4], wrong={"<b>": [1, 2], "zero": [0, 0]})
+    verify.exact("topic-shift", [1, 4], [1, 4], wrong={"<b>": [1, 2], "zero": [0, 0]},
+                 note="x = 1 & x = 2")
     ```
 
     ```{code-cell} python
-    verify.statement("topic-shift", r"(x+1)^2 = x^2 + 2x + 1", {"x": x})
+    verify.statement("topic-shift", r"(x+1)^2 = x^2 + 2x + 1", {"x": x},
+                     note="any real x")
     ```
 
     ```{source} llmref.verify.symbolic.vanishes
@@ -82,7 +85,7 @@ GOOD = """
     :::
 
     ```{code-cell} python
-    verify.exact("topic-folded", [1], [1], wrong={"two": [2]})
+    verify.exact("topic-folded", [1], [1], wrong={"two": [2]}, note="the one case")
     ```
 """
 OTHER = """
@@ -95,7 +98,7 @@ OTHER = """
 
     ```{code-cell} python
     from llmref import verify
-    verify.exact("other-lemma", [1], [1], wrong={"two": [2]})
+    verify.exact("other-lemma", [1], [1], wrong={"two": [2]}, note="the one case")
     ```
 
     ```{showcase} topic-shift
@@ -144,26 +147,31 @@ def test_references_name_the_result_and_the_page_only_from_elsewhere(good: Built
 def test_a_check_shows_its_kind_figure_equation_and_mistakes(good: Built) -> None:
     page = good.page("topic")
     bar = page.split('id="checks-topic-shift"')[1].split("</details>")[0]
+    assert "3 checks" in bar.split("</summary>")[0]
     assert ": difference simplifies to 0.</p>" in bar
     assert "<em>lost term</em>: they differ by" in bar
     assert "<em>&lt;b&gt;</em>: 1 of 2 cases differ" in bar
     assert "katex-display" in bar.split("they differ by")[0]
     alone = good.page("other").split('<details open="open" class="check check-identity">')[1]
     assert "read from the statement" in alone.split("</summary>")[0]
+    assert "the text with any one of its 3 signs turned" in bar
 
 
 def test_the_status_line_counts_what_the_page_holds(good: Built) -> None:
-    assert "3 results, 4 checks executed, 7 mistakes rejected." in good.page("topic")
+    assert "3 results, 4 checks executed, 4 mistakes rejected, 3 signs turned." in good.page(
+        "topic"
+    )
 
 
 def test_mistakes_are_listed_from_the_checks(good: Built) -> None:
     listed = (
         good.page("topic")
-        .split("7 mistakes rejected by the checks above")[1]
+        .split("4 mistakes rejected by the checks above")[1]
         .split("</details>")[0]
     )
     for name in ("lost term", "&lt;b&gt;", "zero", "two"):
         assert name in listed
+    assert "turned" not in listed
 
 
 def test_a_folded_section_is_complete_and_in_the_contents(good: Built) -> None:
@@ -176,7 +184,8 @@ def test_a_folded_section_is_complete_and_in_the_contents(good: Built) -> None:
 
 def test_the_ledger_shows_every_result_with_what_it_rests_on(good: Built) -> None:
     ledger = good.page("index")
-    assert "4 results, 5 checks executed, 8 mistakes rejected." in ledger
+    assert "4 results, 5 checks executed, 5 mistakes rejected, 3 signs turned." in ledger
+    assert "the sides agree; 3 signs turned</p>" in ledger
     assert 'href="topic.html#topic-shift"' in ledger
     rows = re.findall(r'<tr class="([^"]*)">(.*?)</tr>', ledger, re.DOTALL)
     shift = next((c, r) for c, r in rows if 'href="topic.html#topic-shift"' in r.split("</td>")[0])
@@ -208,7 +217,7 @@ def test_another_page_can_show_a_result_with_its_check(good: Built) -> None:
     assert '<a class="reference internal" href="topic.html#topic-shift"' in shown
     assert '<span class="n">statement</span>' in shown  # of its cell
     assert '<details open="open" class="check check-identity">' in shown
-    assert "sign 1 turned" in shown
+    assert "the text with any one of its 3 signs turned" in shown
     assert 'id="topic-shift"' not in good.page("other")
 
 
@@ -278,18 +287,22 @@ BAD = """
 
     ```{code-cell} python
     from llmref import verify
-    verify.exact("bad-unknown", [1], [1], wrong={"two": [2]})
+    verify.exact("bad-unknown", [1], [1], wrong={"two": [2]}, note="the one case")
     ```
 
     ```{code-cell} python
-    verify.exact("bad-unchecked", [1], [2], wrong={"three": [3]})
+    verify.exact("bad-unchecked", [1], [2], wrong={"three": [3]}, note="the one case")
+    ```
+
+    ```{code-cell} python
+    verify.exact("bad-unchecked", [1], [1], wrong={"three": [3]})
     ```
 
     $2x = 3x - x$ is no statement, and the statement of the first has no formula.
 
     ```{code-cell} python
     import sympy
-    verify.statement("bad-unchecked", "2x = 3x - x", {"x": sympy.Symbol("x")})
+    verify.statement("bad-unchecked", "2x = 3x - x", {"x": sympy.Symbol("x")}, note="any x")
     ```
 
     ```{code-cell} python
@@ -356,6 +369,7 @@ def bad(module_site: Callable[[], Site]) -> tuple[Site, Built]:
             "the statement of bad-unchecked does not show the equation that",
         ),
         ("bad.md", '[1], [2], wrong={"three"', "CheckFailedError: bad-unchecked: 1 of 1 cases"),
+        ("bad.md", '[1], [1], wrong={"three"', "MissingScopeError: bad-unchecked: say in a few"),
         ("bad.md", ":tags: [remove-output]", "the tag remove-output would hide a failing cell"),
         ("bad.md", "\\nosuchmacro", "KaTeX: KaTeX parse error: Undefined control sequence"),
         ("bad.md", "symbolic.gone", "symbolic.py defines no gone"),
@@ -432,6 +446,10 @@ def test_results_json_holds_everything_in_its_documented_form(good: Built) -> No
     data = json.loads((good.html / "results.json").read_text(encoding="utf-8"))
     schema = json.loads((ROOT / "docs/results.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(data, schema)
+    nothing_rejected = json.loads(json.dumps(data))
+    nothing_rejected["results"][0]["checks"][0]["rejected"] = {}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(nothing_rejected, schema)
     results = {result["id"]: result for result in data["results"]}
     assert list(results) == ["other-lemma", "topic-folded", "topic-shift", "topic-square"]
     shift = results["topic-shift"]
@@ -443,6 +461,8 @@ def test_results_json_holds_everything_in_its_documented_form(good: Built) -> No
         "identity",
     ]
     assert shift["checks"][0]["rejected"].keys() == {"lost term"}
+    assert [check["turned"] for check in shift["checks"]] == [0, 0, 3]
+    assert shift["checks"][2]["rejected"] == {}
     assert shift["url"] == "topic.html#topic-shift"
 
 

@@ -75,7 +75,7 @@ def test_a_check_says_which_function_equals_the_library_and_how_closely() -> Non
 
 
 def test_other_kinds_have_no_function() -> None:
-    assert verify.exact("hand-other", [1], [1], wrong={"two": [2]}).function == ""
+    assert verify.exact("hand-other", [1], [1], wrong={"two": [2]}, note=NOTE).function == ""
 
 
 def test_a_difference_beyond_the_tolerance_fails_with_its_input() -> None:

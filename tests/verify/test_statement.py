@@ -7,6 +7,8 @@ from llmref import verify
 from llmref.tex import tokens
 from llmref.verify.stated import _Reader
 
+NOTE = "positive symbols a and b"
+
 a, b, x = sp.symbols("a b x", positive=True)
 SQUARE = {"a": a, "b": b}
 
@@ -65,7 +67,7 @@ def test_what_has_no_single_reading_is_refused(text: str, reason: str) -> None:
 @pytest.mark.parametrize(("text", "reason"), [("a", "two sides"), ("a=", "a term is missing")])
 def test_an_equation_has_two_sides(text: str, reason: str) -> None:
     with pytest.raises(verify.UnreadableError, match=reason):
-        verify.statement("some-id", text, SQUARE)
+        verify.statement("some-id", text, SQUARE, note=NOTE)
 
 
 def test_symbols_take_their_subscripts_with_them_and_the_longest_wins() -> None:
@@ -73,51 +75,63 @@ def test_symbols_take_their_subscripts_with_them_and_the_longest_wins() -> None:
         "some-id",
         r"a_{1}-a_1' = \sigma(a)\,x",
         {"a": a, "a_1": a * x, "a_1'": b, r"\sigma": lambda v: v - b / x, "x": x},
+        note=NOTE,
     )
-    assert list(check.rejected) == ["sign 1 turned"]
+    assert (check.turned, check.rejected) == (1, {})
 
 
 def test_every_sign_of_the_text_is_turned_and_must_be_rejected() -> None:
     text = r"(a-b)^2 = a^2 - 2ab + b^2"
-    check = verify.statement("some-id", text, SQUARE)
-    assert list(check.rejected) == ["sign 1 turned", "sign 2 turned", "sign 3 turned"]
+    check = verify.statement("some-id", text, SQUARE, note=NOTE)
+    assert (check.turned, check.rejected) == (3, {})
     assert check.statement == (text,)
     assert check.equation == text
     assert check.kind == "identity"
     with pytest.raises(verify.WrongVariantPassedError, match="sign 3 turned"):
-        verify.statement("some-id", r"a-b = a-b+0", {**SQUARE, "b": b})
+        verify.statement("some-id", r"a-b = a-b+0", {**SQUARE, "b": b}, note=NOTE)
+
+
+def test_a_mistake_keeps_its_name_beside_the_signs_and_the_text_shows_both() -> None:
+    wrong = {"sign 1 turned": "a-b=b-a", "power lost": "a-b=-(b-a)^2"}
+    check = verify.statement("some-id", "a-b=-(b-a)", SQUARE, wrong=wrong, note=NOTE)
+    assert (check.turned, list(check.rejected)) == (3, list(wrong))
+    assert repr(check).endswith("; 3 signs turned")
+    assert "<li>3 signs turned</li>" in check._repr_html_()
+    assert check.record()["turned"] == 3
 
 
 def test_a_sign_inside_a_symbol_is_a_part_of_its_name() -> None:
-    check = verify.statement("some-id", "S_{n+1}-a=b", {"S_{n+1}": a + b, "a": a, "b": b})
-    assert list(check.rejected) == ["sign 1 turned"]
+    check = verify.statement(
+        "some-id", "S_{n+1}-a=b", {"S_{n+1}": a + b, "a": a, "b": b}, note=NOTE
+    )
+    assert (check.turned, check.rejected) == (1, {})
 
 
 def test_several_equations_make_one_check() -> None:
     both = ["a-b=-(b-a)", "b^2/b=b"]
-    check = verify.statement("some-id", both, SQUARE, wrong={"no power": "b/b=b"})
+    check = verify.statement("some-id", both, SQUARE, wrong={"no power": "b/b=b"}, note=NOTE)
     assert check.cases == 2
-    assert len(check.rejected) == 4
+    assert (check.turned, list(check.rejected)) == (3, ["no power"])
     assert check.equation == r"\begin{gathered}a-b=-(b-a)\\b^2/b=b\end{gathered}"
     with pytest.raises(verify.CheckFailedError, match=r"the sides of 'b=a' differ"):
-        verify.statement("some-id", ["a-b=-(b-a)", "b=a"], SQUARE)
+        verify.statement("some-id", ["a-b=-(b-a)", "b=a"], SQUARE, note=NOTE)
     with pytest.raises(verify.MissingWrongVariantError, match="an equation without a sign"):
-        verify.statement("some-id", both, SQUARE)
+        verify.statement("some-id", both, SQUARE, note=NOTE)
 
 
 def test_a_text_without_a_sign_needs_a_wrong_one() -> None:
     with pytest.raises(verify.MissingWrongVariantError):
-        verify.statement("some-id", r"\sqrt{a^2}=a", SQUARE)
+        verify.statement("some-id", r"\sqrt{a^2}=a", SQUARE, note=NOTE)
     wrong = {"square kept": r"\sqrt{a^2}=a^2"}
-    assert list(verify.statement("some-id", r"\sqrt{a^2}=a", SQUARE, wrong=wrong).rejected) == [
-        "square kept"
-    ]
+    assert list(
+        verify.statement("some-id", r"\sqrt{a^2}=a", SQUARE, wrong=wrong, note=NOTE).rejected
+    ) == ["square kept"]
 
 
 def test_all_sides_of_a_chain_are_compared() -> None:
-    assert verify.statement("some-id", "a-b=-(b-a)=-b+a", SQUARE).cases == 1
+    assert verify.statement("some-id", "a-b=-(b-a)=-b+a", SQUARE, note=NOTE).cases == 1
     with pytest.raises(verify.CheckFailedError, match=r"the sides of .* differ: .* at a = "):
-        verify.statement("some-id", "a-b=-(b-a)=b-a", SQUARE)
+        verify.statement("some-id", "a-b=-(b-a)=b-a", SQUARE, note=NOTE)
 
 
 def test_matrices_keep_their_order_and_have_transposes() -> None:
@@ -127,8 +141,9 @@ def test_matrices_keep_their_order_and_have_transposes() -> None:
         r"(AB)^\top = B^\top A^\top",
         {"A": m, "B": n},
         wrong={"order kept": r"(AB)^\top = A^\top B^\top"},
+        note=NOTE,
     )
-    assert list(check.rejected) == ["order kept"]
+    assert (check.turned, list(check.rejected)) == (0, ["order kept"])
 
 
 def test_a_product_entry_by_entry_is_not_a_product_of_matrices() -> None:

@@ -1,7 +1,7 @@
 """Shows the source of an llmref object, read from its file, with links to it and to its API entry.
 
-The docstrings are folded above the code, and remarks for linters are left out. Sphinx never imports
-the module: torch would take seconds, and a page must show what is on disk.
+Docstrings and code are folded, and remarks for linters are left out. Sphinx never imports the
+module: torch would take seconds, and a page must show what is on disk.
 """
 
 import ast
@@ -19,7 +19,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.api.definitions import Defined, Definition, find_definition
 from llmref.sphinxext.execution.imports import PACKAGE_ROOT
-from llmref.sphinxext.results.nodes import Fold, FoldSummary
+from llmref.sphinxext.results.nodes import Fold, FoldSummary, count
 
 # A remark such as 'noqa' says nothing to a reader; another remark may follow in the same line.
 _FOR_LINTERS = re.compile(r"[ ]*# (?:noqa|type: ignore)[^#\n]*(?=(#)?)")
@@ -99,7 +99,13 @@ class SourceDirective(SphinxDirective):
             "",
             caption,
             *_folded(documents),
-            literal,
+            Fold(
+                "",
+                FoldSummary("", f"Source, {count(code.count(chr(10)) + 1, 'line')}"),
+                literal,
+                classes=["source"],
+                open=self.env.docname in self.config.llmref_first_edition,
+            ),
             literal_block=True,
             classes=["literal-block-wrapper"],
             ids=self._note(definition.name),
@@ -136,6 +142,8 @@ def _folded(documents: str) -> list[nodes.Node]:
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the directive and the pattern of its links."""
+    # Topics that still have the form of the first edition, where the code is on view.
+    app.add_config_value("llmref_first_edition", (), "env", types=(tuple, list))
     app.add_config_value("llmref_root", str(PACKAGE_ROOT), "env", types=(str,))
     app.add_config_value("llmref_source_url", "{path}#L{first}-L{last}", "env", types=(str,))
     app.add_directive("source", SourceDirective)

@@ -42,7 +42,7 @@ class ResultsDomain(Domain):
     roles: ClassVar = {"ref": XRefRole(warn_dangling=True, innernodeclass=nodes.inline)}
     dangling_warnings: ClassVar = {"ref": "no result has the id %(target)s"}
     initial_data: ClassVar = {"results": {}, "checks": [], "shows": {}}
-    data_version = 1
+    data_version = 2
 
     @property
     def results(self) -> dict[str, Result]:

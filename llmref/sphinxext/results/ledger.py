@@ -4,7 +4,7 @@ from docutils import nodes
 
 from llmref.sphinxext.results.data import ExecutedCheck
 from llmref.sphinxext.results.graph import draw
-from llmref.sphinxext.results.nodes import count
+from llmref.sphinxext.results.nodes import count, rejections
 from llmref.sphinxext.results.tables import (
     Place,
     counts,
@@ -60,7 +60,7 @@ def write_ledger(place: Place) -> list[nodes.Node]:
                 nodes.paragraph(
                     "",
                     f"{c.record['kind'].replace('_', ' ')}: {c.record['figure']}; "
-                    f"{count(len(c.record['rejected']), 'mistake')} rejected",
+                    f"{rejections(len(c.record['rejected']), c.record['turned'])}",
                 )
                 for c in checks
             ]

@@ -54,7 +54,7 @@ def check_node(record: dict[str, Any]) -> CheckNode:
         "",
         nodes.inline("", "Checked", classes=["check-mark"]),
         nodes.inline("", f" {record['kind'].replace('_', ' ')}", classes=["check-kind"]),
-        nodes.Text(f": {record['figure']}; {count(len(rejected), 'mistake')} rejected"),
+        nodes.Text(f": {record['figure']}; {rejections(len(rejected), record['turned'])}"),
     )
     body = nodes.container(classes=["check-body"])
     if record["note"]:
@@ -76,10 +76,13 @@ def _found(record: dict[str, Any]) -> list[nodes.Node]:
     found: list[nodes.Node] = []
     if 0 < len(record["equation"]) <= _LONGEST_EQUATION:
         found.append(displayed_formula(record["equation"]))
-    items = (
+    items = [
         nodes.list_item("", nodes.paragraph("", "", nodes.emphasis("", name), nodes.Text(f": {s}")))
         for name, s in record["rejected"].items()
-    )
+    ]
+    if turned := record["turned"]:
+        which = "its sign" if turned == 1 else f"any one of its {turned} signs"
+        items.append(nodes.list_item("", nodes.paragraph("", f"the text with {which} turned")))
     return [*found, nodes.paragraph("", "The same test rejects:"), nodes.bullet_list("", *items)]
 
 
@@ -88,7 +91,15 @@ def displayed_formula(tex: str) -> nodes.math_block:
 
 
 def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def rejections(mistakes: int, turned: int) -> str:
+    """'2 mistakes rejected, 1 sign turned': mistakes have names, signs are turned by themselves."""
+    signs = f"{count(turned, 'sign')} turned"
+    if turned and not mistakes:
+        return signs
+    return f"{count(mistakes, 'mistake')} rejected" + (f", {signs}" if turned else "")
 
 
 def _visit_box(self: HTML5Translator, node: ResultBox) -> None:
@@ -134,7 +145,8 @@ def _visit_check(self: HTML5Translator, node: CheckNode) -> None:
 
 
 def _visit_fold(self: HTML5Translator, node: Fold) -> None:
-    self.body.append(self.starttag(node, "details", CLASS="fold"))
+    tag = self.starttag(node, "details", CLASS="fold")
+    self.body.append(tag.replace("<details", "<details open", 1) if node.get("open") else tag)
 
 
 def _depart_details(self: HTML5Translator, node: nodes.Element) -> None:

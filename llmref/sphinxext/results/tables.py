@@ -14,7 +14,7 @@ from sphinx.environment import BuildEnvironment
 
 from llmref.sphinxext.results.data import ExecutedCheck, Result
 from llmref.sphinxext.results.domain import ResultsDomain
-from llmref.sphinxext.results.nodes import count
+from llmref.sphinxext.results.nodes import count, rejections
 
 if TYPE_CHECKING:
     import networkx
@@ -56,9 +56,10 @@ def read_agreement(srcdir: str | Path) -> list[dict[str, Any]]:
 
 def counts(results: list[Result], checks: list[ExecutedCheck]) -> str:
     mistakes = sum(len(check.record["rejected"]) for check in checks)
+    turned = sum(check.record["turned"] for check in checks)
     return (
         f"{count(len(results), 'result')}, {count(len(checks), 'check')} executed, "
-        f"{count(mistakes, 'mistake')} rejected"
+        f"{rejections(mistakes, turned)}"
     )
 
 

@@ -27,8 +27,7 @@ _WRITERS = {
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register directives, the domain, the bars and the rules."""
-    # Topics that still have the form of the first edition; none may be added.
-    app.add_config_value("llmref_first_edition", (), "env", types=(tuple, list))
+    app.setup_extension("llmref.sphinxext.api.source")  # which knows the pages of the old form
     app.add_domain(TopicsDomain)
     app.add_directive("by-hand", ByHandDirective)
     app.add_directive("symbols", SymbolsDirective)

@@ -23,6 +23,7 @@ from llmref.sphinxext.results.nodes import (
     ResultBox,
     check_body,
     count,
+    rejections,
 )
 from llmref.sphinxext.topics.by_hand import ByHand
 
@@ -156,13 +157,16 @@ def _remove(check: CheckNode) -> None:
 
 
 def _summary(records: list[dict[str, Any]]) -> list[nodes.Node]:
-    mistakes = sum(len(record["rejected"]) for record in records)
+    rejected = rejections(
+        sum(len(record["rejected"]) for record in records),
+        sum(record["turned"] for record in records),
+    )
     scopes = list(dict.fromkeys(record["note"] for record in records if record["note"]))
     text = _shortened(scopes)
     return [
         nodes.inline("", count(len(records), "check"), classes=["check-mark"]),
         nodes.Text(f": {text}" if text else ""),
-        nodes.inline("", f"; {count(mistakes, 'mistake')} rejected", classes=["bar-rejected"]),
+        nodes.inline("", f"; {rejected}", classes=["bar-rejected"]),
     ]
 
 

@@ -16,7 +16,7 @@ from sphinx.util.typing import ExtensionMetadata
 from llmref.records import Published, read_published
 from llmref.sphinxext.results.domain import ResultsDomain
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def _base(config: Config) -> str:

@@ -29,7 +29,8 @@ CHECK = """
 class Record:
     def _repr_mimebundle_(self, **kwargs):
         record = dict(result="alpha-0", kind="exact", figure="all", rejected={"other": "0"},
-                      statement=["a = b"], note="", equation="")
+                      statement=["a = b"], note="one case", equation="",
+                      turned=0, function="")
         return {"application/vnd.llmref.check+json": record, "text/plain": "checked"}
 
 class verify:
