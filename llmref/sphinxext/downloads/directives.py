@@ -170,6 +170,7 @@ _KNOWN: dict[str, Translate] = {
     "include": _included,
     "footbibliography": _references,
     **dict.fromkeys(["agreement", "ledger", "mistakes", "showcase", "status", "totals"], _report),
+    **dict.fromkeys(["cheat-sheet", "interview"], _report),
     "api": _listing,
     "graph": _drawn,
     **dict.fromkeys(["dropdown", "tab-item", "card", "table", "grid-item-card"], _titled),
@@ -189,5 +190,5 @@ _KNOWN: dict[str, Translate] = {
         ),
         _admonition,
     ),
-    **dict.fromkeys(["fold", "raw"], _nothing),
+    **dict.fromkeys(["fold", "question-filter", "raw"], _nothing),
 }

@@ -20,6 +20,7 @@ from llmref.sphinxext.results.nodes import (
 )
 from llmref.sphinxext.results.reports import WRITERS
 from llmref.sphinxext.results.tables import Place
+from llmref.sphinxext.topics.questions import Question
 
 _ESCAPED = str.maketrans({"*": "\\*", "_": "\\_", "`": "\\`", "<": "\\<", "[": "\\["})
 
@@ -76,6 +77,7 @@ def _block(page: Page, node: nodes.Node, level: int) -> str:
 _GROUPS = (
     CheckNode,
     Fold,
+    Question,
     ResultBox,
     ApiLinks,
     addnodes.desc,

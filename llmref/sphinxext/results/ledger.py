@@ -4,7 +4,7 @@ from docutils import nodes
 
 from llmref.sphinxext.results.data import ExecutedCheck
 from llmref.sphinxext.results.graph import draw
-from llmref.sphinxext.results.nodes import count, rejections
+from llmref.sphinxext.results.nodes import Fold, FoldSummary, count, rejections
 from llmref.sphinxext.results.tables import (
     Place,
     counts,
@@ -122,4 +122,9 @@ def write_agreement(place: Place) -> list[nodes.Node]:
         ]
         for row in mine
     ]
-    return [table(["Formula", "Library", "Its convention", "Largest difference"], cells)]
+    written = table(["Formula", "Library", "Its convention", "Largest difference"], cells)
+    if docname == "ledger":
+        return [written]
+    libraries = sorted({row["library"] for row in mine})
+    summary = FoldSummary("", f"{count(len(mine), 'comparison')} with {listed(libraries)}")
+    return [Fold("", summary, written)]
