@@ -17,6 +17,7 @@ class Result:
     rests_on: list[str] = field(default_factory=list)
     equations: int = 0  # displayed in its statement
     former: list[str] = field(default_factory=list)  # the ids that it had before
+    since: str = ""  # the version that brought it, if it is published
 
     @property
     def name(self) -> str:

@@ -123,11 +123,11 @@ class Model:
         self._write("wrong.md", f"{EXECUTED}# Wrong\n\n{cell}")
 
     def _ids(self) -> str:
-        """All results; every other time one has moved here from another id."""
+        """All results, each time of another version; every other time one has moved here."""
         numbers = {name: range(page["results"]) for name, page in self.pages.items()}
         results = sorted(f"{name}-{n}" for name in numbers for n in numbers[name])
         moved = ["alpha-old 1 -> alpha-0"] if self.whole["ids"] % 2 else []
-        return "\n".join([*moved, *(f"{id_} 1" for id_ in results), ""])
+        return "\n".join([*moved, *(f"{id_} {self.whole['ids']}" for id_ in results), ""])
 
     def _write(self, name: str, text: str) -> None:
         path = self.site.root / name
@@ -201,6 +201,7 @@ def build(model: Model, name: str) -> dict[str, bytes]:
 @example(edits=[("remove", "beta", "beta", False)])
 @example(edits=[("wrong", "", "", True), ("wrong", "", "", False)])
 @example(edits=[("citation", "", "", True), ("address", "", "", True), ("ids", "", "", True)])
+@example(edits=[("ids", "", "", True), ("citation", "", "", True)])
 @example(edits=[("static", "", "", True), ("style", "", "", True), ("data", "", "", True)])
 @example(edits=[("heading", "beta", "", True), ("shown", "alpha", "", True)])
 def test_an_incremental_build_equals_a_clean_one(
