@@ -28,7 +28,7 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The project's own Makefile and conf.py around one page."""
-    for name in ("Makefile", "conf.py", "pyproject.toml", "CITATION.cff"):
+    for name in ("Makefile", "conf.py", "pyproject.toml", "CITATION.cff", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / name)
     docs = tmp_path / "docs"
     for name in ("_static/favicon.svg", "results.schema.json"):

@@ -55,6 +55,7 @@ def assemble(latest: Path, releases: list[Path], target: Path) -> None:
     shutil.copytree(latest, target)
     for release in releases:
         shutil.copytree(release, target / release.name, ignore=shutil.ignore_patterns(*_ROOT_ONLY))
+        _keep_wheels(release, target)
     folders = {"latest": target, **{r.name: target / r.name for r in releases}}
     for version, folder in folders.items():
         for path in sorted(folder.rglob("*.html")):
@@ -66,6 +67,15 @@ def assemble(latest: Path, releases: list[Path], target: Path) -> None:
             if version != "latest":
                 text = _mark_old(text, version, _address(path, target, name))
             path.write_text(text, encoding="utf-8")
+
+
+def _keep_wheels(release: Path, target: Path) -> None:
+    """Serve the wheel of a release at the root, where its notebooks look for it.
+
+    Between releases the latest site may have a wheel of the same version; then the release's is it.
+    """
+    for wheel in (release / "_static").glob("*.whl"):
+        shutil.copy2(wheel, target / "_static" / wheel.name)
 
 
 def _address(path: Path, folder: Path, name: Path) -> str:

@@ -55,6 +55,22 @@ def test_the_latest_version_is_at_the_root_and_each_release_in_its_folder(hosted
     assert "second" in (hosted / "v0.10.0/rl/kl.html").read_text()
 
 
+def test_notebooks_of_a_release_find_its_wheel_at_the_root(
+    latest: Path, releases: Path, tmp_path: Path
+) -> None:
+    """A release that was built with the version of the latest site is what that version is."""
+    for folder, name in (
+        (latest, "b-2"),
+        (releases / "v0.9.0", "b-1"),
+        (releases / "v0.10.0", "b-2"),
+    ):
+        (folder / "_static").mkdir()
+        (folder / "_static" / f"{name}.whl").write_text(folder.name)
+    assemble(latest, releases_in(releases), tmp_path / "hosted")
+    wheels = {path.name: path.read_text() for path in (tmp_path / "hosted/_static").glob("*.whl")}
+    assert wheels == {"b-1.whl": "v0.9.0", "b-2.whl": "v0.10.0"}
+
+
 def test_the_newest_release_comes_first_by_number_not_by_letter(releases: Path) -> None:
     assert [path.name for path in releases_in(releases)] == ["v0.10.0", "v0.9.0"]
 

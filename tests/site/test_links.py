@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
+from sphinx.util.inventory import InventoryFile
 
 from .conftest import ROOT
 
@@ -114,6 +115,22 @@ def test_every_result_is_at_its_permanent_link(html: Path, pages: dict[str, Page
         for id_ in (result["id"], *result["formerly"]):
             assert id_ in pages[f"{result['page']}.html"].anchors, id_
         assert result["url"].endswith(f"/{result['page']}.html#{result['id']}")
+
+
+def test_every_entry_for_other_sites_leads_to_its_place(html: Path, pages: dict[str, Page]) -> None:
+    with (html / "objects.inv").open("rb") as file:
+        inventory = InventoryFile.load(file, "", lambda base, uri: uri)
+    for kind in ("std:label", "std:doc", "prf:theorem", "py:function", "py:module", "py:method"):
+        assert inventory[kind], kind
+    assert "eq-kl-values" in inventory["std:label"]
+    dead = []
+    for kind, entries in inventory.items():
+        for name, item in entries.items():
+            page, _, anchor = item.uri.partition("#")
+            there = page in pages and (not anchor or anchor in pages[page].anchors)
+            if not there:
+                dead.append(f"{kind} {name}: {item.uri}")
+    assert not dead, dead[:20]
 
 
 def test_each_page_has_one_title_and_a_description_of_its_own(

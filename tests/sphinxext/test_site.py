@@ -261,6 +261,19 @@ def test_results_are_in_the_inventory_for_any_other_site(good: Built) -> None:
     assert item.uri == "https://example.org/topic.html#topic-shift"
     assert item.display_name == "Shift"
     assert inventory["std:label"]["topic-shift"].uri == item.uri
+    equation = inventory["std:label"]["eq-square"]
+    assert equation.uri == "https://example.org/topic.html#equation-eq-square"
+    assert equation.display_name == "Equation (1)"
+
+
+def test_an_index_that_is_not_written_is_in_no_inventory(site: Site) -> None:
+    site.write("index.md", "# I\n")
+    for line, gone in (("", False), ("html_use_index = html_domain_indices = False", True)):
+        site.configure(line)
+        with (site.build("-E").html / "objects.inv").open("rb") as file:
+            labels = InventoryFile.load(file, "", lambda a, b: b)["std:label"]
+        assert ({"genindex", "modindex", "py-modindex"} & set(labels) == set()) == gone
+        assert "search" in labels
 
 
 BAD = """

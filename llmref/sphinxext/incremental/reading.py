@@ -11,7 +11,7 @@ from sphinx.environment import BuildEnvironment
 from llmref.records import read_published
 from llmref.sphinxext.execution.keys import key_of, state_of_all
 from llmref.sphinxext.execution.pages import EDITED
-from llmref.sphinxext.results.directives import former_ids
+from llmref.sphinxext.results.directives import former_ids, since
 from llmref.sphinxext.results.domain import ResultsDomain
 from llmref.sphinxext.single import of_interest, only_page
 
@@ -98,13 +98,14 @@ def _contents(path: str, *state: int) -> bytes:
 
 
 def _renamed(app: Sphinx, domain: ResultsDomain) -> set[str]:
-    """Pages with a result that had other former ids when the page was read."""
+    """Pages with a result that had other former ids, or came otherwise, when the page was read."""
     listed = app.config.llmref_result_ids
     published = read_published(Path(listed)) if listed else {}
     return {
         result.docname
         for result in domain.results.values()
-        if result.former != former_ids(result.id, published)
+        if (result.former, result.since)
+        != (former_ids(result.id, published), since(result.id, published))
     } & domain.env.found_docs
 
 

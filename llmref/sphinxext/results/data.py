@@ -21,6 +21,7 @@ class Result:
     equations: int = 0  # displayed in its statement
     former: list[str] = field(default_factory=list)  # the ids that it had before
     functions: list[str] = field(default_factory=list)  # of code by hand, each to be confirmed
+    since: str = ""  # the version that brought it, if it is published
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
-from llmref.hosting.citation import citations, read_work
+from llmref.hosting.citation import citations, read_work, release_link
 from llmref.records import ID_PATTERN, Published, read_published
 from llmref.sphinxext.results.data import Result
 from llmref.sphinxext.results.nodes import (
@@ -57,6 +57,7 @@ class ResultDirective(SphinxDirective):
         listed = self.config.llmref_result_ids
         published = read_published(Path(listed)) if listed else {}
         result.former = former = former_ids(label, published)
+        result.since = since(label, published)
         # As a label of the standard domain too, any Sphinx site can cite it with the role 'ref'.
         for id_ in (label, *former):
             self.env.domains.standard_domain.note_hyperlink_target(
@@ -79,17 +80,19 @@ class ResultDirective(SphinxDirective):
     def _cite(self, result: Result, title: list[nodes.Node]) -> Fold:
         """Return the ways to cite the result, folded."""
         page = f"{result.docname}.html#{result.id}"
+        base = self.config.html_baseurl
         self.env.note_dependency(self.config.llmref_citation)
-        entries = citations(
-            read_work(Path(self.config.llmref_citation)),
-            result.id,
-            result.name,
-            "".join(
-                f"${node.astext()}$" if isinstance(node, nodes.math) else node.astext()
-                for node in title
-            ),
-            self.config.html_baseurl.rstrip("/") + "/" + page if self.config.html_baseurl else page,
+        work = read_work(Path(self.config.llmref_citation))
+        text = "".join(
+            f"${node.astext()}$" if isinstance(node, nodes.math) else node.astext()
+            for node in title
         )
+        url = f"{base.rstrip('/')}/{page}" if base else page
+        release = release_link(base, work.version, page, result.since)
+        try:
+            entries = citations(work, result.id, result.name, text, url, release)
+        except ValueError as error:
+            raise self.error(str(error)) from error
         fold = Fold("", FoldSummary("", "Cite"), classes=["cite"])
         for name, text in entries.items():
             language = "bibtex" if name == "BibTeX" else "text"
@@ -101,6 +104,11 @@ class ResultDirective(SphinxDirective):
 def former_ids(label: str, published: dict[str, Published]) -> list[str]:
     """The ids that a result had before; their links lead to it."""
     return sorted(entry.id for entry in published.values() if entry.moved_to == label)
+
+
+def since(label: str, published: dict[str, Published]) -> str:
+    """The version that brought a result, '' if it is not published."""
+    return published[label].version if label in published else ""
 
 
 class ProofDirective(SphinxDirective):

@@ -2,7 +2,8 @@
 
 katex: formulas, typeset at build time by node/. head, icons: what a page loads. accessible: what
 keyboards and screen readers need. listings: links in code. look: our style sheet, scripts and
-templates. search: what is found, and where. programs: results.json and the sitemap.
+templates. search: what is found, and where. programs, inventory: results.json, the sitemap and
+objects.inv.
 Leaves out: what results look like (results.nodes); what is taken along (downloads).
 """
 
@@ -15,6 +16,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     for component in (
         "accessible",
         "icons",
+        "inventory",
         "katex",
         "listings",
         "look",

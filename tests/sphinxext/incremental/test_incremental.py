@@ -164,11 +164,11 @@ class Model:
         return f"# I\n\n```{{toctree}}\n{listed}\n```\n\n{reports}"
 
     def _ids(self) -> str:
-        """All results; every other time one has moved here from another id."""
+        """All results, each time of another version; every other time one has moved here."""
         numbers = {name: range(page["results"]) for name, page in self.pages.items()}
         results = sorted(f"{name}-{n}" for name in numbers for n in numbers[name])
         moved = ["alpha-old 1 -> alpha-0"] if self.whole["ids"] % 2 else []
-        return "\n".join([*moved, *(f"{id_} 1" for id_ in results), ""])
+        return "\n".join([*moved, *(f"{id_} {self.whole['ids']}" for id_ in results), ""])
 
     def _write(self, name: str, text: str) -> None:
         path = self.site.root / name
@@ -244,6 +244,7 @@ def build(model: Model, name: str) -> dict[str, bytes]:
 @example(edits=[("remove", "beta", "beta", False)])
 @example(edits=[("wrong", "", "", True), ("wrong", "", "", False)])
 @example(edits=[("citation", "", "", True), ("address", "", "", True), ("ids", "", "", True)])
+@example(edits=[("ids", "", "", True), ("citation", "", "", True)])
 @example(edits=[("static", "", "", True), ("style", "", "", True), ("data", "", "", True)])
 @example(edits=[("heading", "beta", "", True), ("shown", "alpha", "", True)])
 @example(edits=[("older", "beta", "", True), ("exchange", "beta", "gamma", True)])
