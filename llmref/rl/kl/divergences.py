@@ -1,4 +1,4 @@
-"""How far is one law from another, exactly and from single samples?
+"""How far is one distribution from another, exactly and from single samples?
 
 Leaves out: what a policy pays for it (see penalties).
 """
@@ -26,25 +26,30 @@ _SERIES_TERMS = 14  # 0.3^13 / 15! is below float64's unit roundoff
 
 
 def kl_categorical(logits_p: Tensor, logits_q: Tensor, *, dim: int = -1) -> Tensor:
-    """KL(p||q) of two categorical laws, summed over their outcomes, in nats.
+    """KL(p||q) of two categorical distributions, summed over their outcomes, in nats.
+
+    It is never negative, also where the two are equal but for rounding.
 
     Shapes: logits_p (..., V), logits_q (..., V) -> (...), V on axis `dim`
     Source: Kullback & Leibler 1951.
     Differs: an outcome that only p has gives inf (and no useful gradient), one that only q has 0.
-    Raises: ValueError if the shapes differ, dim is no axis, no outcome is there, or a law's logits
+    Raises: ValueError if the shapes differ, dim is no axis, no outcome is there, or the logits
     are NaN, +inf or all -inf; TypeError for integers.
     """
     require_shapes("logits_p (...), logits_q (...)", logits_p=logits_p, logits_q=logits_q)
-    logp, logq = (_log_law(name, x, dim) for name, x in (("p", logits_p), ("q", logits_q)))
+    logp, logq = (_log_probs(name, x, dim) for name, x in (("p", logits_p), ("q", logits_q)))
     missing_in_p, missing_in_q = logp.isneginf(), logq.isneginf()
     # The difference is masked first: -inf - (-inf) is NaN, and so would its gradient be.
-    log_ratio = torch.where(missing_in_p | missing_in_q, 0.0, logp - logq)
-    terms = torch.where(missing_in_q & ~missing_in_p, torch.inf, logp.exp() * log_ratio)
+    log_ratio = torch.where(missing_in_p | missing_in_q, 0.0, logq - logp)
+    # p log(p/q) has both signs, and rounding would decide what is left of a small divergence;
+    # p k3 differs from it by q - p, whose sum is 0, and has one sign.
+    terms = torch.where(missing_in_p, logq.exp(), logp.exp() * expm1_minus_x(log_ratio))
+    terms = torch.where(missing_in_q & ~missing_in_p, torch.inf, terms)
     return terms.sum(dim=dim).to(torch.result_type(logits_p, logits_q))  # eq. eq-kl-definition
 
 
 def kl_gaussian(mu_p: Tensor, std_p: Tensor, mu_q: Tensor, std_q: Tensor) -> Tensor:
-    """KL(p||q) of two normal laws on the line, elementwise, in nats.
+    """KL(p||q) of two normal distributions on the line, elementwise, in nats.
 
     Shapes: (...) x 4 -> (...), broadcast together
     Source: Kullback & Leibler 1951.
@@ -57,7 +62,7 @@ def kl_gaussian(mu_p: Tensor, std_p: Tensor, mu_q: Tensor, std_q: Tensor) -> Ten
     dtype = torch.promote_types(mu_p.dtype, mu_q.dtype)
     mu_p, std_p, mu_q, std_q = (widen(x) for x in (mu_p, std_p, mu_q, std_q))
     # The widths alone cost a k3 of their log variance ratio: no cancellation, never negative.
-    widths = expm1_minus_x(2 * (std_p.log() - std_q.log()))
+    widths = expm1_minus_x(2 * _log_ratio(std_p, std_q))
     return ((widths + ((mu_p - mu_q) / std_q).square()) / 2).to(dtype)  # eq. eq-kl-gaussian
 
 
@@ -105,12 +110,19 @@ def kl_estimate(logp: Tensor, logq: Tensor, kind: Kind = "k3") -> Tensor:
     return estimate.to(torch.result_type(logp, logq))  # eq. eq-kl-estimators
 
 
-def _log_law(name: str, logits: Tensor, dim: int) -> Tensor:
-    """Normalise logits, in float32 at least, once they define a law."""
+def _log_ratio(x: Tensor, y: Tensor) -> Tensor:
+    """Return log(x/y) with full relative precision: near-equal numbers have an exact difference."""
+    is_near = (x < 2 * y) & (y < 2 * x)
+    near = torch.where(is_near, (x - y) / y, 0.0)
+    return torch.where(is_near, near.log1p(), x.log() - y.log())
+
+
+def _log_probs(name: str, logits: Tensor, dim: int) -> Tensor:
+    """Normalise logits, in float32 at least, once they define a distribution."""
     require_floating(**{f"logits_{name}": logits})
     require_dim(dim, **{f"logits_{name}": logits})
     if logits.shape[dim] == 0:
-        raise ValueError(f"a law needs an outcome, got logits_{name} {tuple(logits.shape)}")
+        raise ValueError(f"a distribution needs an outcome, got logits_{name} {tuple(logits.shape)}")
     top = logits.amax(dim=dim)  # NaN wherever one is
     if not top.isfinite().all():
         raise ValueError(f"logits_{name} must not be NaN, +inf or all -inf, got {top.min().item()}")

@@ -48,7 +48,7 @@ def kl_loss(
     log_weight = _log_ratio(pi, old_logp, counted, ratio)
     if ratio_scope == "prefix":
         log_weight = log_weight.cumsum(dim=-1)
-    loss = _weight(log_weight) * kl_estimate(pi, ref, kind)  # eq. eq-kl-loss
+    loss = _weight(log_weight) * _finite(kl_estimate(pi, ref, kind), kind)  # eq. eq-kl-loss
     return aggregate(loss, counted, agg=agg, norm=norm).to(logp.dtype)
 
 
@@ -76,7 +76,7 @@ def sequence_kl_loss(
     ref = token_log_probs("ref_logp", ref_logp, counted, constant=True)
     log_weight = _log_ratio(pi, old_logp, counted, ratio)
     pi, ref, log_weight = (x.sum(dim=-1) for x in (pi, ref, log_weight))  # (N,)
-    return (_weight(log_weight) * kl_estimate(pi, ref, kind)).mean().to(logp.dtype)
+    return (_weight(log_weight) * _finite(kl_estimate(pi, ref, kind), kind)).mean().to(logp.dtype)
 
 
 def kl_reward(logp: Tensor, ref_logp: Tensor, mask: Tensor) -> Tensor:
@@ -103,6 +103,15 @@ def _log_ratio(pi: Tensor, old_logp: Tensor | None, counted: Tensor, ratio: Rati
         raise ValueError(f"ratio={ratio!r} needs old_logp, the log-probabilities of the sampler")
     log_ratio = pi - token_log_probs("old_logp", old_logp, counted, constant=True)
     return log_ratio if ratio == "attached" else log_ratio.detach()
+
+
+def _finite(estimate: Tensor, kind: str) -> Tensor:
+    if not estimate.isfinite().all():
+        raise ValueError(
+            f"{kind} overflows {estimate.dtype}: a sampled token has a far smaller probability "
+            "under the policy than under the reference; use k2, or a wider dtype"
+        )
+    return estimate
 
 
 def _weight(log_weight: Tensor) -> Tensor:
