@@ -6,8 +6,8 @@ Leaves out: speed, and inputs that the page does not list.
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import inf
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ def by_hand(
     *,
     wrong: Mapping[str, Callable[..., Any]],
     atol: float = 1e-12,
+    nan: Collection[str] = (),
     note: str = "",
 ) -> Check:
     """Check that `function` returns what `library` returns, on every input.
@@ -42,7 +43,8 @@ def by_hand(
     groups; each of `inputs` is a tuple of arguments, which every call gets as a copy of its own.
     What they return: tensors, numbers, strings, None, and nested lists, tuples and dicts of these;
     floats agree within `atol`, all else exactly, dtypes and shapes too. Each function in `wrong`
-    replaces `function`, and must differ or raise on one input at least.
+    replaces `function`, and must differ or raise on one input at least; `nan` names those that only
+    a NaN gives away.
     Raises: ByHandError if there is nothing to compare or `function` changes its arguments;
     CheckFailedError, NotANumberError, MissingWrongVariantError, WrongVariantPassedError,
     MissingScopeError, ResultIdError; TypeError for a value of another type.
@@ -58,7 +60,7 @@ def by_hand(
         returned = function(*arguments)
         if _unequal(arguments, given):
             raise ByHandError(result, f"{name} changes its arguments (input {place})")
-        error, seen = _difference(result, returned, target)
+        error, seen = _difference(result, returned, target, atol)
         if error > atol:
             raise CheckFailedError(result, f"{seen} on input {place}, allowed {atol:.2g}")
         largest, compared = max(largest, error), compared + _size(target)
@@ -68,7 +70,7 @@ def by_hand(
     def test(mistaken: Callable[..., Any]) -> tuple[bool, str]:
         return _first_difference(result, mistaken, inputs, expected, atol)
 
-    rejected = reject_all(result, wrong, test)
+    rejected = reject_all(result, wrong, test, nan)
     figure = f"{function.__name__} equals llmref on {_inputs(inputs)}, largest error {largest:.2g}"
     return Check(result, "by_hand", figure, len(inputs), rejected, note, function=name)
 
@@ -112,7 +114,7 @@ def _first_difference(
         except Exception as failure:
             return False, f"raises {type(failure).__name__} on input {place}"
         try:
-            error, seen = _difference(result, returned, target)
+            error, seen = _difference(result, returned, target, atol)
         except NotANumberError as failure:
             no_number = failure
             continue
@@ -135,31 +137,39 @@ def _require_signature(result: str, function: Callable[..., Any], given: Any) ->
         raise ByHandError(result, f"a wrong function has another signature: {failure}") from failure
 
 
-def _difference(result: str, returned: Any, target: Any) -> tuple[float, str]:
-    """The largest error between two outputs, infinite where no number tells it; and its words."""
-    return max(_differences(result, returned, target), key=lambda d: d[0], default=(0.0, ""))
+def _difference(result: str, returned: Any, target: Any, atol: float) -> tuple[float, str]:
+    """The largest error between two outputs, infinite where no number tells it; and its words.
+
+    A NaN raises if all else agrees.
+    """
+    differences = list(_differences(result, returned, target))
+    numbers = [(error, seen) for error, seen in differences if not math.isnan(error)]
+    error, seen = max(numbers, key=lambda d: d[0], default=(0.0, ""))
+    if len(numbers) < len(differences) and error <= atol:
+        raise NotANumberError(result, "one side holds a NaN")
+    return error, seen
 
 
 def _differences(result: str, returned: Any, target: Any) -> Iterator[tuple[float, str]]:
     kinds = [_kind(result, value) for value in (returned, target)]
     if kinds[0] is not kinds[1]:
-        yield inf, f"{kinds[0].__name__} for {kinds[1].__name__}"
+        yield math.inf, f"{kinds[0].__name__} for {kinds[1].__name__}"
     elif kinds[0] is Tensor:
-        yield _tensor_difference(result, returned, target)
+        yield from _tensor_differences(returned, target)
     elif kinds[0] is list:
         if len(returned) != len(target):
-            yield inf, f"{len(returned)} items for {len(target)}"
+            yield math.inf, f"{len(returned)} items for {len(target)}"
         for one, other in zip(returned, target, strict=False):
             yield from _differences(result, one, other)
     elif kinds[0] is dict:
         if returned.keys() != target.keys():
-            yield inf, f"keys {_short([*returned])} for {_short([*target])}"
+            yield math.inf, f"keys {_short([*returned])} for {_short([*target])}"
         for key in returned.keys() & target.keys():
             yield from _differences(result, returned[key], target[key])
     elif kinds[0] is float:
-        yield _tensor_difference(result, *(_float64(value) for value in (returned, target)))
+        yield from _tensor_differences(*(_float64(value) for value in (returned, target)))
     elif returned != target:
-        yield inf, f"{_short(returned)} for {_short(target)}"
+        yield math.inf, f"{_short(returned)} for {_short(target)}"
 
 
 def _kind(result: str, value: Any) -> type:
@@ -175,22 +185,25 @@ def _kind(result: str, value: Any) -> type:
     raise TypeError(f"{result}: by_hand compares no {type(value).__name__}")
 
 
-def _tensor_difference(result: str, returned: Tensor, target: Tensor) -> tuple[float, str]:
+def _tensor_differences(returned: Tensor, target: Tensor) -> Iterator[tuple[float, str]]:
+    """The largest error of the numbers, and a NaN if one side holds one."""
     a, b = returned.detach(), target.detach()
     if a.shape != b.shape:
-        return inf, f"shape {tuple(a.shape)} for {tuple(b.shape)}"
-    if a.dtype != b.dtype:
-        return inf, f"{a.dtype} for {b.dtype}"
-    if a.isnan().any() or b.isnan().any():
-        raise NotANumberError(result, "one side holds a NaN")
-    if not a.is_floating_point() and not a.is_complex():
+        yield math.inf, f"shape {tuple(a.shape)} for {tuple(b.shape)}"
+    elif a.dtype != b.dtype:
+        yield math.inf, f"{a.dtype} for {b.dtype}"
+    elif not a.is_floating_point() and not a.is_complex():
         differing = int((a != b).sum())
-        return (inf if differing else 0.0), f"{differing} of {a.numel()} entries differ"
-    wide = torch.complex128 if a.is_complex() else torch.float64
-    # inf - inf is NaN, although two equal infinities do not differ.
-    distance = (a.to(wide) - b.to(wide)).abs().masked_fill(a == b, 0).nan_to_num(inf, inf)
-    error = float(distance.max()) if distance.numel() else 0.0
-    return error, f"largest error {error:.2g}"
+        yield (math.inf if differing else 0.0), f"{differing} of {a.numel()} entries differ"
+    elif a.numel():
+        wide = torch.complex128 if a.is_complex() else torch.float64
+        is_hole = a.isnan() | b.isnan()
+        # inf - inf is NaN, although two equal infinities do not differ.
+        distance = (a.to(wide) - b.to(wide)).abs().masked_fill(is_hole | (a == b), 0)
+        error = float(distance.nan_to_num(math.inf, math.inf).max())
+        yield error, f"largest error {error:.2g}"
+        if is_hole.any():
+            yield math.nan, "a NaN"
 
 
 def _unequal(arguments: Any, given: Any) -> bool:
