@@ -6,24 +6,14 @@ Leaves out: speed, and inputs that the page does not list.
 import copy
 import functools
 import inspect
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from llmref.verify.check import (
-    Check,
-    reject_all,
-    require_known,
-    require_tolerance,
-)
+from llmref.verify.check import Check, reject_all, require_known, require_tolerance
 from llmref.verify.errors import ByHandError, CheckFailedError, NotANumberError
+from llmref.verify.outputs import difference, has_changed, short, size
 
 _HOME = "llmref.practice.by_hand."
-_SCALARS = (bool, int, float, str, bytes, type(None))
-_LONGEST_VALUE = 30  # characters of a value that differs
 
 
 def by_hand(
@@ -58,12 +48,12 @@ def by_hand(
     for place, (given, target) in enumerate(zip(inputs, expected, strict=True), start=1):
         arguments = copy.deepcopy(given)
         returned = function(*arguments)
-        if _unequal(arguments, given):
+        if has_changed(arguments, given):
             raise ByHandError(result, f"{name} changes its arguments (input {place})")
-        error, seen = _difference(result, returned, target, atol)
+        error, seen = difference(result, returned, target, atol)
         if error > atol:
             raise CheckFailedError(result, f"{seen} on input {place}, allowed {atol:.2g}")
-        largest, compared = max(largest, error), compared + _size(target)
+        largest, compared = max(largest, error), compared + size(target)
     if not compared:
         raise ByHandError(result, "nothing was compared: every output is empty")
 
@@ -93,7 +83,7 @@ def _require_inputs(result: str, inputs: Any) -> None:
         raise ByHandError(result, "give at least one input: a list of tuples of arguments")
     for given in inputs:
         if not isinstance(given, tuple):
-            raise ByHandError(result, f"each input is a tuple of arguments, got {_short(given)}")
+            raise ByHandError(result, f"each input is a tuple of arguments, got {short(given)}")
 
 
 def _first_difference(
@@ -114,7 +104,7 @@ def _first_difference(
         except Exception as failure:
             return False, f"raises {type(failure).__name__} on input {place}"
         try:
-            error, seen = _difference(result, returned, target, atol)
+            error, seen = difference(result, returned, target, atol)
         except NotANumberError as failure:
             no_number = failure
             continue
@@ -137,115 +127,5 @@ def _require_signature(result: str, function: Callable[..., Any], given: Any) ->
         raise ByHandError(result, f"a wrong function has another signature: {failure}") from failure
 
 
-def _difference(result: str, returned: Any, target: Any, atol: float) -> tuple[float, str]:
-    """The largest error between two outputs, infinite where no number tells it; and its words.
-
-    A NaN raises if all else agrees.
-    """
-    differences = list(_differences(result, returned, target))
-    numbers = [(error, seen) for error, seen in differences if not math.isnan(error)]
-    error, seen = max(numbers, key=lambda d: d[0], default=(0.0, ""))
-    if len(numbers) < len(differences) and error <= atol:
-        raise NotANumberError(result, "one side holds a NaN")
-    return error, seen
-
-
-def _differences(result: str, returned: Any, target: Any) -> Iterator[tuple[float, str]]:
-    kinds = [_kind(result, value) for value in (returned, target)]
-    if kinds[0] is not kinds[1]:
-        yield math.inf, f"{kinds[0].__name__} for {kinds[1].__name__}"
-    elif kinds[0] is Tensor:
-        yield from _tensor_differences(returned, target)
-    elif kinds[0] is list:
-        if len(returned) != len(target):
-            yield math.inf, f"{len(returned)} items for {len(target)}"
-        for one, other in zip(returned, target, strict=False):
-            yield from _differences(result, one, other)
-    elif kinds[0] is dict:
-        if returned.keys() != target.keys():
-            yield math.inf, f"keys {_short([*returned])} for {_short([*target])}"
-        for key in returned.keys() & target.keys():
-            yield from _differences(result, returned[key], target[key])
-    elif kinds[0] is float:
-        yield from _tensor_differences(*(_float64(value) for value in (returned, target)))
-    elif returned != target:
-        yield math.inf, f"{_short(returned)} for {_short(target)}"
-
-
-def _kind(result: str, value: Any) -> type:
-    """What a value is compared as; lists and tuples are alike."""
-    if isinstance(value, Tensor):
-        return Tensor
-    if isinstance(value, (list, tuple)):
-        return list
-    if isinstance(value, dict):
-        return dict
-    if type(value) in _SCALARS:
-        return type(value)
-    raise TypeError(f"{result}: by_hand compares no {type(value).__name__}")
-
-
-def _tensor_differences(returned: Tensor, target: Tensor) -> Iterator[tuple[float, str]]:
-    """The largest error of the numbers, and a NaN if one side holds one."""
-    a, b = returned.detach(), target.detach()
-    if a.shape != b.shape:
-        yield math.inf, f"shape {tuple(a.shape)} for {tuple(b.shape)}"
-    elif a.dtype != b.dtype:
-        yield math.inf, f"{a.dtype} for {b.dtype}"
-    elif not a.is_floating_point() and not a.is_complex():
-        differing = int((a != b).sum())
-        yield (math.inf if differing else 0.0), f"{differing} of {a.numel()} entries differ"
-    elif a.numel():
-        wide = torch.complex128 if a.is_complex() else torch.float64
-        is_hole = a.isnan() | b.isnan()
-        # inf - inf is NaN, although two equal infinities do not differ.
-        distance = (a.to(wide) - b.to(wide)).abs().masked_fill(is_hole | (a == b), 0)
-        error = float(distance.nan_to_num(math.inf, math.inf).max())
-        yield error, f"largest error {error:.2g}"
-        if is_hole.any():
-            yield math.nan, "a NaN"
-
-
-def _unequal(arguments: Any, given: Any) -> bool:
-    """Whether a call has changed its arguments, which were a copy of what was given."""
-    if isinstance(given, Tensor):
-        a, b = arguments.detach(), given.detach()
-        return a.shape != b.shape or a.dtype != b.dtype or not _same_entries(a, b)
-    if isinstance(given, dict):
-        return list(arguments) != list(given) or _unequal([*arguments.values()], [*given.values()])
-    if isinstance(given, (list, tuple)):
-        pairs = zip(arguments, given, strict=False)
-        return len(arguments) != len(given) or any(_unequal(a, b) for a, b in pairs)
-    if arguments is given:  # what is its own copy cannot change: a number, a function
-        return False
-    if type(given) in _SCALARS:
-        return bool(arguments != given)
-    raise TypeError(f"by_hand passes no {type(given).__name__}: nobody could see it changed")
-
-
-def _same_entries(a: Tensor, b: Tensor) -> bool:
-    return bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
-def _size(value: Any) -> int:
-    """How many values an output holds; None is none."""
-    if isinstance(value, Tensor):
-        return value.numel()
-    if isinstance(value, dict):
-        return sum(_size(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return sum(_size(item) for item in value)
-    return value is not None
-
-
 def _inputs(inputs: Sequence[Any]) -> str:
     return f"{len(inputs)} input{'' if len(inputs) == 1 else 's'}"
-
-
-def _float64(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llmref import verify
+from tests.verify.schema import require_documented
 
 nan, inf = math.nan, math.inf
 NOTE = "two rows of three numbers"
@@ -70,6 +71,7 @@ def test_a_check_says_which_function_equals_the_library_and_how_closely() -> Non
     assert passed.cases == 2
     assert passed.note == NOTE
     assert passed.record()["function"] == passed.function
+    require_documented(passed)
     # Row means 7/3 and -1/6, column means 3/4, 1/2 and 2: furthest apart, by 2 + 1/6, at the end.
     assert passed.rejected == {"mean over rows": "largest error 2.2 on input 1"}
 
