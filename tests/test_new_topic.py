@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.new_topic import into_stub
+from tests.new_topic import into_stub, main
 from tests.small_site import tree
 from tests.test_make import make
 
@@ -113,8 +113,9 @@ def test_the_page_of_a_new_topic_builds_without_a_warning(
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_to(tmp_path_factory.mktemp("refused") / "project")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    project = copy_to(tmp_path_factory.mktemp("refused") / "project")
+    return project, files(project)
 
 
 @pytest.mark.parametrize(
@@ -137,15 +138,20 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_what_cannot_be_a_topic_gets_one_line_and_nothing_is_made(
-    project: Path, name: str, said: str
+    project: tuple[Path, dict[str, bytes]], name: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = files(project)
-    done = topic(project, name)
+    assert main(name, project[0]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"make topic: {said}")
+    assert files(project[0]) == project[1]
+
+
+def test_a_refusal_reaches_whoever_runs_make(project: tuple[Path, dict[str, bytes]]) -> None:
+    done = topic(project[0], "rl/kl")
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith(f"make topic: {said}")
-    assert files(project) == before
+    assert lines == ["make topic: llmref.rl has 'kl' already"]
+    assert files(project[0]) == project[1]
 
 
 def test_a_topic_whose_test_fails_is_taken_back(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,22 @@ def compare_with_clean(site: Site) -> None:
     assert differing == set()
 
 
-@pytest.fixture
-def two(site: Site) -> Site:
+@pytest.fixture(scope="module")
+def two_built(module_site: Callable[[], Site]) -> Site:
+    site = module_site()
     site.write("index.md", "# I\n\n```{toctree}\n:caption: First\na\nb\n```\n")
     site.write("a.md", "# A\n\nOf a.\n")
     site.write("b.md", "# B\n\n```{include} part.txt\n```\n")
     site.write("part.txt", "Included.\n")
     site.configure('html_theme = "sphinx_book_theme"')
     assert site.build().code == 0
+    site.keep()
     return site
+
+
+@pytest.fixture
+def two(two_built: Site) -> Site:
+    return two_built.put_back()
 
 
 @pytest.mark.parametrize("name", ["a.md", "part.txt"])
