@@ -86,7 +86,9 @@ def test_a_topic_is_made_and_entered_where_it_must_be(
 def test_the_tests_of_a_new_topic_pass(started: tuple[Path, dict[str, bytes], str]) -> None:
     project = started[0]
     tests = ["tests/functional/test_hinge_loss.py", "tests/test_mirror.py", "tests/test_doors.py"]
-    run(project, "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", "not wins and not type_ch")
+    # What has to do with the names of topics; the rest of the doors is as it was.
+    apart = "not wins and not type_ch and not without_a_function and not door_loads"
+    run(project, "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", apart)
     oracle = ["-c", "tests/oracle/pytest.ini", "--rootdir", ".", "tests/oracle/test_hinge_loss.py"]
     run(project, "pytest", "-q", *oracle)
 
