@@ -15,7 +15,7 @@ from tests.test_make import make
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("llmref", "docs", "tests")
-FILES = ("Makefile", "conf.py", "pyproject.toml", "CITATION.cff", "README.md")
+FILES = ("Makefile", "conf.py", "pyproject.toml", "CITATION.cff", "README.md", "LICENSE")
 
 
 def copy_to(folder: Path) -> Path:

@@ -28,6 +28,7 @@ PAGE = """
     | a | b |
     |---|---|
     | `{eq}` | {eq}`eq-square` and $a\\|b$ |
+    | {doc}`other`, not ``{eq}`eq-square` `` | {eq}`eq-square` |
 
     $$
     a &= b \\\\
@@ -158,7 +159,8 @@ def text(built: Built) -> str:
         "In code stays `{prf:ref}` and ``{eq}`a` ``.",
         f"- [(1)]({BASE}topic.html#equation-eq-square) in a list,\n"
         "  with a second line of $x$ and H<sub>2</sub>",
-        f"| `{{eq}}` | [(1)]({BASE}topic.html#equation-eq-square) and $a\\|b$ |",
+        f"| `{{eq}}` | [(1)]({BASE}topic.html#equation-eq-square) and $a\\|b$ |\n"
+        f"| [Other]({BASE}other.html), not ``{{eq}}`eq-square` `` | [(1)]({BASE}topic.html#",
         "$$\n\\begin{split}a &= b \\\\\n&= c\\end{split}\n\\tag{1}\n$$\n\n$$\nd = e\n$$",
         f"**[Definition 1]({BASE}topic.html#topic-square) (Square of $x$).** It is [(1)](",
         f"**[Lemma 2]({BASE}topic.html#topic-shown) (Shown).**\n\n$$\nf = g\n$$",
