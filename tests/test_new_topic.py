@@ -70,6 +70,7 @@ def test_a_topic_is_made_and_entered_where_it_must_be(
     assert changed == {
         "llmref/functional/hinge_loss.py",
         "llmref/functional/__init__.pyi",
+        "llmref/practice/by_hand/functional/hinge_loss.py",
         "docs/functional/hinge_loss.md",
         "docs/index.md",
         "docs/result-ids.txt",
@@ -97,7 +98,7 @@ def test_a_new_topic_is_formatted_and_without_lint(
     started: tuple[Path, dict[str, bytes], str],
 ) -> None:
     project = started[0]
-    made = ["llmref/functional", "tests/functional", "tests/oracle"]
+    made = ["llmref/functional", "llmref/practice", "tests/functional", "tests/oracle"]
     run(project, "ruff", "format", "--check", *made)
     run(project, "ruff", "check", *made)
 
@@ -111,7 +112,7 @@ def test_the_page_of_a_new_topic_builds_without_a_warning(
     built = project / "_build/one"
     run(project, "sphinx", "-nW", "--keep-going", "--conf-dir", ".", *one, "docs", str(built))
     page = (built / "functional/hinge_loss.html").read_text(encoding="utf-8")
-    assert "1 result, 2 checks executed" in page
+    assert "1 result, 3 checks executed" in page
 
 
 @pytest.fixture(scope="module")
