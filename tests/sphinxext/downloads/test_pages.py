@@ -124,7 +124,7 @@ OTHER = """
 """
 BIB = """
 @misc{One2001, author = {One, Ann and Nil, Bo}, title = {First_things}, year = 2001, doi = {1/2}}
-@misc{Two2002, author = {Two, Bo}, title = {Second}, year = 2002, eprint = {2002.1}}
+@misc{Two2002, author = {Two, Bo and others}, title = {Second}, year = 2002, eprint = {2002.1}}
 @misc{Three2003, author = {Three, A and B, C and D, E}, title = {Third}, year = 2003}
 """
 
@@ -155,7 +155,7 @@ def text(built: Built) -> str:
         f"See [Other]({BASE}other.html), [the other]({BASE}other.html), "
         f"[Words]({BASE}topic.html#somewhere),\n[that]({BASE}other.html#other-lemma) and "
         f"[a part]({BASE}other.html#part), said by [One and Nil (2001)](https://doi.org/1/2) and "
-        "Three et al. (2003),\nand others ([Two, 2002](https://arxiv.org/abs/2002.1)). ",
+        "Three et al. (2003),\nand others ([Two et al., 2002](https://arxiv.org/abs/2002.1)). ",
         "In code stays `{prf:ref}` and ``{eq}`a` ``.",
         f"- [(1)]({BASE}topic.html#equation-eq-square) in a list,\n"
         "  with a second line of $x$ and H<sub>2</sub>",

@@ -253,7 +253,7 @@ def built(module_site: Callable[[], Site]) -> Model:
 @example(edits=[("remove", "beta", "beta", False)])
 @example(edits=[("wrong", "", "", True), ("wrong", "", "", False)])
 @example(edits=[("citation", "", "", True), ("address", "", "", True), ("ids", "", "", True)])
-@example(edits=[("ids", "", "", True), ("citation", "", "", True)])
+@example(edits=[("ids", "", "", True)])
 @example(edits=[("static", "", "", True), ("style", "", "", True), ("data", "", "", True)])
 @example(edits=[("heading", "beta", "", True), ("shown", "alpha", "", True)])
 @example(edits=[("older", "beta", "", True), ("exchange", "beta", "gamma", True)])
