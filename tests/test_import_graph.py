@@ -30,7 +30,7 @@ MAY_IMPORT_IN_SPHINXEXT = {
     "api": {"api", "execution", "single"},
     "incremental": {"incremental", "execution", "results", "single"},
     "web": {"web", "execution", "results", "borrowed"},
-    "downloads": {"downloads", "api", "execution", "results", "web"},
+    "downloads": {"downloads", "api", "execution", "results", "single", "web"},
     "books": {"books"},
 }
 
