@@ -220,6 +220,12 @@ def test_another_site_links_to_a_name(built: Built, site: Site) -> None:
     assert page.code == 0, page.warnings
     assert 'href="https://e.org/api/maths.html#llmref.maths.square.square"' in page.page("index")
     assert 'href="https://e.org/api/maths.html#llmref.maths.parts.Both"' in page.page("index")
+    text = (page.html / "index.md").read_text(encoding="utf-8")
+    square = (
+        "[`llmref.maths.square.square`](https://e.org/api/maths.html#llmref.maths.square.square)"
+    )
+    both = "[`llmref.maths.Both`](https://e.org/api/maths.html#llmref.maths.parts.Both)"
+    assert text == f"# Other\n\n{square} and {both}\n"
 
 
 def test_a_wrong_label_a_wrong_group_and_a_hidden_function_are_named(site: Site) -> None:
