@@ -18,7 +18,7 @@ from llmref.sphinxext.results.nodes import (
     ResultBox,
     ResultHeading,
 )
-from llmref.sphinxext.results.reports import WRITERS
+from llmref.sphinxext.results.reports import writer_of
 from llmref.sphinxext.results.tables import Place
 from llmref.sphinxext.topics.questions import Question
 
@@ -28,7 +28,7 @@ _ESCAPED = str.maketrans({"*": "\\*", "_": "\\_", "`": "\\`", "<": "\\<", "[": "
 def write_report(page: Page, name: str, argument: str) -> str:
     """Return a report, such as the status of a page."""
     place = Place(page.builder, page.env, page.docname, argument)
-    return _blocks(page, WRITERS[name](place), 2)
+    return _blocks(page, writer_of(name)(place), 2)
 
 
 def write_listing(page: Page) -> str:

@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.results.directives import ReportDirective
-from llmref.sphinxext.results.reports import WRITERS
+from llmref.sphinxext.results.reports import OTHERS
 from llmref.sphinxext.topics.bars import GatherChecks, add_bars, note_stray_checks
 from llmref.sphinxext.topics.by_hand import ByHandDirective, add_by_hand
 from llmref.sphinxext.topics.collected import write_filter, write_interview, write_sheet
@@ -34,7 +34,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("question", QuestionDirective)
     for name, write in _WRITERS.items():
         app.add_directive(name, ReportDirective)
-        WRITERS[name] = write
+        OTHERS[name] = write
     add_bars(app)
     add_by_hand(app)
     add_questions(app)

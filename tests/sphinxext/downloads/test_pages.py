@@ -63,7 +63,7 @@ PAGE = """
 
     ```{code-cell} python
     from llmref import verify
-    verify.exact("topic-shown", [1], [1], wrong={"two": [2]})
+    verify.exact("topic-shown", [1], [1], wrong={"two": [2]}, note="the number one")
     ```
 
     ::::{dropdown} Why {prf:ref}`other-lemma`?
