@@ -20,6 +20,7 @@ TEMPLATES = Path(__file__).parent / "topic_template"
 # What is made from each template.
 FILES = {
     "module.py.txt": "llmref/{group}/{name}.py",
+    "by_hand.py.txt": "llmref/practice/by_hand/{group}/{name}.py",
     "page.md.txt": "docs/{group}/{name}.md",
     "test.py.txt": "tests/{group}/test_{name}.py",
     "oracle.py.txt": "tests/oracle/test_{name}.py",
@@ -63,9 +64,20 @@ def result_id(name: str) -> str:
     return f"{name.replace('_', '-')}-example"
 
 
+def by_hand_id(name: str) -> str:
+    """'top_k' -> 'top-k-by-hand'."""
+    return f"{name.replace('_', '-')}-by-hand"
+
+
 def plan(group: str, name: str, root: Path) -> dict[Path, str]:
     """Return the texts of all files that are new or edited."""
-    words = {"group": group, "name": name, "title": title_of(name), "id": result_id(name)}
+    words = {
+        "group": group,
+        "name": name,
+        "title": title_of(name),
+        "id": result_id(name),
+        "by-hand": by_hand_id(name),
+    }
     texts = {}
     for template, pattern in FILES.items():
         text = (TEMPLATES / template).read_text(encoding="utf-8")
@@ -108,7 +120,8 @@ def into_ids(text: str, *, group: str, name: str, version: str) -> str:
     """Put the id of the example in its sorted place."""
     lines = text.splitlines()
     comments = [line for line in lines if line.startswith("#")]
-    ids = [line for line in lines if not line.startswith("#")] + [f"{result_id(name)} {version}"]
+    ids = [line for line in lines if not line.startswith("#")]
+    ids += [f"{id_} {version}" for id_ in (result_id(name), by_hand_id(name))]
     return "\n".join([*comments, *sorted(ids, key=lambda line: line.split()[0])]) + "\n"
 
 

@@ -6,6 +6,7 @@ The process is forked from one that has imported Sphinx already, which saves two
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,20 @@ class Site:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+
+    def keep(self) -> None:
+        """Keep the site as it is, with what was built of it, for tests that start from there."""
+        shutil.copytree(self.root, self.kept)
+
+    def put_back(self) -> "Site":
+        """Have it again as it was kept, in the same folder and with the same times."""
+        shutil.rmtree(self.root)
+        shutil.copytree(self.kept, self.root)
+        return self
+
+    @property
+    def kept(self) -> Path:
+        return self.root.with_name(f"{self.root.name}-kept")
 
     def line(self, name: str, text: str) -> int:
         """The line of `text` in a page, for comparison with what the build says."""

@@ -4,6 +4,8 @@ Leaves out: how a page's key follows the doors (tests/sphinxext/execution/test_i
 """
 
 import ast
+import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -110,18 +112,48 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_function_wins_over_the_module_of_its_name(order: str) -> None:
-    """`from llmref.norm import rms_norm` is the function, whatever was imported before."""
+# For each program a process that has torch already, which takes most of the time, and no llmref.
+FORKS = """
+import json, os, sys, traceback
+import torch
+assert not any(name.partition(".")[0] == "llmref" for name in sys.modules)
+ended = {}
+for name, program in json.loads(sys.argv[1]).items():
+    if not (child := os.fork()):
+        try:
+            exec(program, {})
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    ended[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(ended))
+"""
+
+
+@pytest.fixture(scope="module")
+def ended() -> tuple[dict[str, int], str]:
+    """The exit code of a program for each order, and what they have said."""
     assert SAME_NAME
-    code = "import sys\n"
-    for door, name in SAME_NAME:
-        code += ORDERS[order].format(door=door, name=name) + (
+    programs = dict.fromkeys(ORDERS, "import sys\n")
+    for order, (door, name) in itertools.product(ORDERS, SAME_NAME):
+        programs[order] += ORDERS[order].format(door=door, name=name) + (
             f"\nmodule = sys.modules['{door}.{name}']\n"
             f"assert callable(f) and f is module.{name}, f\n"
             f"from {door}.{name} import {name} as h\nassert h is f\n"
         )
-    run(code)
+    command = [sys.executable, "-W", "error", "-c", FORKS, json.dumps(programs)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_function_wins_over_the_module_of_its_name(
+    order: str, ended: tuple[dict[str, int], str]
+) -> None:
+    """`from llmref.norm import rms_norm` is the function, whatever was imported before."""
+    codes, said = ended
+    assert codes[order] == 0, said
 
 
 def test_a_topic_without_a_function_of_its_name_is_a_module() -> None:

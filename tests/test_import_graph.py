@@ -39,7 +39,7 @@ MAY_IMPORT_IN_SPHINXEXT = {
     "topics": {"topics", "results", "api"},
     "incremental": {"incremental", "execution", "results", "single", "topics"},
     "web": {"web", "execution", "results", "borrowed"},
-    "downloads": {"downloads", "api", "execution", "results", "web", "topics"},
+    "downloads": {"downloads", "api", "execution", "results", "single", "topics", "web"},
     "books": {"books"},
 }
 

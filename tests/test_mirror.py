@@ -146,6 +146,19 @@ def test_the_agreement_table_is_about_pages() -> None:
     assert all(row["largest_difference"] <= row["allowed"] for row in rows)
 
 
+def test_code_by_hand_belongs_to_a_page_and_to_no_page_of_the_old_form() -> None:
+    folder = ROOT / "llmref" / "practice" / "by_hand"
+    files = {
+        path.relative_to(folder).with_suffix("").as_posix()
+        for path in folder.glob("*/*.py")
+        if path.name != "__init__.py"
+    }
+    conf = (ROOT / "conf.py").read_text(encoding="utf-8")
+    old = set(re.findall(r'^    "(\w+/\w+)",$', conf, re.MULTILINE))
+    assert old <= pages()
+    assert files == pages() - old
+
+
 def test_every_page_is_in_the_index_and_no_other() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     listed = re.findall(rf"^((?:{'|'.join(GROUPS)})/\w+)$", index, re.MULTILINE)
@@ -156,11 +169,12 @@ def test_every_page_is_in_the_index_and_no_other() -> None:
 
 
 def labels() -> list[str]:
+    """The ids of results and of code by hand."""
     return [
-        label
+        label or by_hand
         for page in sorted(pages())
-        for label in re.findall(
-            r"^:+\{prf:(?!proof)\w+\}.*\n:label: (\S+)$",
+        for label, by_hand in re.findall(
+            r"^:+\{prf:(?!proof)\w+\}.*\n:label: (\S+)$|^`+\{by-hand\} (\S+)$",
             (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"),
             re.MULTILINE,
         )

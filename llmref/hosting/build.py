@@ -60,7 +60,6 @@ def build(work: Path, conf: Path | None, sphinx: list[str]) -> int:
     if noted is None:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
-    (work / _MANIFEST).unlink(missing_ok=True)
     code = run(sphinx)
     if code >= 0:  # else it was killed, and what is there may be half written
         _write_manifest(work, conf, noted or {})

@@ -96,7 +96,7 @@ def citations(
         "Markdown": f"[{title}]({url}) (llmref, `{id_}`)",
         "Plain text": (
             f"{authors}: {name.split()[0]} '{title.replace('$', '')}' ({id_}). "
-            f"llmref, version {work.version}, {work.year}. {release or url}"
+            f"llmref, version {work.version}, {work.year}. {url}"
         ),
     }
 

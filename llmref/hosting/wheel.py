@@ -17,7 +17,13 @@ from pathlib import Path
 _BESIDE = ("pyproject.toml", "README.md", "LICENSE")
 # The time of all files in the archive: the first that a zip archive can hold.
 _EPOCH = "315532800"
-_BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+# The archive holds the rights of each file, which must not depend on who builds it.
+_BUILD = """
+import os, sys
+from setuptools import build_meta
+os.umask(0o022)
+build_meta.build_wheel(sys.argv[1])
+"""
 
 
 def wheel_name(project: str, release: str) -> str:
@@ -45,7 +51,7 @@ def build_wheel(root: Path, folder: Path) -> Path:
             target = copy / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-            target.chmod(0o644)  # the archive holds it, whatever the umask is here
+            target.chmod(0o644)
         built = Path(temporary) / "built"
         built.mkdir()
         made = subprocess.run(

@@ -6,24 +6,14 @@ Leaves out: speed, and inputs that the page does not list.
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import inf
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from llmref.verify.check import (
-    Check,
-    reject_all,
-    require_known,
-    require_tolerance,
-)
+from llmref.verify.check import Check, reject_all, require_known, require_tolerance
 from llmref.verify.errors import ByHandError, CheckFailedError, NotANumberError
+from llmref.verify.outputs import difference, has_changed, short, size
 
 _HOME = "llmref.practice.by_hand."
-_SCALARS = (bool, int, float, str, bytes, type(None))
-_LONGEST_VALUE = 30  # characters of a value that differs
 
 
 def by_hand(
@@ -34,6 +24,7 @@ def by_hand(
     *,
     wrong: Mapping[str, Callable[..., Any]],
     atol: float = 1e-12,
+    nan: Collection[str] = (),
     note: str = "",
 ) -> Check:
     """Check that `function` returns what `library` returns, on every input.
@@ -42,7 +33,8 @@ def by_hand(
     groups; each of `inputs` is a tuple of arguments, which every call gets as a copy of its own.
     What they return: tensors, numbers, strings, None, and nested lists, tuples and dicts of these;
     floats agree within `atol`, all else exactly, dtypes and shapes too. Each function in `wrong`
-    replaces `function`, and must differ or raise on one input at least.
+    replaces `function`, and must differ or raise on one input at least; `nan` names those that only
+    a NaN gives away.
     Raises: ByHandError if there is nothing to compare or `function` changes its arguments;
     CheckFailedError, NotANumberError, MissingWrongVariantError, WrongVariantPassedError,
     MissingScopeError, ResultIdError; TypeError for a value of another type.
@@ -56,19 +48,19 @@ def by_hand(
     for place, (given, target) in enumerate(zip(inputs, expected, strict=True), start=1):
         arguments = copy.deepcopy(given)
         returned = function(*arguments)
-        if _unequal(arguments, given):
+        if has_changed(arguments, given):
             raise ByHandError(result, f"{name} changes its arguments (input {place})")
-        error, seen = _difference(result, returned, target)
+        error, seen = difference(result, returned, target, atol)
         if error > atol:
             raise CheckFailedError(result, f"{seen} on input {place}, allowed {atol:.2g}")
-        largest, compared = max(largest, error), compared + _size(target)
+        largest, compared = max(largest, error), compared + size(target)
     if not compared:
         raise ByHandError(result, "nothing was compared: every output is empty")
 
     def test(mistaken: Callable[..., Any]) -> tuple[bool, str]:
         return _first_difference(result, mistaken, inputs, expected, atol)
 
-    rejected = reject_all(result, wrong, test)
+    rejected = reject_all(result, wrong, test, nan)
     figure = f"{function.__name__} equals llmref on {_inputs(inputs)}, largest error {largest:.2g}"
     return Check(result, "by_hand", figure, len(inputs), rejected, note, function=name)
 
@@ -91,7 +83,7 @@ def _require_inputs(result: str, inputs: Any) -> None:
         raise ByHandError(result, "give at least one input: a list of tuples of arguments")
     for given in inputs:
         if not isinstance(given, tuple):
-            raise ByHandError(result, f"each input is a tuple of arguments, got {_short(given)}")
+            raise ByHandError(result, f"each input is a tuple of arguments, got {short(given)}")
 
 
 def _first_difference(
@@ -112,7 +104,7 @@ def _first_difference(
         except Exception as failure:
             return False, f"raises {type(failure).__name__} on input {place}"
         try:
-            error, seen = _difference(result, returned, target)
+            error, seen = difference(result, returned, target, atol)
         except NotANumberError as failure:
             no_number = failure
             continue
@@ -135,104 +127,5 @@ def _require_signature(result: str, function: Callable[..., Any], given: Any) ->
         raise ByHandError(result, f"a wrong function has another signature: {failure}") from failure
 
 
-def _difference(result: str, returned: Any, target: Any) -> tuple[float, str]:
-    """The largest error between two outputs, infinite where no number tells it; and its words."""
-    return max(_differences(result, returned, target), key=lambda d: d[0], default=(0.0, ""))
-
-
-def _differences(result: str, returned: Any, target: Any) -> Iterator[tuple[float, str]]:
-    kinds = [_kind(result, value) for value in (returned, target)]
-    if kinds[0] is not kinds[1]:
-        yield inf, f"{kinds[0].__name__} for {kinds[1].__name__}"
-    elif kinds[0] is Tensor:
-        yield _tensor_difference(result, returned, target)
-    elif kinds[0] is list:
-        if len(returned) != len(target):
-            yield inf, f"{len(returned)} items for {len(target)}"
-        for one, other in zip(returned, target, strict=False):
-            yield from _differences(result, one, other)
-    elif kinds[0] is dict:
-        if returned.keys() != target.keys():
-            yield inf, f"keys {_short([*returned])} for {_short([*target])}"
-        for key in returned.keys() & target.keys():
-            yield from _differences(result, returned[key], target[key])
-    elif kinds[0] is float:
-        yield _tensor_difference(result, *(_float64(value) for value in (returned, target)))
-    elif returned != target:
-        yield inf, f"{_short(returned)} for {_short(target)}"
-
-
-def _kind(result: str, value: Any) -> type:
-    """What a value is compared as; lists and tuples are alike."""
-    if isinstance(value, Tensor):
-        return Tensor
-    if isinstance(value, (list, tuple)):
-        return list
-    if isinstance(value, dict):
-        return dict
-    if type(value) in _SCALARS:
-        return type(value)
-    raise TypeError(f"{result}: by_hand compares no {type(value).__name__}")
-
-
-def _tensor_difference(result: str, returned: Tensor, target: Tensor) -> tuple[float, str]:
-    a, b = returned.detach(), target.detach()
-    if a.shape != b.shape:
-        return inf, f"shape {tuple(a.shape)} for {tuple(b.shape)}"
-    if a.dtype != b.dtype:
-        return inf, f"{a.dtype} for {b.dtype}"
-    if a.isnan().any() or b.isnan().any():
-        raise NotANumberError(result, "one side holds a NaN")
-    if not a.is_floating_point() and not a.is_complex():
-        differing = int((a != b).sum())
-        return (inf if differing else 0.0), f"{differing} of {a.numel()} entries differ"
-    wide = torch.complex128 if a.is_complex() else torch.float64
-    # inf - inf is NaN, although two equal infinities do not differ.
-    distance = (a.to(wide) - b.to(wide)).abs().masked_fill(a == b, 0).nan_to_num(inf, inf)
-    error = float(distance.max()) if distance.numel() else 0.0
-    return error, f"largest error {error:.2g}"
-
-
-def _unequal(arguments: Any, given: Any) -> bool:
-    """Whether a call has changed its arguments, which were a copy of what was given."""
-    if isinstance(given, Tensor):
-        a, b = arguments.detach(), given.detach()
-        return a.shape != b.shape or a.dtype != b.dtype or not _same_entries(a, b)
-    if isinstance(given, dict):
-        return list(arguments) != list(given) or _unequal([*arguments.values()], [*given.values()])
-    if isinstance(given, (list, tuple)):
-        pairs = zip(arguments, given, strict=False)
-        return len(arguments) != len(given) or any(_unequal(a, b) for a, b in pairs)
-    if arguments is given:  # what is its own copy cannot change: a number, a function
-        return False
-    if type(given) in _SCALARS:
-        return bool(arguments != given)
-    raise TypeError(f"by_hand passes no {type(given).__name__}: nobody could see it changed")
-
-
-def _same_entries(a: Tensor, b: Tensor) -> bool:
-    return bool(((a == b) | (a.isnan() & b.isnan())).all())
-
-
-def _size(value: Any) -> int:
-    """How many values an output holds; None is none."""
-    if isinstance(value, Tensor):
-        return value.numel()
-    if isinstance(value, dict):
-        return sum(_size(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return sum(_size(item) for item in value)
-    return value is not None
-
-
 def _inputs(inputs: Sequence[Any]) -> str:
     return f"{len(inputs)} input{'' if len(inputs) == 1 else 's'}"
-
-
-def _float64(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 3]}..."

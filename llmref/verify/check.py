@@ -2,7 +2,7 @@
 
 import html
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,16 @@ from llmref.records import ID_PATTERN, MIME_TYPE, ids_in_use
 from llmref.verify.errors import (
     MissingScopeError,
     MissingWrongVariantError,
+    NanOnlyError,
     NotANumberError,
     ResultIdError,
     VerificationError,
     WrongVariantPassedError,
+)
+
+_NAN_ONLY = (
+    "the wrong variant '{name}' is not a number; a NaN is no mistake that a reader makes: give one "
+    "that yields numbers, or say nan={{'{name}'}} if the NaN is its point"
 )
 
 
@@ -107,23 +113,34 @@ def require_tolerance(result: str, tolerance: float) -> None:
 
 
 def reject_all(
-    result: str, wrong: Mapping[str, Any], test: Callable[[Any], tuple[bool, str]]
+    result: str,
+    wrong: Mapping[str, Any],
+    test: Callable[[Any], tuple[bool, str]],
+    nan: Collection[str] = (),
 ) -> dict[str, str]:
     """Run `test` on every wrong variant and return what it measured.
 
-    A NaN rejects a variant as surely as a large error does; any other error is the author's.
+    `nan` names the variants that nothing but a NaN tells from the claim, where that is their point;
+    any other error of a variant is the author's.
     """
     if not wrong:
         raise MissingWrongVariantError(result, "give at least one wrong variant (wrong={...})")
+    if unknown := sorted(set(nan) - set(wrong)):
+        raise NanOnlyError(result, f"nan names no wrong variant: {', '.join(unknown)}")
     rejected = {}
     for name, variant in wrong.items():
         try:
             passes, seen = test(variant)
-        except NotANumberError:
-            passes, seen = False, "not a number"
+        except NotANumberError as failure:
+            if name not in nan:
+                raise NanOnlyError(result, _NAN_ONLY.format(name=name)) from failure
+            rejected[name] = "not a number"
+            continue
         if passes:
             raise WrongVariantPassedError(
                 result, f"the wrong variant '{name}' passes the same test ({seen})"
             )
+        if name in nan:
+            raise NanOnlyError(result, f"take '{name}' out of nan: it gives numbers ({seen})")
         rejected[name] = seen
     return rejected

@@ -37,6 +37,10 @@ class ByHandError(VerificationError):
     """The code by hand, its inputs or a mistaken function can show nothing."""
 
 
+class NanOnlyError(VerificationError):
+    """A wrong variant is rejected for a NaN alone, or is expected to be one and gives numbers."""
+
+
 class ShapeMismatchError(VerificationError):
     """The two sides differ in shape. Nothing is broadcast in a check."""
 

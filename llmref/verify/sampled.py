@@ -1,6 +1,10 @@
-"""Checks in floating point: values, sample means, gradients and inequalities."""
+"""Checks in floating point: values, sample means, gradients and inequalities.
 
-from collections.abc import Callable, Mapping, Sequence
+What differs in a number is judged by that number. A NaN where all numbers agree is no answer: it
+refuses the claim, and it rejects a wrong variant only if the author lists it in `nan`.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,27 +21,28 @@ def numeric(
     *,
     atol: float,
     wrong: Mapping[str, Any],
+    nan: Collection[str] = (),
     note: str = "",
 ) -> Check:
     """Check that `actual` equals `expected` within `atol`, entry by entry.
 
     Arguments: tensors, numbers or nested sequences of numbers, of one shape; equal infinities are
-    equal. Each `wrong` variant replaces `actual`.
-    Raises: CheckFailedError, NotANumberError, ShapeMismatchError, MissingWrongVariantError,
-    WrongVariantPassedError, MissingScopeError, ResultIdError.
+    equal. Each `wrong` variant replaces `actual`; `nan` names those that only a NaN gives away.
+    Raises: CheckFailedError, NotANumberError, NanOnlyError, ShapeMismatchError,
+    MissingWrongVariantError, WrongVariantPassedError, MissingScopeError, ResultIdError.
     """
     require_known(result)
     require_tolerance(result, atol)
     target = _as_tensor(expected)
 
     def compare(candidate: Any) -> tuple[bool, str]:
-        error = _largest_error(result, _as_tensor(candidate), target)
+        error = _largest_error(result, [(_as_tensor(candidate), target)], atol)
         return error <= atol, f"largest error {error:.2g}"
 
     holds, seen = compare(actual)
     if not holds:
         raise CheckFailedError(result, f"{seen}, allowed {atol:.2g}")
-    rejected = reject_all(result, wrong, compare)
+    rejected = reject_all(result, wrong, compare, nan)
     figure = f"{seen}, allowed {atol:.2g}{_over(target.numel(), 'value')}"
     return Check(result, "numeric", figure, target.numel(), rejected, note)
 
@@ -49,6 +54,7 @@ def monte_carlo(
     *,
     wrong: Mapping[str, Any],
     sigmas: float = 4.0,
+    nan: Collection[str] = (),
     note: str = "",
 ) -> Check:
     """Check that the mean of `samples` over its first axis agrees with `expected`.
@@ -70,13 +76,14 @@ def monte_carlo(
             raise ShapeMismatchError(
                 result, f"samples {tuple(rows.shape)} do not average to {tuple(mean.shape)}"
             )
-        if rows.isnan().any() or mean.isnan().any():
-            raise NotANumberError(result, "a sample or the expected value is NaN")
         error = (rows.mean(dim=0) - mean).abs()
         standard_error = rows.std(dim=0) / rows.shape[0] ** 0.5
         # Constant samples have no spread: their mean must then be exact.
-        z = torch.where(error == 0, torch.zeros_like(error), error / standard_error).max().item()
-        return z <= sigmas, f"z = {z:.2f}"
+        z = torch.where(error == 0, torch.zeros_like(error), error / standard_error)
+        if z.isnan().any() and not (z > sigmas).any():
+            raise NotANumberError(result, "a sample or the expected value is no number")
+        largest = z[~z.isnan()].max().item()
+        return largest <= sigmas, f"z = {largest:.2f}"
 
     def replace(variant: Any) -> tuple[bool, str]:
         variant = _as_tensor(variant)
@@ -86,7 +93,7 @@ def monte_carlo(
     holds, seen = compare(drawn, target)
     if not holds:
         raise CheckFailedError(result, f"{seen}, allowed {sigmas:g}")
-    rejected = reject_all(result, wrong, replace)
+    rejected = reject_all(result, wrong, replace, nan)
     figure = f"{seen}, allowed {sigmas:g}, over {drawn.shape[0]} samples"
     return Check(result, "monte_carlo", figure, drawn.shape[0], rejected, note)
 
@@ -99,6 +106,7 @@ def gradient(
     *,
     wrong: Mapping[str, Any],
     atol: float = 1e-10,
+    nan: Collection[str] = (),
     note: str = "",
 ) -> Check:
     """Check a hand-derived gradient against autograd, and autograd against finite differences.
@@ -124,8 +132,8 @@ def gradient(
         derived = (derived,) if isinstance(derived, Tensor) else tuple(derived)
         if len(derived) != len(target):
             raise ShapeMismatchError(result, f"{len(derived)} gradients for {len(target)} inputs")
-        pairs = zip(derived, target, strict=True)
-        error = max(_largest_error(result, _as_tensor(a), b) for a, b in pairs)
+        pairs = [(_as_tensor(a), b) for a, b in zip(derived, target, strict=True)]
+        error = _largest_error(result, pairs, atol)
         return error <= atol, f"largest error {error:.2g}"
 
     holds, seen = compare(gradient)
@@ -133,7 +141,7 @@ def gradient(
         raise CheckFailedError(result, f"{seen} against autograd, allowed {atol:.2g}")
     if not torch.autograd.gradcheck(function, leaves, raise_exception=False):
         raise CheckFailedError(result, "autograd disagrees with finite differences (gradcheck)")
-    rejected = reject_all(result, wrong, compare)
+    rejected = reject_all(result, wrong, compare, nan)
     cases = sum(x.numel() for x in target)
     figure = f"{seen} against autograd, allowed {atol:.2g}{_over(cases, 'entry', 'entries')}"
     return Check(result, "gradient", f"{figure}; gradcheck passes", cases, rejected, note)
@@ -147,6 +155,7 @@ def bound(
     wrong: Mapping[str, Any],
     attained: tuple[Any, Any] | None = None,
     atol: float = 1e-12,
+    nan: Collection[str] = (),
     note: str = "",
 ) -> Check:
     """Check `lower <= upper` on every sample and, where stated, that the two meet.
@@ -165,7 +174,9 @@ def bound(
         _require_comparable(result, below, above)
         excess = torch.where(below == above, torch.zeros_like(below), below - above)
         violations = int((excess > atol).sum())
-        worst = excess.max().item()
+        if excess.isnan().any() and not violations:
+            raise NotANumberError(result, "one side holds a NaN")
+        worst = excess[~excess.isnan()].max().item()
         gap = f"smallest gap {max(0.0, -worst):.2g}"
         return not violations, f"violated {violations} times, by {worst:.2g}" if violations else gap
 
@@ -175,11 +186,12 @@ def bound(
     cases = _as_tensor(lower).numel()
     figure = f"no violation{_over(cases, 'sample')}, {seen}"
     if attained is not None:
-        distance = _largest_error(result, *(_as_tensor(side) for side in attained))
+        pair = (_as_tensor(attained[0]), _as_tensor(attained[1]))
+        distance = _largest_error(result, [pair], atol)
         if distance > atol:
             raise CheckFailedError(result, f"not attained: the two sides are {distance:.2g} apart")
         figure += f", attained within {distance:.2g}"
-    rejected = reject_all(result, wrong, compare)
+    rejected = reject_all(result, wrong, compare, nan)
     return Check(result, "bound", figure, cases, rejected, note)
 
 
@@ -196,15 +208,20 @@ def _require_comparable(result: str, a: Tensor, b: Tensor) -> None:
         raise ShapeMismatchError(result, f"shapes {tuple(a.shape)} and {tuple(b.shape)} differ")
     if a.numel() == 0:
         raise CheckFailedError(result, "nothing was compared: the tensors are empty")
-    if a.isnan().any() or b.isnan().any():
+
+
+def _largest_error(result: str, pairs: Sequence[tuple[Tensor, Tensor]], atol: float) -> float:
+    """The largest error of the numbers; a NaN beside numbers that agree raises."""
+    largest, holes = 0.0, False
+    for a, b in pairs:
+        _require_comparable(result, a, b)
+        is_hole = a.isnan() | b.isnan()
+        # inf - inf is NaN, and two equal infinities do not differ.
+        error = (a - b).abs().masked_fill(is_hole | (a == b), 0.0)
+        largest, holes = max(largest, float(error.max())), holes or bool(is_hole.any())
+    if holes and largest <= atol:
         raise NotANumberError(result, "one side holds a NaN")
-
-
-def _largest_error(result: str, a: Tensor, b: Tensor) -> float:
-    _require_comparable(result, a, b)
-    # inf - inf is NaN, and two equal infinities do not differ.
-    error = torch.where(a == b, torch.zeros_like(a.real), (a - b).abs())
-    return float(error.max())
+    return largest
 
 
 def _over(cases: int, singular: str, plural: str = "") -> str:

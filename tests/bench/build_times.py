@@ -106,7 +106,7 @@ def server_start() -> float:
 def real_site(folder: Path, rows: list[tuple[str, str, str]]) -> None:
     for name in ("docs", "llmref"):
         shutil.copytree(ROOT / name, folder / name)
-    for name in ("conf.py", "pyproject.toml", "CITATION.cff"):
+    for name in ("conf.py", "pyproject.toml", "CITATION.cff", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
     # The landing page quotes a cell as our execution keeps it: stock has none to quote.
     landing = folder / "docs" / "index.md"

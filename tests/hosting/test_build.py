@@ -63,6 +63,18 @@ def test_a_file_that_was_changed_by_others_is_noticed(tmp_path: Path) -> None:
     assert intact_files(work, None) is None
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["echo 3 > {}/a", "rm {}/a", "touch {}/new", "mv {0}/a {0}/b", "echo > {}/manifest.json"],
+)
+def test_every_damage_to_a_work_folder_is_noticed(tmp_path: Path, damage: str) -> None:
+    work = tmp_path / "work"
+    assert build(work, None, ["sh", "-c", f"echo 1 > {work}/a; echo 2 > {work}/b"]) == 0
+    assert intact_files(work, None)
+    subprocess.run(["sh", "-c", damage.format(work)], check=True)
+    assert intact_files(work, None) is None
+
+
 def site(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
@@ -102,6 +114,17 @@ def test_what_a_publication_that_was_killed_has_left_is_removed(html: Path, tmp_
     publish(html, tmp_path / "site")
     assert site(tmp_path / "site") == {"same": "1", "edited": "22"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["html", "site"]
+
+
+def test_a_site_may_be_a_link_to_where_it_is_served_from(html: Path, tmp_path: Path) -> None:
+    served, link = tmp_path / "served", tmp_path / "site"
+    served.mkdir()
+    link.symlink_to(served)
+    for text in ("one", "three", "five and six"):
+        (html / "edited").write_text(text, encoding="utf-8")
+        publish(html, link)
+        assert site(served) == {"same": "1", "edited": text}
+        assert link.is_symlink()
 
 
 def test_a_published_file_is_no_link_to_the_work_folder(html: Path, tmp_path: Path) -> None:

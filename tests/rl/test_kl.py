@@ -133,7 +133,7 @@ def test_a_small_divergence_keeps_its_digits_and_its_sign_in_float32():
 
 
 def test_an_outcome_of_q_alone_counts_in_full():
-    """p = (1/2, 1/2, 0) and q = (1/4, 1/4, 1/2): log 2."""
+    """For p = (1/2, 1/2, 0) and q = (1/4, 1/4, 1/2): log 2."""
     p = torch.tensor([0.5, 0.5, 0.0]).log()
     q = torch.tensor([0.25, 0.25, 0.5]).log()
     torch.testing.assert_close(kl_categorical(p, q), torch.tensor(2.0).log())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llmref import verify
+from tests.verify.schema import require_documented
 
 nan, inf = math.nan, math.inf
 NOTE = "two rows of three numbers"
@@ -70,6 +71,7 @@ def test_a_check_says_which_function_equals_the_library_and_how_closely() -> Non
     assert passed.cases == 2
     assert passed.note == NOTE
     assert passed.record()["function"] == passed.function
+    require_documented(passed)
     # Row means 7/3 and -1/6, column means 3/4, 1/2 and 2: furthest apart, by 2 + 1/6, at the end.
     assert passed.rejected == {"mean over rows": "largest error 2.2 on input 1"}
 
@@ -283,6 +285,35 @@ def test_a_mistake_may_raise_or_have_another_shape() -> None:
         "wrong axis": "raises IndexError on input 1",
         "no keepdim": "shape (2,) for (2, 3) on input 1",
         "a list": "list for Tensor on input 1",
+    }
+
+
+def with_nan(x: Tensor) -> Tensor:
+    return library(x).where(x != x[0, 0], nan)
+
+
+def test_a_mistake_that_is_nothing_but_a_nan_is_refused() -> None:
+    match = "the wrong variant 'w' is not a number; a NaN is no mistake"
+    with pytest.raises(verify.NanOnlyError, match=match):
+        check(wrong={"w": with_nan})
+    assert check(wrong={"w": with_nan}, nan={"w"}).rejected == {"w": "not a number"}
+    with pytest.raises(verify.NanOnlyError, match="nan names no wrong variant: v"):
+        check(nan={"v"})
+
+
+def test_a_nan_beside_a_wrong_number_does_not_matter() -> None:
+    wrong = {"w": lambda x: 2 * with_nan(x)}
+    (seen,) = check(wrong=wrong).rejected.values()
+    assert seen == "largest error 1.7 on input 1"
+    with pytest.raises(verify.NanOnlyError, match="take 'w' out of nan"):
+        check(wrong=wrong, nan={"w"})
+
+
+def test_a_nan_on_one_input_leaves_the_others_to_decide() -> None:
+    ones = torch.ones(2, 3, dtype=torch.float64)
+    wrong = {"w": lambda x: x / (x - x[..., :1]).abs().amax() if x.std() == 0 else 2 * library(x)}
+    assert check(inputs=[(ones * 0,), (X,)], wrong=wrong).rejected == {
+        "w": "largest error 1.7 on input 2"
     }
 
 

@@ -9,6 +9,7 @@ import torch
 
 from llmref import verify
 from llmref.records import MIME_TYPE
+from tests.verify.schema import require_documented
 
 NOTE = "one value worked by hand"
 
@@ -70,6 +71,11 @@ def test_no_kind_of_check_goes_without_its_scope(kind: str) -> None:
     assert KINDS[kind](note=NOTE).note == NOTE
     with pytest.raises(verify.MissingScopeError, match="scope-kind: say in a few words"):
         KINDS[kind]()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_record_of_every_kind_has_the_documented_form(kind: str) -> None:
+    require_documented(KINDS[kind](note=NOTE))
 
 
 @pytest.mark.parametrize("note", ["", " \t\n", "all", "everything ", None, 3])

@@ -90,11 +90,69 @@ def test_a_wrong_variant_within_the_tolerance_is_an_error() -> None:
         verify.numeric("num-loose", [1.0], [1.0], atol=0.6, wrong={"half": [0.5]}, note=NOTE)
 
 
-def test_a_wrong_variant_that_is_nan_is_rejected() -> None:
-    check = verify.numeric(
-        "num-naive", [1.0], [1.0], atol=1e-9, wrong={"overflow": [nan]}, note=NOTE
-    )
-    assert check.rejected == {"overflow": "not a number"}
+x = torch.ones(2, dtype=torch.float64)
+half_nan = torch.tensor([1.0, nan], dtype=torch.float64)
+other_nan = torch.tensor([9.0, nan], dtype=torch.float64)
+NAN_KINDS = {
+    "numeric": lambda wrong, **o: verify.numeric("nan-kind", x, x, atol=0.1, wrong=wrong, **o),
+    "monte_carlo": lambda wrong, **o: verify.monte_carlo(
+        "nan-kind", x.view(2, 1).expand(2, 2), x, wrong=wrong, **o
+    ),
+    "gradient": lambda wrong, **o: verify.gradient(
+        "nan-kind", lambda x: x.sum(), x, x, wrong=wrong, **o
+    ),
+    "bound": lambda wrong, **o: verify.bound("nan-kind", x, x, wrong=wrong, **o),
+}
+
+
+def values_for(kind: str, sides: Tensor) -> Tensor:
+    return 2 - sides if kind == "bound" else sides  # a smaller upper bound is the wrong one
+
+
+@pytest.mark.parametrize("kind", NAN_KINDS)
+def test_a_mistake_that_is_nothing_but_a_nan_is_refused(kind: str) -> None:
+    match = "nan-kind: the wrong variant 'w' is not a number; a NaN is no mistake"
+    for variant in (half_nan, torch.full((2,), nan, dtype=torch.float64)):
+        with pytest.raises(verify.NanOnlyError, match=match):
+            NAN_KINDS[kind]({"w": values_for(kind, variant)}, note=NOTE)
+
+
+@pytest.mark.parametrize("kind", NAN_KINDS)
+def test_a_nan_rejects_where_the_author_says_that_it_is_the_point(kind: str) -> None:
+    check = NAN_KINDS[kind]({"w": values_for(kind, half_nan)}, nan={"w"}, note=NOTE)
+    assert check.rejected == {"w": "not a number"}
+
+
+@pytest.mark.parametrize("kind", NAN_KINDS)
+def test_a_nan_beside_a_wrong_number_does_not_matter(kind: str) -> None:
+    wrong = {"w": values_for(kind, other_nan)}
+    (seen,) = NAN_KINDS[kind](wrong, note=NOTE).rejected.values()
+    assert seen in ("largest error 8", "z = inf", "violated 1 times, by 8")
+    with pytest.raises(verify.NanOnlyError, match="take 'w' out of nan: it gives numbers"):
+        NAN_KINDS[kind](wrong, nan={"w"}, note=NOTE)
+
+
+@pytest.mark.parametrize("kind", NAN_KINDS)
+def test_nan_names_wrong_variants_only(kind: str) -> None:
+    with pytest.raises(verify.NanOnlyError, match="nan names no wrong variant: v"):
+        NAN_KINDS[kind]({"w": values_for(kind, 9 * x)}, nan=["v", "w"], note=NOTE)
+
+
+def test_a_claim_with_a_nan_is_refused_whatever_its_numbers_say() -> None:
+    for claim, error in ((half_nan, verify.NotANumberError), (other_nan, verify.CheckFailedError)):
+        with pytest.raises(error, match="num-claim"):
+            verify.numeric("num-claim", claim, x, atol=0.1, wrong={"w": 9 * x}, note=NOTE)
+        with pytest.raises(error, match="num-claim"):
+            verify.bound("num-claim", claim, x, wrong={"w": 0 * x}, note=NOTE)
+    attained = (half_nan, x)
+    with pytest.raises(verify.NotANumberError, match="num-claim"):
+        verify.bound("num-claim", x, x, attained=attained, wrong={"w": 0 * x}, note=NOTE)
+
+
+def test_samples_without_a_finite_mean_are_no_numbers() -> None:
+    """(inf - 1) / NaN: the spread of an infinite sample does not exist."""
+    with pytest.raises(verify.NotANumberError, match="mc-inf: .* no number"):
+        verify.monte_carlo("mc-inf", torch.tensor([inf, 1.0]), 1.0, wrong={"w": 9.0}, note=NOTE)
 
 
 def test_complex_values_are_compared_in_both_parts() -> None:

@@ -2,10 +2,12 @@
 // assembleBook(what the title page says), then fitFormulas(). book.py adds the page numbers.
 "use strict";
 
-const LEFT_OUT = new Set(["contributing.html", "graph.html", "ledger.html"]);
-// Of no use on paper; code that only sets up or draws, and the mistakes, which stand at the checks.
-const USELESS = ".headerlink, .cite, .katex-mathml, .ledger-filter, .sd-summary-state-marker, "
-  + "details.hide, details.fold > summary + .table-scroll, input, script, .d-n";
+// What is for the screen, or would be printed twice.
+const LEFT_OUT = new Set(["contributing.html", "graph.html", "interview.html", "ledger.html"]);
+// Of no use on paper; code that only sets up, draws or checks, and the mistakes, which stand at the
+// checks.
+const USELESS = ".headerlink, .cite, .katex-mathml, .ledger-filter, .question-filter, "
+  + ".sd-summary-state-marker, .bar-code, details.hide, details.mistakes, input, script, .d-n";
 
 const slug = (page) => page.replace(/\.html$/, "").replace(/[/_]/g, "-");
 

@@ -122,7 +122,7 @@ def _log_probs(name: str, logits: Tensor, dim: int) -> Tensor:
     require_floating(**{f"logits_{name}": logits})
     require_dim(dim, **{f"logits_{name}": logits})
     if logits.shape[dim] == 0:
-        raise ValueError(f"a distribution needs an outcome, got logits_{name} {tuple(logits.shape)}")
+        raise ValueError(f"a distribution needs an outcome: logits_{name} {tuple(logits.shape)}")
     top = logits.amax(dim=dim)  # NaN wherever one is
     if not top.isfinite().all():
         raise ValueError(f"logits_{name} must not be NaN, +inf or all -inf, got {top.min().item()}")

@@ -93,7 +93,7 @@ class SourceDirective(SphinxDirective):
             "",
             self._entry_link(name, definition.name),
             nodes.Text(" "),
-            nodes.reference("", f"{relative}, line {first}", refuri=url, internal=False),
+            nodes.reference("", f"{path.name}, line {first}", refuri=url, internal=False),
         )
         block = nodes.container(
             "",

@@ -26,7 +26,13 @@ from llmref.hosting.citation import read_work
 _HERE = Path(__file__).parent
 _STYLES = ("pygments.css", "epub.css")
 # Of no use without a browser: what writes in the clipboard, what filters, and 'show', 'hide'.
-_LEFT_OUT = {"bar-code", "cite", "ledger-filter", "sd-summary-state-marker"}
+_LEFT_OUT = {
+    "bar-code",
+    "cite",
+    "ledger-filter",
+    "question-filter",
+    "sd-summary-state-marker",
+}
 # KaTeX asks for letters by an attribute that browsers no longer read; Unicode has the letters.
 _LETTERS = {
     "double-struck": "DOUBLE-STRUCK",

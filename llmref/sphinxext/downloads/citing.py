@@ -61,7 +61,7 @@ def _authors(entry: Entry) -> str:
     """'Su', 'Zhang and Sennrich', 'Ainslie et al.'"""
     persons = entry.persons.get("author") or entry.persons.get("editor") or []
     names = [_plain(" ".join([*one.prelast_names, *one.last_names])) for one in persons]
-    if len(names) > 2:
+    if len(names) > 2 or names[-1:] == ["others"]:
         return f"{names[0]} et al."
     return " and ".join(names) or _plain(entry.fields.get("title", ""))
 

@@ -91,7 +91,9 @@ def _by_hand(page: Page, directive: Directive) -> list[Part]:
     name = directive.argument.removesuffix("-by-hand").replace("-", "_")
     folder = page.root / "llmref" / "practice" / "by_hand"
     group = page.docname.partition("/")[0]
+    # A topic with several pieces of code has them in one file.
     paths = [folder / group / f"{name}.py", *sorted(folder.glob(f"*/{name}.py"))]
+    paths.append(folder / f"{page.docname}.py")
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         page.warn(directive.line, "there is no code by hand for %s", directive.argument)

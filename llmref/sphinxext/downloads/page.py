@@ -92,6 +92,8 @@ class Page:
         found = self.env.domains[domain].resolve_xref(
             self.env, self.docname, self.builder, role, target, node, content
         )
+        if found is None:  # another site may have it
+            found = self.env.events.emit_firstresult("missing-reference", self.env, node, content)
         if not isinstance(found, nodes.reference):
             return "", ""
         return self.link_of(found), found.astext()

@@ -58,4 +58,4 @@ def starts_with_text(tokens: list[Token]) -> bool:
 
 def ends_with_text(tokens: list[Token]) -> bool:
     """Whether a sign put after the text would be part of its last paragraph."""
-    return bool(tokens) and tokens[-1].type == "paragraph_close" and not tokens[-1].level
+    return bool(tokens) and tokens[-1].type == "paragraph_close"

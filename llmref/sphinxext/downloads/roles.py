@@ -1,7 +1,14 @@
 """What each role of MyST becomes: a link to the site, or what Markdown itself has for it."""
 
+import re
 from collections.abc import Callable
 
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.ext.intersphinx import (
+    resolve_reference_detect_inventory,
+    resolve_reference_in_inventory,
+)
 from sphinx.util.nodes import split_explicit_title
 
 from llmref.sphinxext.downloads.citing import cite
@@ -18,6 +25,8 @@ _REFERENCES = {
     "term": ("std", "term"),
     **{f"py:{kind}": ("py", kind) for kind in _PYTHON},
 }
+# Intersphinx: external:py:func, or external+python:py:func for one site.
+_EXTERNAL = re.compile(r"external(?:\+(?P<site>[^:]+))?:(?:(?P<domain>\w+):)?(?P<role>\w+)")
 _PLAIN: dict[str, Callable[[str], str]] = {
     "code": lambda text: f"`{text}`",
     "kbd": lambda text: f"`{text}`",
@@ -33,6 +42,10 @@ def as_text(page: Page, name: str, content: str, line: int) -> str:
         return _reference(page, *_REFERENCES[name], content)
     if name.startswith("footcite:"):
         return cite(page, name.partition(":")[2], content)
+    if external := _EXTERNAL.fullmatch(name):
+        return _elsewhere(
+            page, external["site"], external["domain"] or "std", external["role"], content
+        )
     if name in _PLAIN:
         return _PLAIN[name](content)
     page.warn(line, "the downloads know no role %s", name)
@@ -50,3 +63,20 @@ def _reference(page: Page, domain: str, role: str, content: str) -> str:
     address, shown = page.resolve(domain, role, target, text if explicit else "")
     text = text if explicit or domain == "py" else shown or f"`{target}`"
     return f"[{text}]({address})" if address else text
+
+
+def _elsewhere(page: Page, site: str | None, domain: str, role: str, content: str) -> str:
+    """A link to another site, as intersphinx finds it."""
+    explicit, text, target = split_explicit_title(content)
+    shown = nodes.inline("", text)
+    node = pending_xref(
+        "", shown, refdomain=domain, reftype=role, reftarget=target, refexplicit=explicit
+    )
+    found = (
+        resolve_reference_in_inventory(page.env, site, node, shown)
+        if site
+        else resolve_reference_detect_inventory(page.env, node, shown)
+    )
+    text = found.astext() if found is not None else text
+    text = text if explicit or domain != "py" else f"`{text}`"
+    return f"[{text}]({found['refuri']})" if found is not None else text

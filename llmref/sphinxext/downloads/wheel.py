@@ -11,6 +11,7 @@ from sphinx.util.typing import ExtensionMetadata
 
 from llmref.hosting.wheel import build_wheel, digest, wheel_name
 from llmref.sphinxext.execution.store import write_whole
+from llmref.sphinxext.single import only_page
 
 
 def requirement(config: Config) -> str:
@@ -24,6 +25,8 @@ def requirement(config: Config) -> str:
 def write_wheel(app: Sphinx, exception: Exception | None) -> None:
     """Build the wheel into the site, unless it is there already."""
     if exception is not None or app.builder.name != "html" or not app.config.llmref_wheel_of:
+        return
+    if only_page(app):  # which is not published
         return
     root, folder = Path(app.config.llmref_wheel_of), Path(app.outdir) / "_static"
     wheel = folder / wheel_name(app.config.project, app.config.release)
@@ -39,6 +42,7 @@ def write_wheel(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the event; before the build looks whether all is there."""
+    app.setup_extension("llmref.sphinxext.single")
     # The checkout whose wheel stands beside the site.
     app.add_config_value("llmref_wheel_of", "", "html", types=(str,))
     app.connect("build-finished", write_wheel)

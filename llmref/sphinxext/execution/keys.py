@@ -20,8 +20,6 @@ from nbformat import NotebookNode
 from llmref.sphinxext.execution.environment import environment
 from llmref.sphinxext.execution.imports import package_files, reached_files
 
-# Named in a string by every page that draws, so no import leads to it.
-_FIGURE_STYLE = Path("llmref/figures.mplstyle")
 # Of the tags, only this one changes what a cell's outputs mean.
 _MEANING_TAGS = {"raises-exception"}
 _FORMAT = 2  # of an entry; part of every key
@@ -64,7 +62,7 @@ def key_of(code: list[dict[str, Any]], root: Path, preloaded: Iterable[str]) -> 
         files = reached_files(sources, root)
     except (SyntaxError, ValueError):  # an IPython command beside an import, or no UTF-8
         files = package_files(root)
-    data = {*_data_beside(files, root / "llmref"), root / _FIGURE_STYLE}
+    data = set(_data_beside(files, root / "llmref"))
     asks = any(_ASKS.search(source) or _READS_SOURCE.search(source) for source in sources)
     whole = asks or any(map(_reads_source, files))
     parts = [
@@ -94,7 +92,11 @@ def _counts(path: Path) -> bool:
 
 
 def _data_beside(files: set[Path], package: Path) -> Iterator[Path]:
-    """Files that are no modules, in the folders of reached modules and below, as data is kept."""
+    """Files that are no modules, in the folders of reached modules and below, as data is kept.
+
+    Those of the package itself always count: every page that draws names figures.mplstyle in a
+    string, so no import leads to it.
+    """
     waiting = {path.parent for path in files} | {package}
     while waiting:
         for path in waiting.pop().iterdir():

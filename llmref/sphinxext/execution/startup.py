@@ -63,15 +63,22 @@ def _leave_out(names: tuple[str, ...]) -> None:
 
 
 def _looks_edited(app: Sphinx) -> bool:
-    """Whether a page or a module is younger than the last build: a guess that costs nothing."""
+    """Whether code of a page or a module is younger than the last build: a guess, nearly free."""
     last = Path(app.doctreedir) / "llmref.json"  # written at the end of every build
-    if not last.is_file():
+    built = last.stat().st_mtime if last.is_file() else 0.0
+    pages = (path for path in Path(app.srcdir).rglob("*.md") if path.stat().st_mtime > built)
+    if any(map(_is_executed, pages)):
         return True
-    files = [*Path(app.srcdir).rglob("*.md"), *(PACKAGE_ROOT / "llmref").rglob("*.py")]
     # These run no page again.
     tools = {PACKAGE_ROOT / "llmref" / name for name in ("sphinxext", "hosting")}
-    young = (path for path in files if path.stat().st_mtime > last.stat().st_mtime)
+    modules = (PACKAGE_ROOT / "llmref").rglob("*.py") if built else ()
+    young = (path for path in modules if path.stat().st_mtime > built)
     return any(tools.isdisjoint(path.parents) for path in young)
+
+
+def _is_executed(page: Path) -> bool:
+    text = page.read_bytes()
+    return text.startswith(b"---") and b"\nfile_format: mystnb" in text
 
 
 def keep_compiled_templates(app: Sphinx) -> None:

@@ -79,7 +79,7 @@ def write_mistakes(place: Place) -> list[nodes.Node]:
     ]
     listing = table(["Mistake", "Rejected by", "What the check saw"], rows)
     summary = FoldSummary("", f"{count(len(rows), 'mistake')} rejected by the checks above")
-    return [Fold("", summary, listing)] if rows else []
+    return [Fold("", summary, listing, classes=["mistakes"])] if rows else []
 
 
 def write_path(place: Place) -> list[nodes.Node]:

@@ -1,9 +1,9 @@
 """One bar for all checks of a result: what they found, and on demand their cells.
 
 Authors write a result, its proof and its cells, in this order. From the first cell to the last one
-everything goes into the bar of the result, also a sentence between two cells. Cells that stand
-before the first result of a section, such as imports, go into the next bar.
-Leaves out: cells that draw a figure, or have the tag `outside`: they stay on the page, below it.
+everything goes into the bar, which stands just below the proof, also a sentence between two cells.
+Cells that stand before the first result of a section, such as imports, go into the next bar.
+Leaves out: cells that draw a figure, or have the tag `outside`: they stay on the page.
 """
 
 from collections.abc import Iterator
@@ -59,11 +59,16 @@ class GatherChecks(SphinxPostTransform):
                 waiting += [node for node in inside if _is_cell(node) and not _prints(node)]
             elif checks := [check for node in inside for check in node.findall(CheckNode)]:
                 bar = Bar("", of=owner["ids"][0])
-                section.insert(section.index(run[0]), [bar, *outside])
-                for node in outside:
-                    section.remove(node)  # the later one of the two
+                section.insert(_end_of_proof(section, owner, run), bar)
                 fill(bar, checks, [*waiting, *inside])
                 waiting = []
+
+
+def _end_of_proof(section: nodes.Element, owner: nodes.Element, run: Run) -> int:
+    """The place just below the result, or below the last proof before its cells."""
+    first, last = section.index(owner), section.index(run[0])
+    proofs = [i for i in range(first, last) if isinstance(section[i], Proof)]
+    return 1 + max([first, *proofs])
 
 
 def note_stray_checks(app: Sphinx, document: nodes.document) -> None:
@@ -108,10 +113,6 @@ def _runs(section: nodes.Element) -> Iterator[tuple[Owner, Run]]:
         elif isinstance(child, nodes.Element) and _is_cell(child):
             run += [*tail, child]
             tail = []
-        elif isinstance(child, Proof):
-            if run:
-                yield owner, run
-            run, tail = [], []
         elif run and isinstance(child, nodes.Element):
             tail.append(child)
     if run:
@@ -171,13 +172,13 @@ def _summary(records: list[dict[str, Any]]) -> list[nodes.Node]:
 
 
 def _shortened(scopes: list[str]) -> str:
-    """'a, b' -> 'a, b'; what would make the line too long -> 'a, ...'."""
+    """['a', 'b'] -> 'a; b', or 'a; …' if the line would be too long."""
     shown: list[str] = []
     for scope in scopes:
-        if shown and len(", ".join([*shown, scope])) > _LONGEST_SCOPES:
-            return ", ".join([*shown, "…"])
+        if shown and len("; ".join([*shown, scope])) > _LONGEST_SCOPES:
+            return "; ".join([*shown, "…"])
         shown.append(scope)
-    return ", ".join(shown)
+    return "; ".join(shown)
 
 
 def _visit_bar(self: HTML5Translator, node: Bar) -> None:

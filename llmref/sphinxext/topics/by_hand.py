@@ -31,12 +31,12 @@ def home(docname: str) -> str:
 
 
 def code_of(path: Path) -> str:
-    """Return the code of a file, without the docstring of the module."""
+    """Return the code of a file without the docstring, and with one blank line for two."""
     lines = path.read_text(encoding="utf-8").splitlines()
     first = parse(path).body[0]
     if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
         lines = lines[first.end_lineno :]
-    return "\n".join(lines).strip("\n")
+    return "\n".join(lines).strip("\n").replace("\n\n\n", "\n\n")
 
 
 def functions_of(path: Path) -> list[str]:

@@ -21,14 +21,16 @@ def write_interview(place: Place) -> list[nodes.Node]:
     for docname, topic in _of_group(place):
         if not topic.questions:
             continue
-        written.append(nodes.paragraph("", "", _link(docname, topic.title), classes=["topic-name"]))
+        block = nodes.container(classes=["topic-questions"])
+        block += nodes.paragraph("", "", _link(docname, topic.title), classes=["topic-name"])
         for question in topic.questions:
             shown = _moved(question, docname, place.docname)
             shown["ids"] = []
             if question["level"]:  # what the page's filter asks for
                 kind = question["kind"].replace(" ", "_")
                 shown["classes"] = [f"level-{question['level']}", f"kind-{kind}"]
-            written.append(shown)
+            block += shown
+        written.append(block)
     return written
 
 

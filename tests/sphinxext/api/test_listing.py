@@ -97,10 +97,18 @@ def fill(site: Site) -> Site:
 
 
 @pytest.fixture(scope="module")
-def built(module_site: Callable[[], Site]) -> Built:
-    result = fill(module_site()).build()
+def filled(module_site: Callable[[], Site]) -> Site:
+    site = fill(module_site())
+    result = site.build()
     assert result.code == 0, result.warnings
-    return result
+    site.keep()
+    return site
+
+
+@pytest.fixture(scope="module")
+def built(filled: Site) -> Built:
+    """As it was built, wherever others have built it again since."""
+    return Built(0, "", "", filled.kept / "_build/html")
 
 
 def part(page: str, name: str) -> str:
@@ -212,6 +220,12 @@ def test_another_site_links_to_a_name(built: Built, site: Site) -> None:
     assert page.code == 0, page.warnings
     assert 'href="https://e.org/api/maths.html#llmref.maths.square.square"' in page.page("index")
     assert 'href="https://e.org/api/maths.html#llmref.maths.parts.Both"' in page.page("index")
+    text = (page.html / "index.md").read_text(encoding="utf-8")
+    square = (
+        "[`llmref.maths.square.square`](https://e.org/api/maths.html#llmref.maths.square.square)"
+    )
+    both = "[`llmref.maths.Both`](https://e.org/api/maths.html#llmref.maths.parts.Both)"
+    assert text == f"# Other\n\n{square} and {both}\n"
 
 
 def test_a_wrong_label_a_wrong_group_and_a_hidden_function_are_named(site: Site) -> None:
@@ -255,14 +269,23 @@ EDITS: dict[str, Callable[[Site], None]] = {
 }
 
 
-@pytest.mark.parametrize("edit", EDITS)
-def test_an_incremental_build_gives_the_files_of_a_clean_one(site: Site, edit: str) -> None:
-    fill(site)
-    # Links in prose would be dead after some of the edits; those that are written remain.
+@pytest.fixture(scope="module")
+def without_links(module_site: Callable[[], Site]) -> Site:
+    """Links in prose would be dead after some of the edits; those that are written remain."""
+    site = fill(module_site())
     site.write("index.md", "# Small\n\n```{toctree}\n:glob:\napi/*\nmaths/square\n```\n")
     (site.root / "api/index.md").unlink()
     first = site.build()
     assert first.code == 0, first.warnings
+    site.keep()
+    return site
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_incremental_build_gives_the_files_of_a_clean_one(
+    without_links: Site, edit: str
+) -> None:
+    site = without_links.put_back()
     if edit == "no API any more":
         site.write("index.md", "# Small\n\n```{toctree}\nmaths/square\n```\n")
     if edit == "a topic that is gone":
@@ -290,13 +313,12 @@ def test_a_parameter_with_choices_says_which(built: Built) -> None:
     assert "kind is &quot;a&quot; or &quot;b&quot;." in entry
 
 
-def test_a_build_of_one_page_leaves_no_listing_stale(site: Site) -> None:
+def test_a_build_of_one_page_leaves_no_listing_stale(filled: Site) -> None:
     """A source that the page shows now is a link in the API, which is written by the next build.
 
     The page is not that of the topic: a listing is read again anyway when that is edited.
     """
-    fill(site)
-    assert site.build().code == 0
+    site = filled.put_back()
     shown = "```{source} llmref.maths.square.Layer\n```\n"
     site.write("index.md", FILES["index.md"] + shown)
     assert site.build("-D", "llmref_only=index").code == 0
@@ -307,9 +329,8 @@ def test_a_build_of_one_page_leaves_no_listing_stale(site: Site) -> None:
     )
 
 
-def test_a_build_of_one_page_reads_no_listing(site: Site) -> None:
-    fill(site)
-    assert site.build().code == 0
+def test_a_build_of_one_page_reads_no_listing(filled: Site) -> None:
+    site = filled.put_back()
     EDITS["another title"](site)
     built = site.build("-D", "llmref_only=maths/square")
     assert "0 added, 1 changed, 0 removed" in built.status

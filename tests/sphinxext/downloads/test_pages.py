@@ -28,6 +28,7 @@ PAGE = """
     | a | b |
     |---|---|
     | `{eq}` | {eq}`eq-square` and $a\\|b$ |
+    | {doc}`other`, not ``{eq}`eq-square` `` | {eq}`eq-square` |
 
     $$
     a &= b \\\\
@@ -123,7 +124,7 @@ OTHER = """
 """
 BIB = """
 @misc{One2001, author = {One, Ann and Nil, Bo}, title = {First_things}, year = 2001, doi = {1/2}}
-@misc{Two2002, author = {Two, Bo}, title = {Second}, year = 2002, eprint = {2002.1}}
+@misc{Two2002, author = {Two, Bo and others}, title = {Second}, year = 2002, eprint = {2002.1}}
 @misc{Three2003, author = {Three, A and B, C and D, E}, title = {Third}, year = 2003}
 """
 
@@ -154,11 +155,12 @@ def text(built: Built) -> str:
         f"See [Other]({BASE}other.html), [the other]({BASE}other.html), "
         f"[Words]({BASE}topic.html#somewhere),\n[that]({BASE}other.html#other-lemma) and "
         f"[a part]({BASE}other.html#part), said by [One and Nil (2001)](https://doi.org/1/2) and "
-        "Three et al. (2003),\nand others ([Two, 2002](https://arxiv.org/abs/2002.1)). ",
+        "Three et al. (2003),\nand others ([Two et al., 2002](https://arxiv.org/abs/2002.1)). ",
         "In code stays `{prf:ref}` and ``{eq}`a` ``.",
         f"- [(1)]({BASE}topic.html#equation-eq-square) in a list,\n"
         "  with a second line of $x$ and H<sub>2</sub>",
-        f"| `{{eq}}` | [(1)]({BASE}topic.html#equation-eq-square) and $a\\|b$ |",
+        f"| `{{eq}}` | [(1)]({BASE}topic.html#equation-eq-square) and $a\\|b$ |\n"
+        f"| [Other]({BASE}other.html), not ``{{eq}}`eq-square` `` | [(1)]({BASE}topic.html#",
         "$$\n\\begin{split}a &= b \\\\\n&= c\\end{split}\n\\tag{1}\n$$\n\n$$\nd = e\n$$",
         f"**[Definition 1]({BASE}topic.html#topic-square) (Square of $x$).** It is [(1)](",
         f"**[Lemma 2]({BASE}topic.html#topic-shown) (Shown).**\n\n$$\nf = g\n$$",

@@ -45,6 +45,12 @@ def test_the_wheel_stands_beside_the_site_and_is_built_again_when_it_changed(
     with_wheel.write("llmref/more.py", "x = 1\n")
     build(with_wheel)
     assert wheel.read_bytes() != first
+    with_wheel.write("llmref/more.py", "x = 2\n")
+    second = wheel.read_bytes()
+    assert with_wheel.build("-D", "llmref_only=index").code == 0  # one page, not published
+    assert wheel.read_bytes() == second
+    build(with_wheel)
+    assert wheel.read_bytes() != second
     with_wheel.configure("release = '1.3.0'")
     with_wheel.write("pyproject.toml", PROJECT.replace("1.2.3", "1.3.0"))
     wheels = [path.name for path in (build(with_wheel).html / "_static").glob("*.whl")]

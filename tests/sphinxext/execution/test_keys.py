@@ -129,6 +129,14 @@ def test_a_key_changes_with_how_pages_are_run(
     keys._machinery.cache_clear()
 
 
+def test_the_style_of_figures_counts_for_a_page_that_imports_nothing_of_the_package(
+    package: Path,
+) -> None:
+    before = key(package, "1")
+    edit(package / "figures.mplstyle", "100", "120")
+    assert key(package, "1") != before
+
+
 def test_a_key_changes_with_what_kernels_have_imported(package: Path) -> None:
     code = [{"source": "1", "tags": []}]
     for digest in (

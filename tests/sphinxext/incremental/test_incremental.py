@@ -1,8 +1,8 @@
 """Whatever was edited, an incremental build gives the same files as a clean one."""
 
+import copy
 import os
-import tempfile
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -232,6 +232,15 @@ def build(model: Model, name: str) -> dict[str, bytes]:
     return tree(built.html)
 
 
+@pytest.fixture(scope="module")
+def built(module_site: Callable[[], Site]) -> Model:
+    """What every sequence starts from."""
+    model = Model(module_site())
+    build(model, "incremental")
+    model.site.keep()
+    return model
+
+
 @pytest.mark.filterwarnings("default::ResourceWarning")
 @pytest.mark.filterwarnings("ignore:.*MystReferenceResolver")
 @settings(
@@ -244,24 +253,22 @@ def build(model: Model, name: str) -> dict[str, bytes]:
 @example(edits=[("remove", "beta", "beta", False)])
 @example(edits=[("wrong", "", "", True), ("wrong", "", "", False)])
 @example(edits=[("citation", "", "", True), ("address", "", "", True), ("ids", "", "", True)])
-@example(edits=[("ids", "", "", True), ("citation", "", "", True)])
+@example(edits=[("ids", "", "", True)])
 @example(edits=[("static", "", "", True), ("style", "", "", True), ("data", "", "", True)])
 @example(edits=[("heading", "beta", "", True), ("shown", "alpha", "", True)])
 @example(edits=[("older", "beta", "", True), ("exchange", "beta", "gamma", True)])
 @example(edits=[("caption", "", "", True), ("entry", "", "", True), ("markup", "beta", "", True)])
 def test_an_incremental_build_equals_a_clean_one(
-    edits: list[tuple[str, str, str, bool]],
+    built: Model, edits: list[tuple[str, str, str, bool]]
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        site = Site(Path(folder) / "site")
-        model = Model(site)
-        build(model, "incremental")
-        for what, page, other, then_build in edits:
-            model.edit(what, page, other)
-            model.write()
-            if then_build:
-                build(model, "incremental")
-        incremental = build(model, "incremental")
-        clean = build(model, "clean")
-        assert incremental.keys() == clean.keys()
-        assert [name for name in clean if incremental[name] != clean[name]] == []
+    model = copy.deepcopy(built)
+    model.site.put_back()
+    for what, page, other, then_build in edits:
+        model.edit(what, page, other)
+        model.write()
+        if then_build:
+            build(model, "incremental")
+    incremental = build(model, "incremental")
+    clean = build(model, "clean")
+    assert incremental.keys() == clean.keys()
+    assert [name for name in clean if incremental[name] != clean[name]] == []

@@ -82,3 +82,12 @@ def test_after_a_build_that_was_killed_all_pages_are_read_again(site: Site) -> N
     assert json.loads(state.read_text(encoding="utf-8"))["ended"]
     state.write_text("half a fi", encoding="utf-8")
     assert "3 added, 0 changed, 0 removed" in site.build_here().status
+
+
+def test_a_build_of_one_page_forgets_no_warning_of_another(site: Site) -> None:
+    failing_site(site)
+    site.write("fault.md", FAULTS["formula"][0])
+    assert site.build_here().code == 1
+    site.write("other.md", "# O\n\nEdited.\n")
+    assert site.build_here(llmref_only="other").code == 0
+    assert site.build_here().code == 1

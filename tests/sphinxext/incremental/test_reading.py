@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,27 +10,34 @@ import pytest
 from tests.small_site import Site, tree
 
 
-def compare_with_clean(site: Site) -> None:
-    """An incremental build gives the files of a clean one."""
+def compare_with_clean(site: Site, *, cold: bool = False) -> None:
+    """An incremental build gives the files of a clean one, in a process of its own if `cold`."""
     built = site.build()
     assert (built.code, built.warnings) == (0, "")
     incremental = tree(built.html)
     shutil.rmtree(site.root / "_build")
-    built = site.build_cold()
+    built = site.build_cold() if cold else site.build()
     assert (built.code, built.warnings) == (0, "")
     differing = {name for name, text in tree(built.html).items() if incremental.get(name) != text}
     assert differing == set()
 
 
-@pytest.fixture
-def two(site: Site) -> Site:
+@pytest.fixture(scope="module")
+def two_built(module_site: Callable[[], Site]) -> Site:
+    site = module_site()
     site.write("index.md", "# I\n\n```{toctree}\n:caption: First\na\nb\n```\n")
     site.write("a.md", "# A\n\nOf a.\n")
     site.write("b.md", "# B\n\n```{include} part.txt\n```\n")
     site.write("part.txt", "Included.\n")
     site.configure('html_theme = "sphinx_book_theme"')
     assert site.build().code == 0
+    site.keep()
     return site
+
+
+@pytest.fixture
+def two(two_built: Site) -> Site:
+    return two_built.put_back()
 
 
 @pytest.mark.parametrize("name", ["a.md", "part.txt"])
@@ -51,7 +59,6 @@ def test_two_pages_that_are_exchanged_are_both_read(two: Site) -> None:
 
 def test_a_result_may_move_to_a_page_that_is_read_before_its_old_one(two: Site) -> None:
     result = ":::{prf:definition} D\n:label: a-b\nIt is.\n:::\n\n(a-label)=\n## Part\n\nText.\n"
-    two.write("a.md", "# A\n")
     two.write("b.md", f"# B\n\n{result}")
     assert two.build().code == 0
     two.write("a.md", f"# A\n\n{result}")
@@ -112,7 +119,7 @@ def test_one_page_alone_is_no_answer_to_new_pages(two: Site) -> None:
     )
     built = two.build("-D", "llmref_only=a")
     assert (built.code, built.warnings) == (0, "")
-    compare_with_clean(two)
+    compare_with_clean(two, cold=True)
 
 
 def test_a_docstring_that_asks_runs_nothing(site: Site) -> None:

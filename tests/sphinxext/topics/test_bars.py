@@ -86,7 +86,7 @@ def words(html: str) -> str:
 
 def test_a_bar_counts_the_checks_and_says_what_they_compared(page: str) -> None:
     summary = words(bar(page, "topic-one").split("</summary>")[0].split(">", 1)[1])
-    assert summary == "2 checks: the number one, the value of helper; 3 mistakes rejected"
+    assert summary == "2 checks: the number one; the value of helper; 3 mistakes rejected"
 
 
 def test_what_was_found_comes_before_the_code(page: str) -> None:
@@ -103,6 +103,11 @@ def test_all_between_the_first_cell_and_the_last_is_inside(page: str) -> None:
     for outside in ("Why it matters.", "What it is good for.", "A sentence for the reader."):
         assert page.count(outside) == 1
         assert outside not in bar(page, "topic-one")
+
+
+def test_the_bar_stands_just_below_the_proof(page: str) -> None:
+    before = page.split('<details class="bar" id="checks-topic-one"')[0]
+    assert words(before).endswith("Clear.")
 
 
 def test_imports_above_the_first_result_go_into_its_bar_first(page: str) -> None:
@@ -137,7 +142,7 @@ def test_long_lists_of_scopes_end_in_an_ellipsis(site: Site) -> None:
     assert "0 xxx" in summary
     assert "1 xxx" in summary
     assert "2 xxx" not in summary
-    assert ", …" in summary
+    assert "; …" in summary
 
 
 def test_a_check_below_no_result_stops_the_build(site: Site) -> None:

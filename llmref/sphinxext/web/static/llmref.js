@@ -69,35 +69,45 @@ function undoPrint() {
   for (const details of opened.splice(0)) details.open = false;
 }
 
-// The ledger: show the rows of one group, one kind of result, one kind of check.
-function addLedgerFilter(place) {
-  const rows = [...document.querySelectorAll("tr[class*='group-']")];
-  const selects = { group: "Group", kind: "Result", check: "Check" };
-  for (const [name, label] of Object.entries(selects)) {
-    const values = rows.flatMap((row) => [...row.classList])
-      .filter((value) => value.startsWith(name + "-"));
-    const select = document.createElement("select");
+// A list that can be narrowed: by words, and by classes of its items such as 'level-2'.
+// What is left empty by that, a heading or a topic, is not shown either.
+function addFilter(place, items, choices, noun) {
+  const controls = [];
+  const add = (label, control) => {
+    const box = document.createElement("label");
+    box.append(label + " ", control);
+    place.append(box);
+    controls.push(control);
+    return control;
+  };
+  const words = add("Words", document.createElement("input"));
+  words.type = "search";
+  const selects = Object.entries(choices).map(([name, label]) => {
+    const select = add(label, document.createElement("select"));
+    const values = items.flatMap((item) => [...item.classList]).filter((value) => value.startsWith(name + "-"));
     select.add(new Option("all", ""));
     for (const value of [...new Set(values)].sort()) {
-      select.add(new Option(value.slice(name.length + 1).replace("_", " "), value));
+      select.add(new Option(value.slice(name.length + 1).replaceAll("_", " "), value));
     }
-    const box = document.createElement("label");
-    box.append(label + " ", select);
-    place.append(box);
-    selects[name] = select;
-  }
+    return select;
+  });
   const count = document.createElement("output");
   place.append(count);
   const apply = () => {
-    const wanted = Object.values(selects).map((select) => select.value).filter(Boolean);
-    const matches = (row) => wanted.every((value) => row.classList.contains(value));
-    for (const row of rows) row.hidden = !matches(row);
-    for (const section of document.querySelectorAll("section[id^='ledger-']")) {
-      section.hidden = !section.querySelector("tr[class*='group-']:not([hidden])");
+    const classes = selects.map((select) => select.value).filter(Boolean);
+    const asked = words.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const item of items) {
+      const text = item.textContent.toLowerCase();
+      item.hidden = !classes.every((value) => item.classList.contains(value))
+        || !asked.every((word) => text.includes(word));
     }
-    count.textContent = rows.filter((row) => !row.hidden).length + " of " + rows.length + " results";
+    for (const section of document.querySelectorAll("section[id^='ledger-'], .topic-questions")) {
+      section.hidden = !items.some((item) => !item.hidden && section.contains(item));
+    }
+    const shown = items.filter((item) => !item.hidden).length;
+    count.textContent = `${shown} of ${items.length} ${noun}`;
   };
-  place.addEventListener("change", apply);
+  place.addEventListener("input", apply);
   apply();
 }
 
@@ -142,7 +152,14 @@ function addCheckSwitch(bars) {
 addEventListener("hashchange", openTarget);
 addEventListener("beforeprint", preparePrint);
 addEventListener("afterprint", undoPrint);
-document.querySelectorAll(".ledger-filter").forEach(addLedgerFilter);
+for (const place of document.querySelectorAll(".ledger-filter")) {
+  const rows = [...document.querySelectorAll("tr[class*='group-']")];
+  addFilter(place, rows, { group: "Group", kind: "Result", check: "Check" }, "results");
+}
+for (const place of document.querySelectorAll(".question-filter")) {
+  const questions = [...document.querySelectorAll("details.question")];
+  addFilter(place, questions, { level: "Level", kind: "Kind" }, "questions");
+}
 addCheckSwitch(document.querySelectorAll("article details.bar"));
 openTarget();
 // Called when a box gets another size: with the window, and when a fold around it is opened.

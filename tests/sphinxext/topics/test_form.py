@@ -1,0 +1,301 @@
+"""The form of a topic's page: a good one builds, and whatever it lacks stops the build, with line.
+
+The small site has a page of a real topic, whose code by hand is the package's own.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.small_site import Built, Site
+
+KL = """
+    # KL penalties (k1, k2, k3)
+
+    A trainer sees samples only.
+
+    One of three estimates takes the place of the divergence, as in {doc}`/other`.
+
+    $$
+    k_1 = -r
+    $$ (eq-kl-one)
+
+    ```{status}
+    ```
+
+    :::{symbols}
+    | symbol | meaning | in code |
+    |---|---|---|
+    | $r$ | the log-ratio | `r` |
+    :::
+
+    ## By hand
+
+    ```{by-hand} kl-by-hand
+    ```
+
+    $O(NT)$ time.
+
+    ```{code-cell} python
+    import torch
+    from llmref import verify
+    from llmref.practice.by_hand.rl import kl as mine
+    from llmref.rl import kl
+
+    p = torch.tensor([[-1.0, -2.0]]).double()
+    q, m = p - 1, p < 0
+    options = dict(kind="k3", ratio="attached", ratio_scope="token", agg="token-mean")
+    verify.by_hand(
+        "kl-by-hand", mine.kl_estimates,
+        lambda p, q: [kl.kl_estimate(p, q, k) for k in ("k1", "k2", "k3")], [(p, q)],
+        wrong={"turned": lambda p, q: mine.kl_estimates(q, p)}, note="two tokens",
+    )
+    ```
+
+    ```{code-cell} python
+    verify.by_hand(
+        "kl-by-hand", mine.kl_in_loss,
+        lambda p, q, o, m: kl.kl_loss(p, q, m, old_logp=o, **options), [(p, q, p - 0.5, m)],
+        wrong={"no ratio": lambda p, q, o, m: mine.kl_estimates(p, q)[2].mean()},
+        note="two tokens off-policy",
+    )
+    ```
+
+    ```{code-cell} python
+    verify.by_hand(
+        "kl-by-hand", mine.kl_in_reward, kl.kl_reward, [(p, q, m)],
+        wrong={"turned": lambda p, q, m: -mine.kl_in_reward(p, q, m)}, note="two tokens",
+    )
+    ```
+
+    ## Run it
+
+    Numbers.
+
+    ## Picture
+
+    A picture.
+
+    ## Derivation
+
+    By {prf:ref}`the code by hand <kl-by-hand>`.
+
+    ## In the library
+
+    ```{source} llmref.rl.kl.kl_reward
+    ```
+
+    ## In practice
+
+    Libraries.
+
+    ## Common mistakes
+
+    * **The ratio detached**: see {eq}`eq-kl-one` and {doc}`../other`.
+    * Another.
+
+    ## Interview
+
+    :::{question} Why is $k_3$ not negative?
+    :level: 1
+    :kind: explain
+    It is a gap: {eq}`eq-kl-one`, {doc}`../other`.
+    :::
+
+    :::{question} Find it.
+    :level: 3
+    :kind: find the mistake
+    There.
+    :::
+
+    ## References
+
+    None.
+"""
+OLD = """
+    # An old page
+
+    What it says.
+
+    $$x$$ (eq-old)
+
+    ## Symbols
+
+    None.
+
+    ## Common mistakes
+
+    * Old trap.
+
+    ## Interview
+
+    :::{dropdown} An old question?
+    Its answer.
+    :::
+"""
+INDEX = "# Small\n\n```{toctree}\nrl/ppo\nrl/kl\nother\nasked\nsheet\n```\n"
+ASKED = "# Questions\n\n```{question-filter}\n```\n\n## RL\n\n```{interview} rl\n```\n"
+SHEET = "# Sheet\n\n```{cheat-sheet} rl\n```\n"
+
+
+def fill(site: Site, page: str = KL) -> Site:
+    site.configure('extensions.insert(1, "sphinx_design")')
+    site.configure('llmref_first_edition = ("rl/ppo",)')
+    site.write("index.md", INDEX)
+    site.write("rl/kl.md", page, executed=True)
+    site.write("rl/ppo.md", OLD)
+    site.write("other.md", "# Other\n\n```{ledger}\n```\n")
+    site.write("asked.md", ASKED)
+    site.write("sheet.md", SHEET)
+    return site
+
+
+@pytest.fixture(scope="module")
+def good(module_site: Callable[[], Site]) -> Built:
+    built = fill(module_site()).build()
+    assert (built.code, built.warnings) == (0, "")
+    return built
+
+
+def test_the_code_by_hand_is_the_file_without_its_docstring(good: Built) -> None:
+    page = good.page("rl/kl")
+    listing = page.split('class="by-hand" id="kl-by-hand"')[1].split("</pre>")[0]
+    assert "kl_estimates" in listing
+    assert "torch" in listing
+    assert "log-probabilities of sampled tokens" not in listing
+    assert "3 checks" in page.split('id="checks-kl-by-hand"')[1].split("</summary>")[0]
+
+
+def test_code_by_hand_is_cited_but_is_no_result(good: Built) -> None:
+    page = good.page("rl/kl")
+    assert 'href="#kl-by-hand"' in page
+    assert "0 results, 3 checks executed" in page
+    assert "kl-by-hand" in good.page("other")
+
+
+def test_symbols_docstring_and_source_are_folded(good: Built) -> None:
+    page = good.page("rl/kl")
+    assert '<details class="symbols fold" id="symbols">' in page
+    library = page.split('id="in-the-library"')[1].split("</section>")[0]
+    docstring, code = library.split("Source, ")
+    assert "Stiennon" in docstring
+    assert "Stiennon" not in code
+    assert docstring.count("<details") == 2
+    assert "<details open" not in library
+
+
+def test_a_question_shows_level_and_kind_and_folds_its_answer(good: Built) -> None:
+    page = good.page("rl/kl")
+    question = page.split('<details class="question" id="question-find-it">')[1]
+    assert "level 3, find the mistake" in question.split("</summary>")[0]
+    assert "There." in question.split("</details>")[0]
+
+
+def test_the_interview_page_has_all_questions_in_the_order_of_the_contents(good: Built) -> None:
+    page = good.page("asked")
+    places = [page.index(text) for text in ("An old question?", "not negative?", "Find it.")]
+    assert places == sorted(places)
+    assert "level-1 kind-explain" in page
+    assert "level-3 kind-find_the_mistake" in page
+    assert "An old page" in page
+
+
+def test_links_in_what_is_collected_lead_where_they_led(good: Built) -> None:
+    asked, sheet = good.page("asked"), good.page("sheet")
+    assert 'href="rl/kl.html#equation-eq-kl-one"' in asked
+    assert 'href="other.html"' in asked.split("not negative?")[1]
+    assert 'href="other.html"' in sheet.split("estimates takes the place")[1]
+
+
+def test_the_cheat_sheet_has_reason_formula_code_and_trap(good: Built) -> None:
+    page = good.page("sheet")
+    old, new = page.split('class="sheet')[1:3]
+    assert "What it says." in old
+    assert "Old trap." in old
+    assert "One of three estimates" in new
+    assert "katex-display" in new
+    assert "kl_estimates" in new
+    assert "Trap: " in new
+    assert "Another." not in new
+    assert "sees samples only" not in new
+    assert 'id="equation-eq-kl-one"' not in page
+
+
+WITHOUT = [
+    ("## Picture", "## Pictures", "a topic's page has no section 'Pictures'"),
+    ("## Picture", "## Pictures", "the section 'Picture' is missing"),
+    ("## Run it", "## Derivation", "the section 'Run it' is missing"),
+    ("```{status}\n    ```", "", "the status is missing above the sections"),
+    ("$$\n    k_1 = -r\n    $$ (eq-kl-one)", "", "the formula is missing above the sections"),
+    ("| the log-ratio |", "| $b > 1$ |", "the symbol r needs a meaning in words"),
+    ("| meaning |", "| name |", "the table of symbols needs a column 'meaning'"),
+    (":::{symbols}", ":::{container}", "the symbols are missing above the sections"),
+    (
+        "```{by-hand} kl-by-hand\n    ```",
+        "",
+        "the code by hand is missing in the section 'By hand'",
+    ),
+    ("```{by-hand} kl-by-hand", "```{by-hand} kl-mine", "this page's code by hand is kl-by-hand"),
+    (":level: 1\n", "", "a question needs a :level: of 1, 2, 3, got ''"),
+    (":level: 3", ":level: 4", "a question needs a :level: of 1, 2, 3, got '4'"),
+    (":kind: explain\n", "", "a question needs a :kind: of explain, derive, code"),
+    ("    There.\n", "", "a question needs its answer"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), WITHOUT)
+def test_a_page_that_lacks_a_part_stops_the_build(
+    site: Site, old: str, new: str, message: str
+) -> None:
+    assert old in KL
+    built = fill(site, KL.replace(old, new, 1)).build()
+    assert built.code != 0
+    reported = [line for line in built.warnings.splitlines() if message in line]
+    assert reported, built.warnings
+    assert all("kl.md:" in line for line in reported)
+
+
+def test_sections_out_of_order_stop_the_build(site: Site) -> None:
+    turned = KL.replace("## Run it", "## X").replace("## Picture", "## Run it")
+    built = fill(site, turned.replace("## X", "## Picture")).build()
+    assert built.code != 0
+    assert "the section 'Picture' is out of order: 'Run it' comes here" in built.warnings
+
+
+def test_a_function_by_hand_that_no_check_confirms_stops_the_build(site: Site) -> None:
+    start = KL.index(
+        '    ```{code-cell} python\n    verify.by_hand(\n        "kl-by-hand", mine.kl_in_r'
+    )
+    built = fill(site, KL[:start] + KL[KL.index("    ## Run it") :]).build()
+    assert built.code != 0
+    name = "llmref.practice.by_hand.rl.kl.kl_in_reward"
+    assert f"no verify.by_hand confirms {name}" in built.warnings
+
+
+def test_code_by_hand_that_differs_from_the_library_stops_the_build(site: Site) -> None:
+    """The library is asked for k1 twice, so k2 by hand differs."""
+    built = fill(site, KL.replace('("k1", "k2", "k3")', '("k1", "k1", "k3")')).build()
+    line = site.line("rl/kl.md", "import torch")
+    assert built.code != 0
+    assert "CheckFailedError: kl-by-hand" in built.warnings
+    assert any(f"kl.md:{line + n}: " in built.warnings for n in range(-2, 3))
+
+
+def test_a_page_without_its_file_by_hand_is_told_where_it_belongs(site: Site) -> None:
+    fill(site)
+    site.write("rl/dpo.md", KL.replace("kl-by-hand", "dpo-by-hand"), executed=True)
+    built = site.build()
+    assert "belongs into llmref/practice/by_hand/rl/dpo.py" in built.warnings
+
+
+def test_collected_pages_are_written_again_when_a_question_changes(site: Site) -> None:
+    fill(site)
+    site.write("rl/ppo.md", OLD)
+    assert site.build().code == 0
+    site.write(
+        "rl/ppo.md", OLD.replace("Its answer.", "Another answer.").replace("Old trap", "New trap")
+    )
+    built = site.build()
+    assert built.code == 0
+    assert "Another answer." in built.page("asked")
+    assert "New trap" in built.page("sheet")
