@@ -39,7 +39,6 @@ llmref_first_edition = (
     "attention/grouped_query",
     "attention/kv_cache",
     "attention/masks",
-    "attention/multi_head",
     "attention/online_softmax",
     "attention/scaled_dot_product",
     "components/bpe",

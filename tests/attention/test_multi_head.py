@@ -226,6 +226,18 @@ def test_a_module_of_torch_is_copied(bias, sizes):
     close(ours(x, y, z), expected.transpose(0, 1))
 
 
+def test_a_copied_module_takes_the_batch_first_whatever_torch_did():
+    """(T, B, C) has as many axes, so nothing is raised: the result is another one."""
+    torch.manual_seed(0)
+    for batch_first in (False, True):
+        theirs = nn.MultiheadAttention(WIDTH, H, batch_first=batch_first).double().eval()
+        ours, x = MultiHeadAttention.from_torch(theirs), random(B, T, WIDTH)
+        given = x if batch_first else x.transpose(0, 1)
+        expected = theirs(given, given, given)[0]
+        close(ours(x), expected if batch_first else expected.transpose(0, 1))
+        assert (ours(x.transpose(0, 1)).transpose(0, 1) - ours(x)).abs().max() > 0.01
+
+
 GRID = list(itertools.product([8, 12], [1, 2, 4], [None, 5], [True, False]))
 
 

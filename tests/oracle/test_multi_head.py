@@ -56,6 +56,30 @@ def test_weights_of_torch_are_averaged_over_the_heads_by_default(agreement):
     agreement("mean weights", "torch", weights.mean(1), averaged, atol=1e-12, convention=convention)
 
 
+def test_weights_of_torch_in_training_are_those_after_dropout():
+    """Dropped weights are 0 and the others doubled, so that rows do not sum to 1."""
+    theirs = torch_module(dropout=0.5)
+    ours, x = MultiHeadAttention.from_torch(theirs), random(B, T, WIDTH)
+    weights = theirs.train()(x, x, x, average_attn_weights=False)[1]
+    before = ours.train()(x, need_weights=True)[1]
+    kept = weights != 0
+    assert kept.any()
+    assert not kept.all()
+    torch.testing.assert_close(weights[kept], 2 * before[kept])
+
+
+def test_fresh_input_projections_of_torch_are_xavier_and_their_biases_zero():
+    """Uniform up to sqrt(6 / (C + 3 C)) = 1.22 / sqrt(C), where nn.Linear stops at 1 / sqrt(C)."""
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(64, 4)
+    ours = MultiHeadAttention(64, 4)
+    assert 1.2 < 8 * theirs.in_proj_weight.abs().max() < 1.5**0.5
+    assert 0.98 < 8 * ours.q_proj.weight.abs().max() <= 1
+    assert (theirs.in_proj_bias == 0).all()
+    assert (theirs.out_proj.bias == 0).all()
+    assert (ours.q_proj.bias != 0).any()
+
+
 def test_the_function_of_torch_takes_the_sequence_first(agreement):
     module = torch_module()
     x = random(T, B, WIDTH)

@@ -97,8 +97,10 @@ class MultiHeadAttention(nn.Module):
 
     @classmethod
     def from_torch(cls, module: nn.MultiheadAttention) -> "MultiHeadAttention":
-        """The same layer with copied weights. Note the opposite masks: there True is blocked.
+        """The same layer with copied weights, for other inputs in two respects.
 
+        Masks are opposite, there True is blocked; and inputs are (B, T, C) here, whatever
+        module.batch_first says. With batch_first=False, torch's default, exchange the first axes.
         Raises: ValueError for bias_k, bias_v and add_zero_attn, which append keys to the sequence.
         """
         if module.bias_k is not None or module.bias_v is not None or module.add_zero_attn:
