@@ -128,7 +128,7 @@ def yarn_attention_factor(
     _require_factor(factor)
     require_at_least(0, mscale=mscale, mscale_all_dim=mscale_all_dim)
     growth = 0.1 * math.log(factor)
-    return (1.0 + mscale * growth) / (1.0 + mscale_all_dim * growth)  # eq. eq-rope-temperature
+    return (1.0 + mscale * growth) / (1.0 + mscale_all_dim * growth)  # eq. eq-rope-mscale
 
 
 def llama3_inv_freq(
