@@ -397,8 +397,8 @@ def test_by_parts_frequencies_stay_between_and_stay_ordered(base, factor, low, w
 def test_rounded_ends_move_the_index_ramp_away_from_the_turns():
     """For dim 64, base 10^4, L 100: turns 32 end at index -2.4, clamped to 0.
 
-    So pair 0 is kept whole. It makes 100 / 2 pi = 15.9 turns, of 1 to 32, so the other ramp keeps (15.9 - 1) / 31 = 0.481
-    of it and an eighth of the rest: 0.481 + 0.519 / 8 = 0.546.
+    So pair 0 is kept whole. It makes 100 / 2 pi = 15.9 turns, of 1 to 32, so the other ramp keeps
+    (15.9 - 1) / 31 = 0.481 of it and an eighth of the rest: 0.481 + 0.519 / 8 = 0.546.
     """
     index, _ = rope.yarn_inv_freq(64, 1e4, 8.0, 100)
     turns, _ = rope.yarn_inv_freq(64, 1e4, 8.0, 100, ramp="paper")
