@@ -600,6 +600,8 @@ def test_everything_stays_on_the_device_of_its_inputs():
         ),
         (lambda: rope.rope_matrix(1e308, torch.ones(2)), ValueError, "must be finite .*got inf"),
         (lambda: rope.rope_matrix(math.nan, torch.ones(2)), ValueError, "must be finite .*got nan"),
+        (lambda: rope.ntk_base(1e308, 4, 2.0), ValueError, "base 1e.308 times factor 2.0 .*overf"),
+        (lambda: rope.ntk_base(2.0, 4, 1e200), ValueError, "overflows"),
         (lambda: rope.yarn_attention_factor(0.5), ValueError, "factor must be finite and at least"),
         (
             lambda: rope.yarn_attention_factor(2.0, mscale=-1.0),

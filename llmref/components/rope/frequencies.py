@@ -6,6 +6,7 @@ fit), and LongRoPE (a searched table of factors, not a formula).
 """
 
 import math
+import sys
 from typing import Literal
 
 import torch
@@ -60,12 +61,16 @@ def ntk_base(base: float, dim: int, factor: float) -> float:
     Shapes: numbers.
     Source: the 'NTK-aware' recipe as described by Peng et al. 2023, arXiv:2309.00071.
     Raises: ValueError if dim is odd or below 4 (one pair cannot both stay and slow down), base is
-        not positive and finite, or factor is below 1 or not finite; TypeError if dim is not an int.
+        not positive and finite, factor is below 1 or not finite, or the result overflows; TypeError
+        if dim is not an int.
     """
     require_rotary_dim(dim=dim)
     _require_factor(factor)
     require_size(4, dim=dim)
     require_positive(base=base)
+    log_base = math.log(base) + dim / (dim - 2) * math.log(factor)
+    if log_base > math.log(sys.float_info.max):
+        raise ValueError(f"base {base} times factor {factor} ^ (dim / (dim - 2)) overflows")
     return float(base * factor ** (dim / (dim - 2)))  # eq. eq-rope-ntk
 
 
