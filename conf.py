@@ -44,7 +44,6 @@ llmref_first_edition = (
     "components/bpe",
     "components/linear",
     "components/lora",
-    "components/rope",
     "components/swiglu",
     "functional/activations",
     "functional/cross_entropy",

@@ -37,6 +37,7 @@ from .rope import rope_cos_sin as rope_cos_sin
 from .rope import rope_inv_freq as rope_inv_freq
 from .rope import rope_matrix as rope_matrix
 from .rope import rope_permutation as rope_permutation
+from .rope import yarn_attention_factor as yarn_attention_factor
 from .rope import yarn_inv_freq as yarn_inv_freq
 from .swiglu import SwiGLU as SwiGLU
 from .swiglu import ffn_params as ffn_params

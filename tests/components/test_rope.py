@@ -394,6 +394,33 @@ def test_by_parts_frequencies_stay_between_and_stay_ordered(base, factor, low, w
         assert (scaled.diff() < 0).all()
 
 
+def test_rounded_ends_move_the_index_ramp_away_from_the_turns():
+    """For dim 64, base 10^4, L 100: turns 32 end at index -2.4, clamped to 0.
+
+    So pair 0 is kept whole. It makes 100 / 2 pi = 15.9 turns, of 1 to 32, so the other ramp keeps
+    (15.9 - 1) / 31 = 0.481 of it and an eighth of the rest: 0.481 + 0.519 / 8 = 0.546.
+    """
+    index, _ = rope.yarn_inv_freq(64, 1e4, 8.0, 100)
+    turns, _ = rope.yarn_inv_freq(64, 1e4, 8.0, 100, ramp="paper")
+    assert index[0].item() == 1.0
+    assert turns[0].item() == pytest.approx(0.546, abs=1e-3)
+    # Rounding alone: of dim 128 and L 4096 the code keeps less of pair 21 than the formula.
+    index, _ = rope.yarn_inv_freq(128, 1e4, 8.0, 4096)
+    turns, _ = rope.yarn_inv_freq(128, 1e4, 8.0, 4096, ramp="paper")
+    assert (index / turns)[21].item() == pytest.approx(0.973, abs=1e-3)
+
+
+def test_attention_factor_of_e_to_the_ten_is_two():
+    """0.1 ln e^10 = 1: (1 + 1) / (1 + 0) = 2, with options 1 and 3 it is 2 / 4."""
+    factor = math.exp(10)
+    assert rope.yarn_attention_factor(factor) == pytest.approx(2.0, rel=1e-15)
+    half = rope.yarn_attention_factor(factor, mscale=1.0, mscale_all_dim=3.0)
+    assert half == pytest.approx(0.5, rel=1e-15)
+    assert rope.yarn_attention_factor(factor, mscale=0.7, mscale_all_dim=0.7) == 1.0
+    assert rope.yarn_attention_factor(1.0, mscale=0.7) == 1.0
+    assert rope.yarn_inv_freq(16, 1e4, factor, 64)[1] == rope.yarn_attention_factor(factor)
+
+
 def test_factor_one_changes_nothing():
     plain = rope.rope_inv_freq(16)
     assert torch.equal(rope.linear_scaled_inv_freq(plain, 1.0), plain)
@@ -571,6 +598,21 @@ def test_everything_stays_on_the_device_of_its_inputs():
             ValueError,
             r"layout must be one of \['half', 'interleaved'\], got 'neox'",
         ),
+        (lambda: rope.rope_matrix(1e308, torch.ones(2)), ValueError, "must be finite .*got inf"),
+        (lambda: rope.rope_matrix(math.nan, torch.ones(2)), ValueError, "must be finite .*got nan"),
+        (lambda: rope.ntk_base(1e308, 4, 2.0), ValueError, "base 1e.308 times factor 2.0 .*overf"),
+        (lambda: rope.ntk_base(2.0, 4, 1e200), ValueError, "overflows"),
+        (lambda: rope.yarn_attention_factor(0.5), ValueError, "factor must be finite and at least"),
+        (
+            lambda: rope.yarn_attention_factor(2.0, mscale=-1.0),
+            ValueError,
+            "mscale must be at least 0 and finite, got -1.0",
+        ),
+        (
+            lambda: rope.yarn_attention_factor(2.0, mscale_all_dim=math.inf),
+            ValueError,
+            "mscale_all_dim must be at least 0 and finite, got inf",
+        ),
         (
             lambda: rope.rope_matrix(1.0, torch.ones(2, 1)),
             ValueError,
@@ -632,6 +674,19 @@ def test_wrong_arguments_are_refused_with_the_value_seen(call, error, message):
         (torch.arange(5), torch.ones(2), {"dtype": torch.int64}, TypeError, "got torch.int64"),
         (torch.arange(5), torch.ones(2), {"attention_factor": 0.0}, ValueError, "got 0.0"),
         (torch.arange(5), torch.ones(2), {"attention_factor": math.nan}, ValueError, "got nan"),
+        # Each of these was NaN without a word: inf has no cosine, and inf * sin(0) is NaN.
+        (torch.tensor([0.0, math.inf]), torch.ones(2), {}, ValueError, "be finite .*got inf"),
+        (torch.tensor([math.nan]), torch.ones(2), {}, ValueError, "be finite .*got nan"),
+        (torch.tensor([1e38]), torch.tensor([9.0]), {}, ValueError, "finite in torch.float32"),
+        (torch.arange(5), torch.tensor([math.inf]), {}, ValueError, "must be finite"),
+        (torch.arange(5), torch.ones(2), {"attention_factor": 1e39}, ValueError, "got 1e.39"),
+        (
+            torch.arange(5),
+            torch.ones(2, dtype=F64),
+            {"attention_factor": 1e5, "dtype": torch.float16},
+            ValueError,
+            r"at most 6\.55e\+04 here, got 100000\.0",
+        ),
     ],
 )
 def test_wrong_tables_are_refused(positions, inv_freq, keywords, error, message):

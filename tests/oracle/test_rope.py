@@ -118,6 +118,32 @@ def test_interleaved_layout_is_gptjs(agreement):
     )
 
 
+def test_neox_rotates_the_first_features_of_a_head_only(agreement):
+    from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb
+
+    q, k = draw(B, H, T, D), draw(B, H, T, D, seed=1)
+    cos, sin = rope.rope_cos_sin(POSITIONS.expand(B, T), rope.rope_inv_freq(6), dtype=F64)
+    theirs = apply_rotary_pos_emb(q, k, torch.cat([cos, cos], -1), torch.cat([sin, sin], -1))
+    for x, rotated in zip((q, k), theirs, strict=True):
+        agreement(
+            "rotation, half layout, the first 6 of 8 features",
+            "transformers",
+            rope.apply_rope(x, cos, sin),
+            rotated,
+            atol=1e-14,
+            convention="GPT-NeoX: features beyond the rotary size pass through",
+        )
+
+
+def test_shares_of_a_head_that_are_rotated_by_default():
+    from transformers import GPTJConfig, GPTNeoXConfig, PhiConfig
+
+    gptj, neox, phi = GPTJConfig(), GPTNeoXConfig(), PhiConfig()
+    assert (gptj.rotary_dim, gptj.n_embd // gptj.n_head) == (64, 256)
+    assert neox.rope_parameters["partial_rotary_factor"] == 0.25
+    assert phi.rope_parameters["partial_rotary_factor"] == 0.5
+
+
 @pytest.mark.usefixtures("torchtune_imports")
 def test_interleaved_layout_is_torchtunes(agreement):
     from torchtune.modules import RotaryPositionalEmbeddings
@@ -286,6 +312,26 @@ def test_yarn_is_the_index_ramp(agreement, dim, base, factor, window, truncate):
     )
 
 
+@pytest.mark.parametrize(("mscale", "mscale_all_dim"), [(1.0, 1.0), (0.707, 0.707), (1.0, 0.3)])
+def test_yarn_attention_factor_with_both_options(agreement, mscale, mscale_all_dim):
+    """DeepSeek's options, and where DeepSeek-V3 puts the rest: into the scale of the softmax."""
+    from transformers.models.deepseek_v3.modeling_deepseek_v3 import yarn_apply_mscale
+
+    options = {"mscale": mscale, "mscale_all_dim": mscale_all_dim}
+    parameters = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 4096}
+    _, theirs = init_function("yarn")(llama_config(window=32768, **parameters, **options))
+    agreement(
+        "YaRN, attention factor with mscale and mscale_all_dim",
+        "transformers",
+        torch.tensor(rope.yarn_attention_factor(8.0, **options)),
+        torch.tensor(theirs),
+        atol=1e-15,
+        convention="(0.1 mscale ln s + 1) / (0.1 mscale_all_dim ln s + 1), on cos and on sin",
+    )
+    scale = rope.yarn_attention_factor(8.0, mscale=mscale_all_dim) ** 2
+    assert yarn_apply_mscale(parameters | options, 1.0) == pytest.approx(scale, rel=1e-14)
+
+
 def test_yarn_in_transformers_is_not_the_ramp_in_turns():
     config = llama_config(
         128, window=32768, rope_type="yarn", factor=8.0, original_max_position_embeddings=4096
@@ -344,3 +390,22 @@ def test_dynamic_ntk_changes_the_frequencies_of_keys_already_cached():
     at_5000, _ = init_function("dynamic")(config, seq_len=5000)
     at_6000, _ = init_function("dynamic")(config, seq_len=6000)
     assert (4000 * (at_5000 - at_6000)).abs().max() > math.pi
+
+
+def test_dynamic_ntk_goes_by_the_largest_length_since_the_last_reset():
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    module = LlamaRotaryEmbedding(llama_config(128, window=128, rope_type="dynamic", factor=2.0))
+
+    def last_frequency(length: int) -> float:
+        module(torch.zeros(1), torch.arange(length)[None])
+        return module.inv_freq[-1].item()
+
+    def of(length: int) -> float:
+        base = rope.ntk_base(1e4, 128, 2.0 * max(length, 128) / 128 - 1)
+        return rope.rope_inv_freq(128, base)[-1].item()
+
+    assert last_frequency(300) == pytest.approx(of(300), rel=FREQUENCIES)
+    assert last_frequency(200) == pytest.approx(of(300), rel=FREQUENCIES)  # shorter: kept
+    assert of(200) / of(300) > 1.7
+    assert last_frequency(100) == pytest.approx(of(128), rel=FREQUENCIES)  # below 128: reset

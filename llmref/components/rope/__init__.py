@@ -10,6 +10,7 @@ from llmref.components.rope.frequencies import (
     llama3_inv_freq,
     ntk_base,
     rope_inv_freq,
+    yarn_attention_factor,
     yarn_inv_freq,
 )
 from llmref.components.rope.layouts import (
@@ -36,5 +37,6 @@ __all__ = [
     "rope_inv_freq",
     "rope_matrix",
     "rope_permutation",
+    "yarn_attention_factor",
     "yarn_inv_freq",
 ]

@@ -6,12 +6,19 @@ fit), and LongRoPE (a searched table of factors, not a formula).
 """
 
 import math
+import sys
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from llmref._require import require_choice, require_in, require_positive, require_size
+from llmref._require import (
+    require_at_least,
+    require_choice,
+    require_in,
+    require_positive,
+    require_size,
+)
 from llmref.components.rope._pairs import require_rotary_dim
 
 Ramp = Literal["paper", "index"]
@@ -54,12 +61,16 @@ def ntk_base(base: float, dim: int, factor: float) -> float:
     Shapes: numbers.
     Source: the 'NTK-aware' recipe as described by Peng et al. 2023, arXiv:2309.00071.
     Raises: ValueError if dim is odd or below 4 (one pair cannot both stay and slow down), base is
-        not positive and finite, or factor is below 1 or not finite; TypeError if dim is not an int.
+        not positive and finite, factor is below 1 or not finite, or the result overflows; TypeError
+        if dim is not an int.
     """
     require_rotary_dim(dim=dim)
     _require_factor(factor)
     require_size(4, dim=dim)
     require_positive(base=base)
+    log_base = math.log(base) + dim / (dim - 2) * math.log(factor)
+    if log_base > math.log(sys.float_info.max):
+        raise ValueError(f"base {base} times factor {factor} ^ (dim / (dim - 2)) overflows")
     return float(base * factor ** (dim / (dim - 2)))  # eq. eq-rope-ntk
 
 
@@ -76,10 +87,10 @@ def yarn_inv_freq(
 ) -> tuple[Tensor, float]:
     """YaRN: keep the pairs that turn often, interpolate those that turn rarely, blend in between.
 
-    The two ramps agree where they start and stop, not between: 'paper' is linear in the number of
-    turns, 'index' (reference code, transformers) is linear in the pair's index. `truncate` rounds
-    the ends of the index ramp outwards to integers; the paper ramp has no such ends.
-    The second value multiplies cos and sin: 1 + 0.1 ln(factor), an empirical fit.
+    The ramp 'paper' is linear in the number of turns, 'index' (reference code, transformers) in the
+    pair's index. They start and stop at the same pairs only while no end of the index ramp is
+    rounded (`truncate`: outwards, to integers) or clamped to 0 or dim - 1; the paper ramp has no
+    such ends. The second value multiplies cos and sin: `yarn_attention_factor(factor)`.
 
     Shapes: -> (dim / 2,), attention_factor
     Source: Peng et al. 2023, arXiv:2309.00071.
@@ -102,8 +113,27 @@ def yarn_inv_freq(
         index = torch.arange(dim // 2, dtype=inv_freq.dtype)
         keep = 1 - (index - start) / (stop - start)  # eq. eq-rope-index-ramp
     keep = keep.clamp(0, 1)
-    attention_factor = 0.1 * math.log(factor) + 1.0  # eq. eq-rope-temperature
-    return keep * inv_freq + (1 - keep) * inv_freq / factor, attention_factor
+    return keep * inv_freq + (1 - keep) * inv_freq / factor, yarn_attention_factor(factor)
+
+
+def yarn_attention_factor(
+    factor: float, *, mscale: float = 1.0, mscale_all_dim: float = 0.0
+) -> float:
+    """What YaRN multiplies cos and sin by: (1 + 0.1 mscale ln s) / (1 + 0.1 mscale_all_dim ln s).
+
+    For factor s = 1 it is 1, and so it is for two equal options, as DeepSeek-V3 has them: there the
+    scores are scaled instead, by yarn_attention_factor(s, mscale=mscale_all_dim) squared, so that
+    features without a rotation are scaled too. The 0.1 is an empirical fit.
+
+    Shapes: numbers.
+    Source: Peng et al. 2023, arXiv:2309.00071; the two options are those of DeepSeek's code.
+    Differs: transformers takes options of which one is 0 for (1, 0); here 0 means no scaling.
+    Raises: ValueError if factor is below 1 or not finite, or an option is negative or not finite.
+    """
+    _require_factor(factor)
+    require_at_least(0, mscale=mscale, mscale_all_dim=mscale_all_dim)
+    growth = 0.1 * math.log(factor)
+    return (1.0 + mscale * growth) / (1.0 + mscale_all_dim * growth)  # eq. eq-rope-mscale
 
 
 def llama3_inv_freq(

@@ -39,8 +39,9 @@ def rope_cos_sin(
     Shapes: positions (..., T), inv_freq (R / 2,) -> cos (..., T, R / 2), sin (..., T, R / 2)
     Source: Su et al. 2021, arXiv:2104.09864; the factor is YaRN's, arXiv:2309.00071.
     Raises: ValueError for half-precision positions or frequencies, a frequency tensor that is not
-        one-dimensional, or a factor that is not positive and finite; TypeError for positions that
-        are not real numbers or a dtype that is not floating point.
+        one-dimensional, an angle that is not finite, or a factor that is not positive or too large
+        for the dtypes; TypeError for positions that are not real numbers or a dtype that is not
+        floating point.
     """
     _require_frequencies(inv_freq)
     _require_positions(positions)
@@ -49,6 +50,8 @@ def rope_cos_sin(
     exact = positions.to(torch.promote_types(positions.dtype, inv_freq.dtype))
     # A plain product, not a matmul: autocast would form that in bfloat16.
     angles = exact[..., None] * inv_freq  # (..., T, R / 2), eq. eq-rope-angle
+    _require_finite_angles(angles)
+    _require_representable(attention_factor, angles.dtype, dtype)
     return (attention_factor * angles.cos()).to(dtype), (attention_factor * angles.sin()).to(dtype)
 
 
@@ -82,15 +85,17 @@ def rope_matrix(position: float, inv_freq: Tensor, *, layout: Layout = "half") -
 
     Shapes: inv_freq (R / 2,) -> (R, R)
     Source: Su et al. 2021, arXiv:2104.09864.
-    Raises: ValueError if inv_freq is in half precision or not one-dimensional, or layout is
-        unknown.
+    Raises: ValueError if inv_freq is in half precision or not one-dimensional, an angle is not
+        finite, or layout is unknown.
     """
     _require_frequencies(inv_freq)
     require_choice(Layout, layout=layout)
+    angles = position * inv_freq
+    _require_finite_angles(angles)
     pairs = inv_freq.numel()
     index = torch.arange(2 * pairs, device=inv_freq.device)
     first, second = index.view(2, pairs) if layout == "half" else index.view(pairs, 2).T
-    cos, sin = (position * inv_freq).cos(), (position * inv_freq).sin()
+    cos, sin = angles.cos(), angles.sin()
     matrix = inv_freq.new_zeros(2 * pairs, 2 * pairs)
     matrix[first, first], matrix[first, second] = cos, -sin  # eq. eq-rope-matrix
     matrix[second, first], matrix[second, second] = sin, cos
@@ -161,6 +166,20 @@ def _require_positions(positions: Tensor) -> None:
         raise ValueError(
             f"positions must be integers, float32 or float64: {positions.dtype} rounds them"
         )
+
+
+def _require_finite_angles(angles: Tensor) -> None:
+    """An infinite angle has no cosine: the result would be NaN."""
+    if not angles.is_meta and not angles.isfinite().all():
+        bad = angles[~angles.isfinite()][0].item()
+        raise ValueError(f"position * frequency must be finite in {angles.dtype}, got {bad}")
+
+
+def _require_representable(factor: float, *dtypes: torch.dtype) -> None:
+    """A factor that overflows makes infinity of a cosine, and NaN of a sine that is 0."""
+    largest = min(torch.finfo(dtype).max for dtype in dtypes)
+    if factor > largest:
+        raise ValueError(f"attention_factor must be at most {largest:.3g} here, got {factor}")
 
 
 def _require_rope_shapes(x: Tensor, cos: Tensor, sin: Tensor) -> None:
