@@ -84,7 +84,8 @@ class ByHandDirective(SphinxDirective):
             path=home(docname), first=1, last=len(path.read_text(encoding="utf-8").splitlines())
         )
         link = nodes.reference("", "plain PyTorch, runs alone", refuri=url, internal=False)
-        box = ByHand("", nodes.caption("", "", link), literal, ids=[label])
+        about = nodes.paragraph("", "", link, classes=["by-hand-about"])
+        box = ByHand("", about, literal, ids=[label])
         self.set_source_info(box)
         self.env.domains.standard_domain.note_hyperlink_target(
             label, docname, label, f"Code by hand ({', '.join(names)})"
