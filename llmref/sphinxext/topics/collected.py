@@ -24,7 +24,7 @@ def write_interview(place: Place) -> list[nodes.Node]:
         block = nodes.container(classes=["topic-questions"])
         block += nodes.paragraph("", "", _link(docname, topic.title), classes=["topic-name"])
         for question in topic.questions:
-            shown = _moved(question, docname, place.docname)
+            shown = _moved(question, docname, place)
             shown["ids"] = []
             if question["level"]:  # what the page's filter asks for
                 kind = question["kind"].replace(" ", "_")
@@ -42,15 +42,15 @@ def write_filter(place: Place) -> list[nodes.Node]:
 def write_sheet(place: Place) -> list[nodes.Node]:
     """One block for each topic of a group: formula, reason, code by hand, and the one trap."""
     return [
-        nodes.container("", *_block(docname, topic, place.docname), classes=["sheet"])
+        nodes.container("", *_block(docname, topic, place), classes=["sheet"])
         for docname, topic in _of_group(place)
     ]
 
 
-def _block(docname: str, topic: Topic, shown_on: str) -> Iterator[nodes.Node]:
+def _block(docname: str, topic: Topic, place: Place) -> Iterator[nodes.Node]:
     yield nodes.paragraph("", "", _link(docname, topic.title), classes=["topic-name"])
     for part in topic.why:
-        yield _moved(part, docname, shown_on)
+        yield _moved(part, docname, place)
     for part in topic.formula:
         formula = part.deepcopy()
         formula.attributes.update(ids=[], names=[], label=None, number=None)
@@ -58,7 +58,7 @@ def _block(docname: str, topic: Topic, shown_on: str) -> Iterator[nodes.Node]:
     if topic.code:
         yield nodes.literal_block(topic.code, topic.code, language="python")
     if topic.trap:
-        first, *others = [_moved(part, docname, shown_on) for part in topic.trap]
+        first, *others = [_moved(part, docname, place) for part in topic.trap]
         first.insert(0, nodes.strong("", "Trap: "))
         yield nodes.container("", first, *others, classes=["trap"])
 
@@ -98,11 +98,22 @@ def _link(docname: str, text: str) -> pending_xref:
     )
 
 
-def _moved(part: nodes.Element, docname: str, shown_on: str) -> nodes.Element:
+def _moved(part: nodes.Element, docname: str, place: Place) -> nodes.Element:
     """Return a copy of a part of one page for another one, whose links lead where they led."""
     copy = part.deepcopy()
+    for node in copy.findall(nodes.Element):
+        node.attributes.update(ids=[], names=[], backrefs=[])
     for link in copy.findall(pending_xref):
         if link.get("reftype") == "doc" and not link["reftarget"].startswith("/"):
             link["reftarget"] = "/" + docname_join(docname, link["reftarget"])
-        link["refdoc"] = shown_on
+        link["refdoc"] = place.docname
+    page = place.builder.get_relative_uri(place.docname, docname)
+    for node in [node for node in copy.findall(nodes.Element) if "refid" in node]:
+        inside = nodes.inline()
+        if isinstance(node, nodes.footnote_reference):
+            inside += nodes.superscript("", f"[{node.astext()}]")
+        else:
+            inside += node.children
+        address = f"{page}#{node['refid']}"
+        node.replace_self(nodes.reference("", "", inside, refuri=address, internal=True))
     return copy
