@@ -70,7 +70,7 @@ def as_notebook(page: Page, cells: list[NotebookNode], requirement: str) -> Note
     )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook: NotebookNode = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(install, id="install"), *cells],
+        cells=[nbformat.v4.new_code_cell(install, id="install"), *map(_without_figure, cells)],
         metadata={
             "colab": {"provenance": []},
             "kernelspec": kernel,
@@ -78,6 +78,12 @@ def as_notebook(page: Page, cells: list[NotebookNode], requirement: str) -> Note
         },
     )
     return notebook
+
+
+def _without_figure(cell: NotebookNode) -> NotebookNode:
+    """A cell without what only the site reads; the caption stands below it."""
+    kept = {name: value for name, value in cell.metadata.items() if name != "mystnb"}
+    return NotebookNode({**cell, "metadata": NotebookNode(kept)})
 
 
 def cells_as_markdown(page: Page, cells: list[NotebookNode]) -> str:

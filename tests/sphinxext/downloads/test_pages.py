@@ -209,6 +209,9 @@ def test_a_notebook_has_the_same_prose_and_what_the_cells_printed(built: Built, 
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     assert all(part in text for part in prose)
     assert [len(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"] == [0, 1, 1]
+    assert all(
+        "mystnb" not in cell.metadata for cell in notebook.cells
+    )  # captions are in the prose
     assert "%pip install --quiet matplotlib small==1.2" in notebook.cells[0].source
     assert "# This copy of the site has no address" in notebook.cells[0].source
 
