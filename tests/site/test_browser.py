@@ -316,7 +316,8 @@ def clipboard(page: Page) -> str:
 
 def test_code_is_copied_by_its_button(page: Page, served: str) -> None:
     page.goto(served + "rl/kl.html")
-    block = page.locator("div.highlight", has_text="def kl_estimate").first
+    page.evaluate(OPEN_ALL)
+    block = page.locator("div.highlight", has_text="def kl_estimate(").first
     block.hover()
     block.get_by_role("button").click()
     copied = clipboard(page)
@@ -352,6 +353,76 @@ def test_a_link_into_a_fold_opens_it(page: Page, served: str) -> None:
     assert target.is_visible()
     top = target.evaluate("(it) => it.getBoundingClientRect().top")
     assert 0 <= top < WIDE["height"] / 2
+
+
+def test_the_switch_shows_the_checks_of_all_results_and_is_remembered(
+    page: Page, served: str
+) -> None:
+    page.goto(served + "rl/kl.html")
+    bars, switch = page.locator("details.bar"), page.get_by_role("button", name="Show checks")
+    opened = "(bars) => bars.filter((bar) => bar.open).length"
+    assert bars.count() > 15
+    assert bars.evaluate_all(opened) == 0
+    switch.click()
+    assert switch.get_attribute("aria-pressed") == "true"
+    assert bars.evaluate_all(opened) == bars.count()
+    page.goto(served + "attention/multi_head.html")
+    assert bars.evaluate_all(opened) == bars.count() > 5
+    switch.click()
+    page.reload()
+    assert bars.evaluate_all(opened) == 0
+    page.goto(served + "index.html")
+    assert switch.count() == 0
+
+
+def test_what_is_read_stays_in_place_when_the_checks_open(page: Page, served: str) -> None:
+    page.goto(served + "rl/kl.html#kl-in-reward")
+    box = page.locator("#kl-in-reward")
+    before = box.bounding_box()
+    page.get_by_role("button", name="Show checks").click()
+    after = box.bounding_box()
+    assert before
+    assert after
+    assert abs(before["y"] - after["y"]) < 2
+
+
+def test_a_link_to_the_checks_of_a_result_opens_them(page: Page, served: str) -> None:
+    page.goto(served + "rl/kl.html#checks-kl-grad-k3")
+    assert page.locator("#checks-kl-grad-k3 .bar-code").is_visible()
+    assert not page.locator("#checks-kl-grad-k2 .bar-code").is_visible()
+
+
+def test_code_leads_to_the_equation_that_it_computes(page: Page, served: str) -> None:
+    page.goto(served + "rl/kl.html")
+    page.evaluate(OPEN_ALL)
+    link = page.locator("details.source a[href='#equation-eq-kl-estimators']")
+    number = page.locator("#equation-eq-kl-estimators .eqno").inner_text().strip("\u00b6#")
+    assert link.inner_text() == number
+    link.click()
+    page.wait_for_function("location.hash === '#equation-eq-kl-estimators'")
+
+
+def test_questions_are_narrowed_by_level_kind_and_words(page: Page, served: str) -> None:
+    page.goto(served + "interview.html")
+    questions = page.locator("details.question:visible")
+    total = questions.count()
+    page.get_by_label("Level").select_option("level-1")
+    level_one = questions.count()
+    assert 0 < level_one < total
+    page.get_by_label("Words").fill("k3 negative")
+    assert 0 < questions.count() < level_one
+    assert page.locator(".topic-name:visible").count() < 5
+    page.get_by_label("Words").fill("no such words anywhere")
+    assert questions.count() == 0
+    assert page.locator("output").inner_text().startswith("0 of ")
+
+
+def test_the_ledger_is_narrowed_by_words(page: Page, served: str) -> None:
+    page.goto(served + "ledger.html")
+    page.get_by_label("Words").fill("kl-grad-k3")
+    rows = page.locator("tr[class*='group-']:visible")
+    assert 0 < rows.count() < 20
+    assert rows.first.inner_text()
 
 
 def test_printing_opens_the_folds_and_closes_them_again(page: Page, served: str) -> None:
@@ -492,7 +563,7 @@ def test_links_lead_on_without_scripts(plain_page: Page, served: str, size: Any)
     plain_page.goto(served + "rl/kl.html")
     plain_page.locator(".right-next").click()
     assert plain_page.url == served + "rl/policy_gradient.html"
-    plain_page.locator("nav.bd-docs-nav a", has_text="RMSNorm").click()
+    plain_page.locator("nav.bd-docs-nav a").get_by_text("RMSNorm", exact=True).click()
     assert plain_page.url == served + "norm/rms_norm.html"
 
 

@@ -5,8 +5,13 @@ from playwright.sync_api import Browser, Page
 
 # A4 without its margins, in the browser's pixels.
 PAPER = {"width": 672, "height": 980}
-HIDDEN = ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer"
-FOLDED = "article details:not(.cite, .path, .cite *, .path *) > :not(summary)"
+HIDDEN = (
+    ".bar-code, .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer"
+)
+# The cells of checks are left to the site.
+FOLDED = (
+    "article details:not(.cite, .path, .cite *, .path *, .bar-code *) > :not(summary, .bar-code)"
+)
 
 
 def printed(browser: Browser, served: str, *, scripts: bool) -> Page:
@@ -27,6 +32,7 @@ def test_nothing_is_folded_and_nothing_leads_elsewhere(
     assert folded.count() > 40
     seen = "(found) => found.map((e) => e.checkVisibility({contentVisibilityAuto: true}))"
     assert all(folded.evaluate_all(seen))
+    assert page.locator("details.bar > .bar-code").count() > 10
     assert page.locator(HIDDEN).count() > 3
     assert not any(page.locator(HIDDEN).evaluate_all(seen))
     page.context.close()
