@@ -14,6 +14,7 @@ from llmref.verify.errors import ByHandError, CheckFailedError, NotANumberError
 from llmref.verify.outputs import difference, has_changed, short, size
 
 _HOME = "llmref.practice.by_hand."
+_NOTEBOOK = "__main__."  # where a reader changes the code; a page must confirm that of its file
 
 
 def by_hand(
@@ -29,8 +30,9 @@ def by_hand(
 ) -> Check:
     """Check that `function` returns what `library` returns, on every input.
 
-    Arguments: `function` is defined below llmref.practice.by_hand, `library` calls functions of the
-    groups; each of `inputs` is a tuple of arguments, which every call gets as a copy of its own.
+    Arguments: `function` is defined below llmref.practice.by_hand, or in a cell of a notebook;
+    `library` calls functions of the groups; each of `inputs` is a tuple of arguments, which every
+    call gets as a copy of its own.
     What they return: tensors, numbers, strings, None, and nested lists, tuples and dicts of these;
     floats agree within `atol`, all else exactly, dtypes and shapes too. Each function in `wrong`
     replaces `function`, and must differ or raise on one input at least; `nan` names those that only
@@ -68,7 +70,7 @@ def by_hand(
 def _require_by_hand(result: str, function: Any, library: Any) -> str:
     """The dotted name of `function`, which must not be compared with itself."""
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
-    if not name.startswith(_HOME) or "<" in name:
+    if not name.startswith((_HOME, _NOTEBOOK)) or "<" in name:
         raise ByHandError(result, f"the function must be defined below {_HOME[:-1]}, got {name}")
     while isinstance(library, functools.partial):
         library = library.func

@@ -181,6 +181,12 @@ def test_code_from_elsewhere_is_refused() -> None:
         check(nested)
 
 
+def test_a_reader_of_a_notebook_checks_a_function_of_a_cell() -> None:
+    mine = as_by_hand(returns(library(X)), "mine")
+    mine.__module__ = "__main__"
+    assert check(mine).function == "__main__.mine"
+
+
 def test_a_function_is_not_compared_with_itself() -> None:
     twin = as_by_hand(lambda x: library(x), "twin")
     for other in (centred, twin, partial(twin), partial(partial(centred))):

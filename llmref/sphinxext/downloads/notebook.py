@@ -6,6 +6,7 @@ Leaves out: how prose loses what only the site understands (directives).
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,11 @@ except PackageNotFoundError:
 if installed != "{version}" or find_spec("matplotlib") is None:
     {comment}%pip install --quiet matplotlib {requirement}"""
 _FROM_INDEX = "# This copy of the site has no address, so the package comes from PyPI.\n    "
+# An import of the code by hand, which stands in a cell of its own: a reader may have changed it.
+_BY_HAND = re.compile(
+    r"^from llmref\.practice\.by_hand\.[\w.]+ import (?:\([^)]*\)|[^\n(]+)$", re.MULTILINE
+)
+_OF_READER = "# The code by hand is that of the cell above: change it, and run the checks again."
 _PICTURES = {"image/svg+xml": ".svg", "image/png": ".png", "image/jpeg": ".jpeg"}
 
 
@@ -70,7 +76,7 @@ def as_notebook(page: Page, cells: list[NotebookNode], requirement: str) -> Note
     )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook: NotebookNode = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(install, id="install"), *map(_without_figure, cells)],
+        cells=[nbformat.v4.new_code_cell(install, id="install"), *map(_to_run, cells)],
         metadata={
             "colab": {"provenance": []},
             "kernelspec": kernel,
@@ -80,10 +86,13 @@ def as_notebook(page: Page, cells: list[NotebookNode], requirement: str) -> Note
     return notebook
 
 
-def _without_figure(cell: NotebookNode) -> NotebookNode:
-    """A cell without what only the site reads; the caption stands below it."""
+def _to_run(cell: NotebookNode) -> NotebookNode:
+    """A cell as a notebook has it: captions stand below it, and a reader's code is not replaced."""
+    if cell.cell_type != "code":
+        return cell
     kept = {name: value for name, value in cell.metadata.items() if name != "mystnb"}
-    return NotebookNode({**cell, "metadata": NotebookNode(kept)})
+    source = _BY_HAND.sub(_OF_READER, cell.source)
+    return NotebookNode({**cell, "metadata": NotebookNode(kept), "source": source})
 
 
 def cells_as_markdown(page: Page, cells: list[NotebookNode]) -> str:

@@ -179,6 +179,14 @@ class ResultsDomain(Domain):
     def _check_by_hand(self) -> None:
         """Each function of the code by hand is confirmed, by a check of that kind."""
         confirmed = {check.record["function"] for check in self.checks}
+        shown = {name for result in self.results.values() for name in result.functions}
+        for check in self.checks:
+            if (name := check.record["function"]) and name not in shown:
+                logger.warning(
+                    "this check is of no code by hand that a page shows: %s",
+                    name,
+                    location=(check.docname, check.line),
+                )
         for result in self.results.values():
             for name in sorted(set(result.functions) - confirmed):
                 logger.warning(

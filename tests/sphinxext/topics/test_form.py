@@ -3,6 +3,7 @@
 The small site has a page of a real topic, whose code by hand is the package's own.
 """
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -39,32 +40,32 @@ KL = """
     ```{code-cell} python
     import torch
     from llmref import verify
-    from llmref.practice.by_hand.rl import kl as mine
+    from llmref.practice.by_hand.rl.kl import kl_estimates, kl_in_loss, kl_in_reward
     from llmref.rl import kl
 
     p = torch.tensor([[-1.0, -2.0]]).double()
     q, m = p - 1, p < 0
     options = dict(kind="k3", ratio="attached", ratio_scope="token", agg="token-mean")
     verify.by_hand(
-        "kl-by-hand", mine.kl_estimates,
+        "kl-by-hand", kl_estimates,
         lambda p, q: [kl.kl_estimate(p, q, k) for k in ("k1", "k2", "k3")], [(p, q)],
-        wrong={"turned": lambda p, q: mine.kl_estimates(q, p)}, note="two tokens",
+        wrong={"turned": lambda p, q: kl_estimates(q, p)}, note="two tokens",
     )
     ```
 
     ```{code-cell} python
     verify.by_hand(
-        "kl-by-hand", mine.kl_in_loss,
+        "kl-by-hand", kl_in_loss,
         lambda p, q, o, m: kl.kl_loss(p, q, m, old_logp=o, **options), [(p, q, p - 0.5, m)],
-        wrong={"no ratio": lambda p, q, o, m: mine.kl_estimates(p, q)[2].mean()},
+        wrong={"no ratio": lambda p, q, o, m: kl_estimates(p, q)[2].mean()},
         note="two tokens off-policy",
     )
     ```
 
     ```{code-cell} python
     verify.by_hand(
-        "kl-by-hand", mine.kl_in_reward, kl.kl_reward, [(p, q, m)],
-        wrong={"turned": lambda p, q, m: -mine.kl_in_reward(p, q, m)}, note="two tokens",
+        "kl-by-hand", kl_in_reward, kl.kl_reward, [(p, q, m)],
+        wrong={"turned": lambda p, q, m: -kl_in_reward(p, q, m)}, note="two tokens",
     )
     ```
 
@@ -264,7 +265,7 @@ def test_sections_out_of_order_stop_the_build(site: Site) -> None:
 
 def test_a_function_by_hand_that_no_check_confirms_stops_the_build(site: Site) -> None:
     start = KL.index(
-        '    ```{code-cell} python\n    verify.by_hand(\n        "kl-by-hand", mine.kl_in_r'
+        '    ```{code-cell} python\n    verify.by_hand(\n        "kl-by-hand", kl_in_r'
     )
     built = fill(site, KL[:start] + KL[KL.index("    ## Run it") :]).build()
     assert built.code != 0
@@ -279,6 +280,22 @@ def test_code_by_hand_that_differs_from_the_library_stops_the_build(site: Site) 
     assert built.code != 0
     assert "CheckFailedError: kl-by-hand" in built.warnings
     assert any(f"kl.md:{line + n}: " in built.warnings for n in range(-2, 3))
+
+
+def test_a_function_of_a_cell_is_no_code_by_hand(site: Site) -> None:
+    """A notebook may check it; a page would show one function and confirm another."""
+    own = KL.replace("    options =", "    def own(p, q): return kl_estimates(p, q)\n    options =")
+    built = fill(site, own.replace('"kl-by-hand", kl_estimates,', '"kl-by-hand", own,')).build()
+    assert built.code != 0
+    assert "this check is of no code by hand that a page shows: __main__.own" in built.warnings
+    assert "no verify.by_hand confirms llmref.practice.by_hand.rl.kl.kl_est" in built.warnings
+
+
+def test_the_notebook_checks_what_the_reader_wrote(good: Built) -> None:
+    cells = json.loads((good.html / "rl/kl.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert "def kl_estimates(" in code[1]
+    assert not any("llmref.practice" in source for source in code)
 
 
 def test_a_page_without_its_file_by_hand_is_told_where_it_belongs(site: Site) -> None:

@@ -12,11 +12,11 @@ def kl_estimates(logp, ref_logp):
 
 
 def kl_in_loss(logp, ref_logp, old_logp, mask):
-    ratio = torch.exp(logp - old_logp)  # not detached: it carries half of the gradient
-    k3 = kl_estimates(logp, ref_logp.detach())[2]
-    return (ratio * k3)[mask].mean()
+    logp, ref_logp, old_logp = logp[mask], ref_logp[mask], old_logp[mask]  # padding may overflow
+    ratio = torch.exp(logp - old_logp)  # attached: this turns k3 to KL(policy || reference)
+    return (ratio * kl_estimates(logp, ref_logp)[2]).mean()
 
 
 def kl_in_reward(logp, ref_logp, mask):
     k1 = kl_estimates(logp, ref_logp)[0].detach()  # only k1 may stand in the reward
-    return k1 * mask
+    return torch.where(mask, k1, 0.0)

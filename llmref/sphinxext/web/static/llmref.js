@@ -91,6 +91,8 @@ function addFilter(place, items, choices, noun) {
     }
     return select;
   });
+  const parts = [...document.querySelectorAll("article section section, .topic-questions")]
+    .filter((part) => items.some((item) => part.contains(item)));
   const count = document.createElement("output");
   place.append(count);
   const apply = () => {
@@ -101,9 +103,7 @@ function addFilter(place, items, choices, noun) {
       item.hidden = !classes.every((value) => item.classList.contains(value))
         || !asked.every((word) => text.includes(word));
     }
-    for (const section of document.querySelectorAll("section[id^='ledger-'], .topic-questions")) {
-      section.hidden = !items.some((item) => !item.hidden && section.contains(item));
-    }
+    for (const part of parts) part.hidden = !items.some((item) => !item.hidden && part.contains(item));
     const shown = items.filter((item) => !item.hidden).length;
     count.textContent = `${shown} of ${items.length} ${noun}`;
   };
@@ -135,12 +135,7 @@ function addCheckSwitch(bars) {
   };
   button.addEventListener("click", () => {
     const open = button.getAttribute("aria-pressed") !== "true";
-    // What the reader looks at stays where it is, though folds above it open.
-    const seen = [...document.querySelectorAll("article h2, article h3, .result, .bar > summary")]
-      .find((element) => element.getBoundingClientRect().bottom > 80);
-    const top = seen?.getBoundingClientRect().top;
-    show(open);
-    if (seen) scrollBy({ top: seen.getBoundingClientRect().top - top, behavior: "instant" });
+    show(open); // the browser itself keeps in place what the reader looks at
     try {
       localStorage.setItem(CHECKS, open ? "open" : "");
     } catch { /* then only this page remembers */ }
@@ -154,7 +149,7 @@ addEventListener("beforeprint", preparePrint);
 addEventListener("afterprint", undoPrint);
 for (const place of document.querySelectorAll(".ledger-filter")) {
   const rows = [...document.querySelectorAll("tr[class*='group-']")];
-  addFilter(place, rows, { group: "Group", kind: "Result", check: "Check" }, "results");
+  addFilter(place, rows, { group: "Group", kind: "Result", check: "Check" }, "entries");
 }
 for (const place of document.querySelectorAll(".question-filter")) {
   const questions = [...document.querySelectorAll("details.question")];
