@@ -14,10 +14,12 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 from sphinx.util.typing import ExtensionMetadata
@@ -32,6 +34,7 @@ NODE_MODULES = Path(sys.prefix) / "llmref-node" / "node_modules"
 _RENDER = Path(__file__).parent / "node" / "render.js"
 # Sphinx numbers equations, so KaTeX must not.
 _NUMBERED = re.compile(r"\\(begin|end)\{(equation|align|alignat|gather)\}")
+_MARKS = re.compile(r"[.,;:!?)\]]+")
 _ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL)
 
 
@@ -151,15 +154,26 @@ def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
     translator.body.append(
         '<span class="math notranslate nohighlight">'
         + _typeset(translator, node, node.astext(), display=False)
-        + ("</span>\u2060" if _is_before_punctuation(node) else "</span>")
+        + "</span>"
     )
     raise nodes.SkipNode
 
 
-def _is_before_punctuation(node: nodes.math) -> bool:
-    """Whether a mark follows that must not begin a line: a word joiner keeps it at the formula."""
-    following = node.next_node(descend=False, siblings=True)
-    return isinstance(following, nodes.Text) and following[:1] in ".,;:!?)]’”'"
+class KeepMarks(SphinxPostTransform):
+    """Takes the marks that follow an inline formula into it: they must not begin a line alone."""
+
+    default_priority = 200
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        """Move a comma, a full stop or a bracket from the text to the formula before it."""
+        for formula in self.document.findall(nodes.math):
+            following = formula.next_node(descend=False, siblings=True)
+            if isinstance(following, nodes.Text) and (marks := _MARKS.match(following)):
+                tex = rf"{formula.astext()}\text{{{marks[0]}}}"
+                formula.clear()
+                formula += nodes.Text(tex)
+                following.parent.replace(following, nodes.Text(following[marks.end() :]))
 
 
 def visit_display(translator: HTML5Translator, node: nodes.math_block) -> None:
@@ -221,6 +235,7 @@ def copy_assets(app: Sphinx) -> None:
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the renderer under the name 'katex'."""
     app.add_html_math_renderer("katex", (visit_inline, None), (visit_display, None))
+    app.add_post_transform(KeepMarks)
     app.connect("builder-inited", copy_assets)
     app.connect("builder-inited", open_cache)
     app.connect("doctree-read", find_stray_dollars)
