@@ -5,7 +5,9 @@ It holds copies of nodes whose references are not resolved yet: a page that show
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
+from zlib import crc32
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -25,11 +27,16 @@ class Topic:
     code: str = ""
     trap: list[nodes.Element] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)  # checksums: pages show their sizes
+
+    def parts(self) -> list[nodes.Element]:
+        """All that other pages show but its title and its code."""
+        return [*self.why, *self.formula, *self.trap, *self.questions]
 
     def shown(self) -> str:
         """All of it as text: where it changes, the pages that show it are stale."""
-        parts = [*self.why, *self.formula, *self.trap, *self.questions]
-        return "\n".join([self.title, self.code, *(part.pformat() for part in parts)])
+        texts = [self.title, self.code, *map(str, self.pictures)]
+        return "\n".join([*texts, *(part.pformat() for part in self.parts())])
 
 
 class TopicsDomain(Domain):
@@ -68,7 +75,7 @@ class TopicsDomain(Domain):
             return
         why, formula = _opening(page)
         listing = by_hand and by_hand.next_node(nodes.literal_block)
-        self.topics[docname] = Topic(
+        topic = self.topics[docname] = Topic(
             title=page[0].astext(),
             why=[part.deepcopy() for part in why],
             formula=[part.deepcopy() for part in formula],
@@ -76,6 +83,9 @@ class TopicsDomain(Domain):
             trap=_first_item(sections.get("Common mistakes")),
             questions=questions,
         )
+        images = (image for part in topic.parts() for image in part.findall(nodes.image))
+        paths = [Path(self.env.srcdir, image["uri"]) for image in images]
+        topic.pictures = [crc32(path.read_bytes()) for path in paths if path.is_file()]
 
     def get_objects(self) -> Iterable[tuple[str, str, str, str, str, int]]:
         """Nothing here is cited from elsewhere: questions are found on their pages."""

@@ -404,3 +404,13 @@ def test_a_group_without_topics_is_a_warning(site: Site) -> None:
     built = site.build()
     assert built.code != 0
     assert "asked.md: WARNING: there are no topics in 'lr'" in built.warnings
+
+
+def test_a_picture_of_another_size_is_shown_in_that_size(site: Site) -> None:
+    with_answer(site)
+    assert site.build().code == 0
+    picture = site.root / "rl" / "dot.svg"
+    picture.write_text(picture.read_text(encoding="utf-8").replace('"3"', '"9"'), encoding="utf-8")
+    built = site.build()
+    assert built.code == 0
+    assert built.page("asked").count('height="9"') == 2
