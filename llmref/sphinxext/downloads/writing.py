@@ -3,12 +3,14 @@
 Leaves out: nodes that no report and no listing of the API uses; they are a warning.
 """
 
+from textwrap import indent
 from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
 
 from llmref.sphinxext.api.links import ApiLinks
+from llmref.sphinxext.downloads import boxes
 from llmref.sphinxext.downloads.blocks import fenced
 from llmref.sphinxext.downloads.page import Page
 from llmref.sphinxext.results.nodes import (
@@ -54,7 +56,7 @@ def _block(page: Page, node: nodes.Node, level: int) -> str:
         return f"{'#' * level} {title}\n\n{_blocks(page, node.children[1:], level + 1)}"
     if isinstance(node, (nodes.paragraph, nodes.caption)):
         return _line(page, node)
-    if isinstance(node, (FoldSummary, ResultHeading, nodes.term)):
+    if isinstance(node, (FoldSummary, ResultHeading, nodes.rubric, nodes.term, nodes.title)):
         return f"**{_line(page, node)}**"
     if isinstance(node, nodes.math_block):
         return f"$$\n{node.astext()}\n$$"
@@ -63,7 +65,22 @@ def _block(page: Page, node: nodes.Node, level: int) -> str:
     if isinstance(node, nodes.table):
         return _table(page, node)
     if isinstance(node, nodes.bullet_list):
-        return "\n".join(f"- {_blocks(page, item, level)}" for item in node.children)
+        return "\n".join(_headed("- ", _blocks(page, item, level)) for item in node.children)
+    if isinstance(node, nodes.enumerated_list):
+        numbered = enumerate(node.children, node.get("start", 1))
+        return "\n".join(_headed(f"{n}. ", _blocks(page, item, level)) for n, item in numbered)
+    if isinstance(node, nodes.block_quote):
+        return indent(_blocks(page, node, level), "> ", lambda line: True)
+    if isinstance(node, nodes.Element) and isinstance(node, nodes.Admonition):
+        title = "" if isinstance(node, nodes.admonition) else f"**{node.tagname.capitalize()}**\n\n"
+        return title + _blocks(page, node, level)
+    if isinstance(node, nodes.image):
+        return _inline(page, node)
+    if isinstance(node, Question):
+        summary = node.children[0]
+        assert isinstance(summary, FoldSummary)
+        asked = boxes.question(_line(page, summary.children[0]), node.attributes)
+        return f"{asked}\n\n{_blocks(page, node.children[1:], level)}"
     if isinstance(node, addnodes.desc_signature):
         return fenced(node.astext(), "python")
     if isinstance(node, _GROUPS):
@@ -77,7 +94,6 @@ def _block(page: Page, node: nodes.Node, level: int) -> str:
 _GROUPS = (
     CheckNode,
     Fold,
-    Question,
     ResultBox,
     ApiLinks,
     addnodes.desc,
@@ -86,8 +102,15 @@ _GROUPS = (
     nodes.definition,
     nodes.definition_list,
     nodes.definition_list_item,
+    nodes.figure,
+    nodes.legend,
     nodes.list_item,
 )
+
+
+def _headed(mark: str, text: str) -> str:
+    r"""'1. ', 'a\nb' -> '1. a\n   b': an item of a list, its later lines below its first."""
+    return mark + indent(text, " " * len(mark))[len(mark) :]
 
 
 def _line(page: Page, node: nodes.Node) -> str:
@@ -101,18 +124,43 @@ def _inline(page: Page, node: nodes.Node) -> str:
         return f"${node.astext()}$"
     if isinstance(node, nodes.literal):
         return f"`{node.astext()}`"
+    if isinstance(node, nodes.image):
+        name = page.env.images[node["uri"]][1]
+        return f"![{node.get('alt', '')}]({page.file(f'_images/{name}')})"
+    if isinstance(node, nodes.raw):
+        return node.astext().strip() if node["format"] == "html" else ""
     inside = _line(page, node)
+    if isinstance(node, addnodes.download_reference) and (name := node.get("filename")):
+        return f"[{inside}]({page.file(f'_downloads/{name}')})"
     if isinstance(node, nodes.reference):
         return f"[{inside}]({page.link_of(node)})"
     if isinstance(node, addnodes.pending_xref):
-        address, _ = page.resolve(
-            node["refdomain"], node["reftype"], node["reftarget"], node.astext()
-        )
-        return f"[{inside}]({address})" if address else inside
-    for kind, mark in ((nodes.strong, "**"), (nodes.emphasis, "*")):
+        own = node.get("refexplicit") or node["refdomain"] == "py"
+        address, shown = _resolved(page, node, node.astext() if own else "")
+        return f"[{inside if own else shown}]({address})" if address else inside
+    for kind, mark, end in _MARKS:
         if isinstance(node, kind):
-            return f"{mark}{inside}{mark}"
+            return f"{mark}{inside}{end}"
     return inside
+
+
+_MARKS = (
+    (nodes.strong, "**", "**"),
+    (nodes.emphasis, "*", "*"),
+    (nodes.superscript, "<sup>", "</sup>"),
+    (nodes.subscript, "<sub>", "</sub>"),
+)
+
+
+def _resolved(page: Page, node: addnodes.pending_xref, text: str) -> tuple[str, str]:
+    """The address of a reference, and the text that the site gives one without a text."""
+    target, anchor = node["reftarget"], node.get("reftargetid") or ""
+    if node["refdomain"] == "doc":  # MyST's link to a page, or to a heading there
+        place = page.env.metadata[target].get("myst_slugs", {}).get(anchor, (0, anchor, ""))
+        return page.of_page(target, place[1]), place[2] or page.env.titles[target].astext()
+    if not node["refdomain"]:  # MyST's link to a label
+        return page.resolve("std", "ref", target.lower(), text)
+    return page.resolve(node["refdomain"], node["reftype"], target, text)
 
 
 def _table(page: Page, table: nodes.table) -> str:

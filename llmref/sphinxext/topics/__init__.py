@@ -13,7 +13,7 @@ from llmref.sphinxext.results.reports import OTHERS
 from llmref.sphinxext.topics.bars import GatherChecks, add_bars, note_stray_checks
 from llmref.sphinxext.topics.by_hand import ByHandDirective, add_by_hand
 from llmref.sphinxext.topics.collected import write_filter, write_interview, write_sheet
-from llmref.sphinxext.topics.domain import TopicsDomain
+from llmref.sphinxext.topics.domain import TopicsDomain, collect_topic
 from llmref.sphinxext.topics.questions import QuestionDirective, add_questions
 from llmref.sphinxext.topics.sections import check_sections
 from llmref.sphinxext.topics.symbols import SymbolsDirective
@@ -41,4 +41,5 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_post_transform(GatherChecks)
     app.connect("doctree-read", check_sections)
     app.connect("doctree-read", note_stray_checks)
+    app.connect("doctree-read", collect_topic, priority=900)  # after Sphinx's own collectors
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

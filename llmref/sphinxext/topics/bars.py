@@ -3,7 +3,7 @@
 Authors write a result, its proof and its cells, in this order. From the first cell to the last one
 everything goes into the bar, which stands just below the proof, also a sentence between two cells.
 Cells that stand before the first result of a section, such as imports, go into the next bar.
-Leaves out: cells that draw a figure, or have the tag `outside`: they stay on the page.
+Leaves out: proofs, and cells that draw a figure or have the tag `outside`: they stay on the page.
 """
 
 from collections.abc import Iterator
@@ -33,6 +33,7 @@ Owner = nodes.Element | None
 Run = list[nodes.Element]
 # A summary is a line, two at most: longer lists of scopes end in an ellipsis.
 _LONGEST_SCOPES = 130
+_NO_RESULT = "below no result of its section"
 
 
 class Bar(nodes.General, nodes.Element):
@@ -65,22 +66,26 @@ class GatherChecks(SphinxPostTransform):
 
 
 def _end_of_proof(section: nodes.Element, owner: nodes.Element, run: Run) -> int:
-    """The place just below the result, or below the last proof before its cells."""
-    first, last = section.index(owner), section.index(run[0])
+    """The place just below the result, or below the last proof before its last cell."""
+    first, last = section.index(owner), section.index(run[-1])
     proofs = [i for i in range(first, last) if isinstance(section[i], Proof)]
     return 1 + max([first, *proofs])
 
 
 def note_stray_checks(app: Sphinx, document: nodes.document) -> None:
-    """Warn of a check that stands below no result."""
+    """Warn of a check that stands below no result, or below another one than its own."""
     for _, owner, run in _runs_of(document):
-        checks = [check for node in run for check in node.findall(CheckNode)]
-        if owner is None and checks:
-            logger.warning(
-                "this check stands below no result of its section: %s",
-                checks[0]["record"]["result"],
-                location=(app.env.docname, checks[0].line),
-            )
+        above = [] if owner is None else owner["ids"]
+        for check in (check for node in run for check in node.findall(CheckNode)):
+            result = check["record"]["result"]
+            if result not in above:
+                where = f"below {above[0]}, not its own result" if above else _NO_RESULT
+                logger.warning(
+                    "this check stands %s: %s",
+                    where,
+                    result,
+                    location=(app.env.docname, check.line),
+                )
 
 
 def _runs_of(document: nodes.document) -> Iterator[tuple[nodes.section, Owner, Run]]:
@@ -130,8 +135,12 @@ def _prints(cell: nodes.Element) -> bool:
 
 
 def _stays_outside(node: nodes.Element) -> bool:
-    return _is_cell(node) and (
-        "tag_outside" in node["classes"] or next(iter(node.findall(nodes.image)), None) is not None
+    return isinstance(node, Proof) or (
+        _is_cell(node)
+        and (
+            "tag_outside" in node["classes"]
+            or next(iter(node.findall(nodes.image)), None) is not None
+        )
     )
 
 
@@ -152,7 +161,7 @@ def _remove(check: CheckNode) -> None:
     """Take a check out of its cell, and the output around it if nothing is left in it."""
     parent = check.parent
     parent.remove(check)
-    while isinstance(parent, nodes.container) and not parent.children:
+    while not (parent.children or _is_cell(parent)):
         empty, parent = parent, parent.parent
         parent.remove(empty)
 

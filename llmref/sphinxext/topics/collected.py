@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.environment import BuildEnvironment
-from sphinx.util import docname_join
+from sphinx.util import docname_join, logging
 
 from llmref.sphinxext.results.tables import Place
 from llmref.sphinxext.topics.domain import Topic, TopicsDomain
+
+logger = logging.getLogger(__name__)
 
 
 def write_interview(place: Place) -> list[nodes.Node]:
@@ -25,7 +27,6 @@ def write_interview(place: Place) -> list[nodes.Node]:
         block += nodes.paragraph("", "", _link(docname, topic.title), classes=["topic-name"])
         for question in topic.questions:
             shown = _moved(question, docname, place)
-            shown["ids"] = []
             if question["level"]:  # what the page's filter asks for
                 kind = question["kind"].replace(" ", "_")
                 shown["classes"] = [f"level-{question['level']}", f"kind-{kind}"]
@@ -52,9 +53,7 @@ def _block(docname: str, topic: Topic, place: Place) -> Iterator[nodes.Node]:
     for part in topic.why:
         yield _moved(part, docname, place)
     for part in topic.formula:
-        formula = part.deepcopy()
-        formula.attributes.update(ids=[], names=[], label=None, number=None)
-        yield formula
+        yield _moved(part, docname, place)
     if topic.code:
         yield nodes.literal_block(topic.code, topic.code, language="python")
     if topic.trap:
@@ -67,8 +66,11 @@ def _of_group(place: Place) -> Iterator[tuple[str, Topic]]:
     """The topics of the group that the report names, in the order of the contents."""
     domain = place.env.domains["topic"]
     assert isinstance(domain, TopicsDomain)
+    of_group = [name for name in domain.topics if name.partition("/")[0] == place.argument]
+    if not of_group:
+        logger.warning("there are no topics in %r", place.argument, location=place.docname)
     for docname in _in_order(place.env):
-        if docname in domain.topics and docname.partition("/")[0] == place.argument:
+        if docname in of_group:
             yield docname, domain.topics[docname]
 
 
@@ -99,21 +101,31 @@ def _link(docname: str, text: str) -> pending_xref:
 
 
 def _moved(part: nodes.Element, docname: str, place: Place) -> nodes.Element:
-    """Return a copy of a part of one page for another one, whose links lead where they led."""
+    """Return a copy of a part of one page for another one, whose links lead where they led.
+
+    Its ids get the name of its page in front, as two pages may have the same; formulas lose their
+    numbers, since their equations stand on their own page.
+    """
     copy = part.deepcopy()
-    for node in copy.findall(nodes.Element):
-        node.attributes.update(ids=[], names=[], backrefs=[])
-    for link in copy.findall(pending_xref):
-        if link.get("reftype") == "doc" and not link["reftarget"].startswith("/"):
-            link["reftarget"] = "/" + docname_join(docname, link["reftarget"])
-        link["refdoc"] = place.docname
-    page = place.builder.get_relative_uri(place.docname, docname)
-    for node in [node for node in copy.findall(nodes.Element) if "refid" in node]:
-        inside = nodes.inline()
-        if isinstance(node, nodes.footnote_reference):
-            inside += nodes.superscript("", f"[{node.astext()}]")
-        else:
-            inside += node.children
-        address = f"{page}#{node['refid']}"
-        node.replace_self(nodes.reference("", "", inside, refuri=address, internal=True))
+    prefix = docname.replace("/", "-")
+    for node in list(copy.findall(nodes.Element)):
+        node.attributes.update(ids=[f"{prefix}-{id_}" for id_ in node["ids"]], names=[])
+        if isinstance(node, nodes.math_block):
+            node.attributes.update(label=None, number=None)
+        elif isinstance(node, pending_xref):
+            if node.get("reftype") == "doc" and not node["reftarget"].startswith("/"):
+                node["reftarget"] = "/" + docname_join(docname, node["reftarget"])
+            node["refdoc"] = place.docname
+        elif isinstance(node, nodes.target):
+            node.parent.remove(node)
+        elif "refid" in node:
+            node.replace_self(_link_back(node, docname, place))
     return copy
+
+
+def _link_back(node: nodes.Element, docname: str, place: Place) -> nodes.reference:
+    """A link within a page, such as to a footnote, as it leads there from another page."""
+    page = place.builder.get_relative_uri(place.docname, docname)
+    text = f"[{node.astext()}]" if isinstance(node, nodes.footnote_reference) else ""
+    inside = [nodes.inline("", text)] if text else node.children
+    return nodes.reference("", "", *inside, refuri=f"{page}#{node['refid']}", internal=True)

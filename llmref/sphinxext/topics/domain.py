@@ -5,11 +5,13 @@ It holds copies of nodes whose references are not resolved yet: a page that show
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
+from zlib import crc32
 
 from docutils import nodes
+from sphinx.application import Sphinx
 from sphinx.domains import Domain
-from sphinx.environment import BuildEnvironment
 
 from llmref.sphinxext.topics.by_hand import ByHand
 from llmref.sphinxext.topics.questions import Question, question_node
@@ -25,11 +27,16 @@ class Topic:
     code: str = ""
     trap: list[nodes.Element] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
+    pictures: list[int] = field(default_factory=list)  # checksums: pages show their sizes
+
+    def parts(self) -> list[nodes.Element]:
+        """All that other pages show but its title and its code."""
+        return [*self.why, *self.formula, *self.trap, *self.questions]
 
     def shown(self) -> str:
         """All of it as text: where it changes, the pages that show it are stale."""
-        parts = [*self.why, *self.formula, *self.trap, *self.questions]
-        return "\n".join([self.title, self.code, *(part.pformat() for part in parts)])
+        texts = [self.title, self.code, *map(str, self.pictures)]
+        return "\n".join([*texts, *(part.pformat() for part in self.parts())])
 
 
 class TopicsDomain(Domain):
@@ -54,7 +61,7 @@ class TopicsDomain(Domain):
         mine = set(docnames)
         self.topics.update({d: topic for d, topic in otherdata["topics"].items() if d in mine})
 
-    def process_doc(self, env: BuildEnvironment, docname: str, document: nodes.document) -> None:
+    def collect(self, docname: str, document: nodes.document) -> None:
         """Collect the parts of a page, if it has questions or code by hand."""
         page = next(iter(document.findall(nodes.section)), None)
         if page is None:
@@ -62,13 +69,13 @@ class TopicsDomain(Domain):
         sections = {
             child[0].astext(): child for child in page.children if isinstance(child, nodes.section)
         }
-        questions = list(_questions(sections.get("Interview")))
+        questions = list(_questions(page, sections.get("Interview")))
         by_hand = next(iter(page.findall(ByHand)), None)
         if not questions and by_hand is None:
             return
         why, formula = _opening(page)
         listing = by_hand and by_hand.next_node(nodes.literal_block)
-        self.topics[docname] = Topic(
+        topic = self.topics[docname] = Topic(
             title=page[0].astext(),
             why=[part.deepcopy() for part in why],
             formula=[part.deepcopy() for part in formula],
@@ -76,10 +83,20 @@ class TopicsDomain(Domain):
             trap=_first_item(sections.get("Common mistakes")),
             questions=questions,
         )
+        images = (image for part in topic.parts() for image in part.findall(nodes.image))
+        paths = [Path(self.env.srcdir, image["uri"]) for image in images]
+        topic.pictures = [crc32(path.read_bytes()) for path in paths if path.is_file()]
 
     def get_objects(self) -> Iterable[tuple[str, str, str, str, str, int]]:
         """Nothing here is cited from elsewhere: questions are found on their pages."""
         return []
+
+
+def collect_topic(app: Sphinx, document: nodes.document) -> None:
+    """Collect when Sphinx has noted pictures and files, which are then found from any page."""
+    domain = app.env.domains["topic"]
+    assert isinstance(domain, TopicsDomain)
+    domain.collect(app.env.docname, document)
 
 
 def _opening(page: nodes.section) -> tuple[list[nodes.Element], list[nodes.Element]]:
@@ -101,13 +118,11 @@ def _first_item(section: nodes.Element | None) -> list[nodes.Element]:
     return [part.deepcopy() for part in parts if isinstance(part, nodes.Element)]
 
 
-def _questions(section: nodes.Element | None) -> Iterator[Question]:
-    """The questions of a section; those of the first edition are plain folds, without a level."""
-    if section is None:
-        return
-    for node in section.children:
+def _questions(page: nodes.section, interview: nodes.Element | None) -> Iterator[Question]:
+    """The questions of a page; those of the first edition are plain folds in their section."""
+    for node in page.findall(nodes.Element):
         if isinstance(node, Question):
             yield node.deepcopy()
-        elif isinstance(node, nodes.container) and node.get("design_component") == "dropdown":
+        elif node.parent is interview and node.get("design_component") == "dropdown":
             title, *answer = node.deepcopy().children
             yield question_node(list(title.children), answer)

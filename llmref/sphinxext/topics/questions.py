@@ -1,5 +1,6 @@
 """Questions of an interview: with a level and a kind, and an answer that is folded."""
 
+import itertools
 from typing import Any, ClassVar
 
 from docutils import nodes
@@ -23,7 +24,7 @@ def question_node(
 ) -> Question:
     """Build a question from the nodes of its text and of its answer."""
     about = f"level {level}, {kind}" if level else ""
-    marks = [nodes.inline("", about, classes=["question-about"])] if about else []
+    marks = [nodes.Text(" "), nodes.inline("", about, classes=["question-about"])] if about else []
     text = nodes.inline("", "", *title, classes=["question-text"])
     body = nodes.container("", *answer, classes=["answer"])
     return Question("", FoldSummary("", "", text, *marks), body, level=level, kind=kind)
@@ -49,11 +50,16 @@ class QuestionDirective(SphinxDirective):
             raise self.error("a question needs its answer")
         title, messages = self.parse_inline(self.arguments[0])
         question = question_node(title, [*messages, *answer], level, kind)
-        words = "".join(node.astext() for node in title)
-        question["ids"] = [f"question-{nodes.make_id(words)[:60].strip('-')}"]
+        question["ids"] = [self._free_id("".join(node.astext() for node in title))]
         self.set_source_info(question)
         self.state.document.note_explicit_target(question)
         return [question]
+
+    def _free_id(self, words: str) -> str:
+        """The first words as an id, with a number if another question begins like this one."""
+        first = f"question-{nodes.make_id(words)[:60]}".strip("-")
+        ids = (f"{first}-{number}" if number > 1 else first for number in itertools.count(1))
+        return next(id_ for id_ in ids if id_ not in self.state.document.ids)
 
 
 def _visit(self: HTML5Translator, node: Question) -> None:

@@ -57,9 +57,11 @@ def _problems(
 ) -> list[tuple[nodes.Element, str]]:
     found: list[tuple[nodes.Element, str]] = []
     titles = [section[0].astext() for section in sections]
-    for section, title in zip(sections, titles, strict=True):
+    for index, (section, title) in enumerate(zip(sections, titles, strict=True)):
         if title not in SECTIONS:
             found.append((section, f"a topic's page has no section {title!r}"))
+        elif title in titles[:index]:
+            found.append((section, f"the section {title!r} is there twice"))
     found += [
         (page, f"the section {title!r} is missing")
         for title in SECTIONS

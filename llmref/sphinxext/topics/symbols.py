@@ -19,6 +19,8 @@ class SymbolsDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the fold; refuse a row without words."""
+        if "symbols" in self.state.document.ids:
+            raise self.error("this page has a place named 'symbols' already")
         content = self.parse_content_to_nodes()
         tables = [table for node in content for table in node.findall(nodes.table)]
         if len(tables) != 1:
@@ -33,6 +35,7 @@ class SymbolsDirective(SphinxDirective):
                 raise self.error(f"the symbol {cells[0].astext()} needs a meaning in words")
         fold = Fold("", FoldSummary("", "Symbols"), *content, classes=["symbols"], ids=["symbols"])
         self.set_source_info(fold)
+        self.state.document.note_explicit_target(fold)
         return [fold]
 
 

@@ -172,7 +172,7 @@ def text(built: Built) -> str:
         "```python\ndef vanishes(",
         "```text\n{prf:ref}`stays`\n```",
         "- Ann One and Bo Nil. First\\_things. 2001. [doi:1/2](https://doi.org/1/2).\n- A Three,",
-        f"| two | [topic-shown]({BASE}topic.html#topic-shown) | 1 of 1 cases differ",
+        f"| two | [Lemma 2]({BASE}topic.html#topic-shown) | 1 of 1 cases differ",
         "cases differ, first at \\[0] |\n\nThe end.",
         f"*A line, by [Lemma 2]({BASE}topic.html#topic-shown).*",
     ],

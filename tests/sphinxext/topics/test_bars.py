@@ -158,3 +158,47 @@ def test_a_check_below_no_result_stops_the_build(site: Site) -> None:
     # A cell is reported at its fence or one or two lines further.
     assert any(f"index.md:{fence + n}: " in built.warnings for n in range(3))
     assert "this check stands below no result of its section: topic-one" in built.warnings
+
+
+def lemma(name: str) -> str:
+    return f":::{{prf:lemma}} {name}\n:label: topic-{name}\n1\n:::\n\n"
+
+
+def check(name: str, *, tag: str = "keep") -> str:
+    return (
+        f"```{{code-cell}} python\n:tags: [{tag}]\nfrom llmref import verify\n"
+        f'verify.exact("topic-{name}", [1], [1], wrong={{"two": [2]}}, note="the number one")\n'
+        "```\n\n"
+    )
+
+
+def test_a_proof_between_two_cells_stays_on_the_page(site: Site) -> None:
+    proofs = [f":::{{prf:proof}}\nProof {name}.\n:::\n\n" for name in ("A", "B")]
+    text = "# A\n\n" + lemma("one") + check("one") + proofs[0] + check("one") + proofs[1]
+    site.write("index.md", text, executed=True)
+    built = site.build()
+    page = built.page("index")
+    assert (built.code, built.warnings) == (0, "")
+    assert "2 checks" in bar(page, "topic-one")
+    places = [page.index(part) for part in ("Proof A.", 'id="checks-topic-one"', "Proof B.")]
+    assert places == sorted(places)
+    assert "Proof A." not in bar(page, "topic-one")
+
+
+@pytest.mark.parametrize("tag", ["remove-input", "hide-output"])
+def test_a_cell_of_which_nothing_but_its_check_is_shown(site: Site, tag: str) -> None:
+    site.write("index.md", "# A\n\n" + lemma("one") + check("one", tag=tag), executed=True)
+    built = site.build()
+    assert (built.code, built.warnings) == (0, "")
+    assert "1 check" in bar(built.page("index"), "topic-one")
+    assert "Hide code cell output" not in built.page("index")
+
+
+def test_a_check_below_another_result_stops_the_build(site: Site) -> None:
+    text = "# A\n\n" + lemma("one") + check("one") + lemma("two") + check("two") + check("one")
+    site.write("index.md", text, executed=True)
+    built = site.build()
+    line = max(i for i, at in enumerate(text.splitlines(), 8) if "topic-one" in at)
+    assert built.code != 0
+    assert "this check stands below topic-two, not its own result: topic-one" in built.warnings
+    assert any(f"index.md:{line + n}: " in built.warnings for n in range(-3, 1)), built.warnings

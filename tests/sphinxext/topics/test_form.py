@@ -4,6 +4,8 @@ The small site has a page of a real topic, whose code by hand is the package's o
 """
 
 import json
+import re
+import textwrap
 from collections.abc import Callable
 
 import pytest
@@ -226,6 +228,8 @@ WITHOUT = [
     ("## Picture", "## Pictures", "a topic's page has no section 'Pictures'"),
     ("## Picture", "## Pictures", "the section 'Picture' is missing"),
     ("## Run it", "## Derivation", "the section 'Run it' is missing"),
+    ("## Picture", "## Run it", "the section 'Run it' is there twice"),
+    ("## Run it", ":::{symbols}\n    :::", "this page has a place named 'symbols' already"),
     ("```{status}\n    ```", "", "the status is missing above the sections"),
     ("$$\n    k_1 = -r\n    $$ (eq-kl-one)", "", "the formula is missing above the sections"),
     ("| the log-ratio |", "| $b > 1$ |", "the symbol r needs a meaning in words"),
@@ -316,3 +320,114 @@ def test_collected_pages_are_written_again_when_a_question_changes(site: Site) -
     assert built.code == 0
     assert "Another answer." in built.page("asked")
     assert "New trap" in built.page("sheet")
+
+
+FIRST = ":::{question} Find it."
+ANSWER = """\
+:::::{question} What is it made of?
+:level: 2
+:kind: explain
+1. ![a dot](dot.svg)
+2. [above](#by-hand), [there](../other.md), {doc}`../other`, {eq}`eq-kl-one`, a note[^n].
+
+> quoted
+
+```{note}
+A remark.
+```
+
+![another dot](dot.svg)
+
+(a-place)=
+It is {ref}`here <a-place>`.
+
+$$
+a = b
+$$ (eq-answer)
+:::::
+
+[^n]: The note.
+
+"""
+
+
+def with_answer(site: Site) -> Site:
+    """The good site, with a question whose answer has all sorts of parts."""
+    page = textwrap.dedent(KL)
+    fill(site, page.replace(FIRST, ANSWER + FIRST))
+    site.configure("myst_heading_anchors = 3")
+    site.write("rl/dot.svg", '<svg xmlns="http://www.w3.org/2000/svg" width="3" height="3"></svg>')
+    return site
+
+
+@pytest.fixture(scope="module")
+def rich(module_site: Callable[[], Site]) -> Built:
+    built = with_answer(module_site()).build()
+    assert (built.code, built.warnings) == (0, "")
+    return built
+
+
+def test_an_answer_may_have_pictures_lists_notes_and_links(rich: Built) -> None:
+    answer = rich.page("asked").split("made of?")[1].split("</details>")[0]
+    assert answer.count('src="_images/dot.svg"') == 2
+    assert answer.count('href="other.html"') == 2
+    for target in ("by-hand", "n", "a-place", "equation-eq-kl-one"):
+        assert f'href="rl/kl.html#{target}"' in answer
+    assert 'href="#' not in answer
+    assert 'id="equation-eq-answer"' not in answer
+
+
+def test_an_answer_is_written_as_markdown(rich: Built) -> None:
+    text = (rich.html / "asked.md").read_text(encoding="utf-8")
+    answer = text.split("**Question (level 2, explain).** What is it made of?\n\n")[1]
+    answer = answer.split("**Question")[0]
+    for part in (
+        "1. ![a dot](_images/dot.svg)\n",
+        "2. [above](rl/kl.html#by-hand), [there](other.html), [Other](other.html), "
+        "[(1)](rl/kl.html#equation-eq-kl-one), a note[\\[1]](rl/kl.html#n).\n",
+        "> quoted\n",
+        "**Note**\n\nA remark.\n",
+        "$$\na = b\n$$",
+    ):
+        assert part in answer
+
+
+def test_two_questions_that_begin_alike_have_two_places(site: Site) -> None:
+    """An id has the first 60 letters of a question; the third question is the first one again."""
+    long = "Why " + "so " * 30
+    asked = [
+        f":::{{question}} {t}?\n:level: 1\n:kind: derive\nX\n:::\n\n"
+        for t in (long, f"{long}x", long)
+    ]
+    fill(site, textwrap.dedent(KL).replace(FIRST, "".join(asked) + FIRST))
+    built = site.build()
+    assert (built.code, built.warnings) == (0, "")
+    ids = re.findall(r'id="(question-why-so[^"]*)"', built.page("rl/kl"))
+    assert len(ids) == len(set(ids)) == 3
+    assert ids[2] == f"{ids[0]}-3"
+
+
+def test_a_question_in_any_section_is_collected(site: Site) -> None:
+    question = ":::{question} Elsewhere?\n:level: 1\n:kind: code\nYes.\n:::\n\n"
+    page = textwrap.dedent(KL).replace("## References", f"### Harder\n\n{question}## References")
+    built = fill(site, page).build()
+    assert (built.code, built.warnings) == (0, "")
+    assert "Elsewhere?" in built.page("asked")
+
+
+def test_a_group_without_topics_is_a_warning(site: Site) -> None:
+    fill(site)
+    site.write("asked.md", ASKED.replace("{interview} rl", "{interview} lr"))
+    built = site.build()
+    assert built.code != 0
+    assert "asked.md: WARNING: there are no topics in 'lr'" in built.warnings
+
+
+def test_a_picture_of_another_size_is_shown_in_that_size(site: Site) -> None:
+    with_answer(site)
+    assert site.build().code == 0
+    picture = site.root / "rl" / "dot.svg"
+    picture.write_text(picture.read_text(encoding="utf-8").replace('"3"', '"9"'), encoding="utf-8")
+    built = site.build()
+    assert built.code == 0
+    assert built.page("asked").count('height="9"') == 2
