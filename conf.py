@@ -55,7 +55,6 @@ llmref_first_edition = (
     "norm/layer_norm",
     "norm/rms_norm",
     "rl/dpo",
-    "rl/grpo",
     "rl/gspo",
     "rl/policy_gradient",
     "rl/ppo",

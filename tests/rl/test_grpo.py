@@ -99,6 +99,13 @@ def test_sums_that_differ_by_rounding_are_equal():
     torch.testing.assert_close(out[1], f64([-1.0, 2.0, -1.0]) / 3**0.5, atol=1e-9, rtol=0)
 
 
+def test_equal_rewards_that_floats_represent_are_safe_without_the_test_for_ties():
+    """Sums and means of equal small integers and halves are exact."""
+    for constant, group in itertools.product((1.0, 0.0, -1.0, 5.0, 0.5), range(2, 257)):
+        rewards = torch.full((1, group), constant)
+        assert (rewards - rewards.mean() == 0).all()
+
+
 def test_a_common_epsilon_amplifies_rounding_without_the_test_for_ties():
     """Why ties are looked for: the mean of equal float32 numbers may miss them by an ulp."""
     worst = {}
@@ -109,6 +116,42 @@ def test_a_common_epsilon_amplifies_rounding_without_the_test_for_ties():
         assert all((group_advantages(r, eps=eps) == 0).all() for r in rows)
     assert worst[1e-9] > 0.5
     assert worst[1e-4] < 1e-3
+
+
+def test_ties_are_relative_to_the_size_of_the_rewards():
+    """Rounding of 1000.1 is 1e-5 in float32, more than rewards of 1e-12 differ by."""
+    rounded = torch.tensor([[1000.1, 1000.1 + 6e-5, 1000.1]])
+    assert rounded[0, 0] != rounded[0, 1]
+    assert (group_advantages(rounded, **RAW) == 0).all()
+    small = torch.tensor([[1e-12, 2e-12]])
+    torch.testing.assert_close(group_advantages(small, ddof=0, **RAW), torch.tensor([[-1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("scale", ["group", "batch"])
+@pytest.mark.parametrize(
+    ("dtype", "unit"),
+    [
+        (torch.float32, 1e38),
+        (torch.float32, 1e-38),
+        (torch.float64, 1e200),
+        (torch.float64, 1e-200),
+    ],
+)
+def test_huge_and_tiny_rewards_have_the_advantages_of_their_multiples(dtype, unit, scale):
+    """Squares of 1e200 overflow and those of 1e-200 vanish: neither may show."""
+    rewards = f64([[0.0, 3.0, 3.0], [1.0, 2.0, 0.0]])
+    out = group_advantages((rewards * unit).to(dtype), scale=scale, **RAW)
+    expected = group_advantages(rewards, scale=scale, **RAW).to(dtype)
+    torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "seen"),
+    [(f64([[0.0, 1e308, 1.7e308]]), "1.7e"), (torch.tensor([[6e4, -6e4, -6e4]]).half(), "6")],
+)
+def test_advantages_that_overflow_are_refused(rewards, seen):
+    with pytest.raises(ValueError, match=f"^advantages overflow .*: rewards reach {seen}"):
+        group_advantages(rewards, scale="none")
 
 
 def test_groups_do_not_mix():
@@ -457,8 +500,8 @@ def test_weight_equals_the_sum_over_all_groups(group):
         expected = 0.0
         for rewards in itertools.product((0, 1), repeat=group):
             mean = sum(rewards) / group
-            law = math.prod(p if r else 1 - p for r in rewards)
-            expected += law * math.sqrt(mean * (1 - mean))
+            chance = math.prod(p if r else 1 - p for r in rewards)
+            expected += chance * math.sqrt(mean * (1 - mean))
         weight = binary_group_weight(f64([p]), group).item()
         assert weight == pytest.approx(expected / (p * (1 - p)), rel=1e-12)
 
@@ -475,6 +518,12 @@ def test_weight_of_a_large_group_is_the_inverse_spread():
     torch.testing.assert_close(
         binary_group_weight(p, 4096), (p * (1 - p)).rsqrt(), atol=3e-3, rtol=0
     )  # the next order is 1 / (8 G p (1 - p)) of it
+
+
+def test_weight_of_a_large_group_in_float32():
+    """log-gamma of 1e5 is about 1e6: in float32 its rounding alone would be 6 %."""
+    weight = binary_group_weight(torch.tensor([0.02]), 100_000)
+    torch.testing.assert_close(weight, torch.tensor([(0.02 * 0.98) ** -0.5]), atol=1e-3, rtol=0)
 
 
 def test_weight_in_lower_precision_and_other_shapes():

@@ -141,3 +141,16 @@ def test_every_build_warns_of_refused_tex(site: Site) -> None:
         built = site.build("-E")
         assert built.code != 0
         assert "KaTeX parse error" in built.warnings
+
+
+def test_a_mark_stays_at_the_formula_before_it(site: Site) -> None:
+    """Else a line may begin with it. A word after the formula, or a display, is left alone."""
+    site.write(
+        "index.md", "# F\n\nFor $x$, $y$ and ($z$). Then $w$ is 'the $v$'.\n\n$$u$$\n\n. End\n"
+    )
+    page = site.build().page("index")
+    for tex in ("x\\text{,}", "z\\text{).}", "y<", "w<", "v<", "u<"):
+        assert f">{tex}" in page, tex
+    assert "</span>, " not in page
+    assert "</span>). Then" not in page
+    assert "</span> Then" in page
