@@ -40,7 +40,6 @@ llmref_first_edition = (
     "attention/kv_cache",
     "attention/masks",
     "attention/online_softmax",
-    "attention/scaled_dot_product",
     "components/bpe",
     "components/linear",
     "components/lora",

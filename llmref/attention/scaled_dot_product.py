@@ -160,10 +160,20 @@ def nadaraya_watson(query: Tensor, key: Tensor, value: Tensor, bandwidth: float)
     The bandwidth is the standard deviation sigma of the Gaussian, in the units of the keys.
     Shapes: query (B, H, T, D), key (B, H, S, D), value (B, H, S, Dv) -> (B, H, T, Dv)
     Source: Nadaraya 1964, Watson 1964.
-    Raises: as scaled_dot_product_attention; ValueError unless bandwidth is positive and finite.
+    Raises: as scaled_dot_product_attention; ValueError unless bandwidth is positive and finite, or
+    if the squared distances from a query to all keys overflow.
     """
     require_inputs(query=query, key=key, value=value)
     require_positive(bandwidth=bandwidth)
     difference = widen(query).unsqueeze(-2) - widen(key).unsqueeze(-3)  # (B, H, T, S, D)
-    log_kernel = -difference.square().sum(-1) / (2 * bandwidth**2)  # eq. eq-gaussian-kernel
+    squared = difference.square().sum(-1)
+    if key.shape[-2] > 0:
+        nearest = squared.detach().amin(-1, keepdim=True)  # (B, H, T, 1)
+        if not nearest.isfinite().all():
+            raise ValueError(
+                "the squared distance from each query to its nearest key must be finite, "
+                f"got {nearest[~nearest.isfinite()][0]}"
+            )
+        squared = squared - nearest  # a factor of the row: its largest kernel cannot underflow
+    log_kernel = -squared / bandwidth / (2 * bandwidth)  # eq. eq-gaussian-kernel
     return (masked_softmax(log_kernel) @ widen(value)).to(value.dtype)

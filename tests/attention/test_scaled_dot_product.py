@@ -350,6 +350,30 @@ def test_a_small_bandwidth_reads_the_nearest_key():
     close(nadaraya_watson(query, key, value, 1e-3), expected)
 
 
+@pytest.mark.parametrize("bandwidth", [1e-19, 1e-20, 1e-30])
+def test_the_nearest_key_counts_however_small_the_bandwidth_is(bandwidth):
+    """In float32 every kernel underflows at 1e-20; the ratio of the kernels does not."""
+    query, key, value = (
+        torch.zeros(1, 1),
+        torch.tensor([[1.0], [2.0]]),
+        torch.tensor([[3.0], [5.0]]),
+    )
+    close(nadaraya_watson(query, key, value, bandwidth), torch.tensor([[3.0]]), atol=0)
+
+
+def test_distances_that_overflow_are_refused():
+    """Squares of 1e20 overflow in float32: no key is nearest, and 0 would be a wrong average."""
+    query, key, value = torch.zeros(1, 1), torch.tensor([[1e20], [2e20]]), torch.ones(2, 1)
+    with pytest.raises(ValueError, match="to its nearest key must be finite, got inf"):
+        nadaraya_watson(query, key, value, 1.0)
+
+
+def test_a_smoother_without_any_key_is_zero():
+    query, key, value = inputs()
+    out = nadaraya_watson(query, key[:, :, :0], value[:, :, :0], 1.0)
+    close(out, torch.zeros(B, H, T, DV, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_every_dtype_is_kept_and_rounded_once(dtype):
     tensors = inputs(dtype=dtype)
