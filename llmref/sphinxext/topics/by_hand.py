@@ -62,7 +62,11 @@ class ByHandDirective(SphinxDirective):
         expected = f"{docname.rpartition('/')[2].replace('_', '-')}-by-hand"
         if label != expected:
             raise self.error(f"the id of this page's code by hand is {expected}, got {label!r}")
-        names = functions_of(path)
+        try:
+            names = functions_of(path)
+        except SyntaxError as error:
+            where = f"{home(docname)}, line {error.lineno}"
+            raise self.error(f"{where}: {error.msg}") from error
         if not names:
             raise self.error(f"{home(docname)} has no public function")
         domain: ResultsDomain = self.env.domains["prf"]  # type: ignore[assignment]

@@ -57,9 +57,11 @@ def _block(docname: str, topic: Topic, place: Place) -> Iterator[nodes.Node]:
     if topic.code:
         yield nodes.literal_block(topic.code, topic.code, language="python")
     if topic.trap:
-        first, *others = [_moved(part, docname, place) for part in topic.trap]
-        first.insert(0, nodes.strong("", "Trap: "))
-        yield nodes.container("", first, *others, classes=["trap"])
+        parts = [_moved(part, docname, place) for part in topic.trap]
+        if not isinstance(parts[0], nodes.paragraph):
+            parts.insert(0, nodes.paragraph())
+        parts[0].insert(0, nodes.strong("", "Trap: "))
+        yield nodes.container("", *parts, classes=["trap"])
 
 
 def _of_group(place: Place) -> Iterator[tuple[str, Topic]]:

@@ -93,6 +93,7 @@ def _missing_parts(
         found.append((page, "the symbols are missing above the sections"))
     for title, kind, what in (
         ("By hand", ByHand, "the code by hand is missing"),
+        ("Common mistakes", nodes.list_item, "a list of mistakes is missing"),
         ("Interview", Question, "a question is missing"),
     ):
         section = sections.get(title)

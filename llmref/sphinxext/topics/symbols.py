@@ -29,6 +29,8 @@ class SymbolsDirective(SphinxDirective):
         heads = [entry.astext() for entry in head.findall(nodes.entry)]
         if "meaning" not in heads:
             raise self.error(f"the table of symbols needs a column 'meaning', got {heads}")
+        if not rows:
+            raise self.error("the table of symbols has no rows")
         for row in rows:
             cells = list(row.findall(nodes.entry))
             if not _WORD.search(_words(cells[heads.index("meaning")])):

@@ -224,6 +224,15 @@ def test_the_cheat_sheet_has_reason_formula_code_and_trap(good: Built) -> None:
     assert 'id="equation-eq-kl-one"' not in page
 
 
+def test_a_trap_that_begins_with_code_leaves_the_code_as_it_is(site: Site) -> None:
+    trap = "* ```python\n      x = 1\n      ```\n\n      **The ratio"
+    built = fill(site, KL.replace("* **The ratio", trap)).build()
+    assert (built.code, built.warnings) == (0, "")
+    shown = built.page("sheet").split("Trap: ")[2]
+    assert shown.index("</p>") < shown.index("<pre")
+    assert "The ratio" in shown
+
+
 WITHOUT = [
     ("## Picture", "## Pictures", "a topic's page has no section 'Pictures'"),
     ("## Picture", "## Pictures", "the section 'Picture' is missing"),
@@ -234,6 +243,12 @@ WITHOUT = [
     ("$$\n    k_1 = -r\n    $$ (eq-kl-one)", "", "the formula is missing above the sections"),
     ("| the log-ratio |", "| $b > 1$ |", "the symbol r needs a meaning in words"),
     ("| meaning |", "| name |", "the table of symbols needs a column 'meaning'"),
+    ("| $r$ | the log-ratio | `r` |\n", "", "the table of symbols has no rows"),
+    (
+        "* **The ratio detached**: see {eq}`eq-kl-one` and {doc}`../other`.\n    * Another.",
+        "None.",
+        "a list of mistakes is missing in the section 'Common mistakes'",
+    ),
     (":::{symbols}", ":::{container}", "the symbols are missing above the sections"),
     (
         "```{by-hand} kl-by-hand\n    ```",
@@ -307,6 +322,18 @@ def test_a_page_without_its_file_by_hand_is_told_where_it_belongs(site: Site) ->
     site.write("rl/dpo.md", KL.replace("kl-by-hand", "dpo-by-hand"), executed=True)
     built = site.build()
     assert "belongs into llmref/practice/by_hand/rl/dpo.py" in built.warnings
+
+
+def test_code_by_hand_that_does_not_parse_is_named_with_its_line(site: Site) -> None:
+    site.use_own_package()
+    site.write(
+        "package/llmref/practice/by_hand/rl/kl.py", "def right():\n    pass\n\ndef wrong(:\n"
+    )
+    site.write("index.md", "# A\n\n```{toctree}\nrl/kl\n```\n")
+    site.write("rl/kl.md", "# B\n\n```{by-hand} kl-by-hand\n```\n")
+    built = site.build()
+    assert built.code != 0
+    assert "kl.md:3: ERROR: llmref/practice/by_hand/rl/kl.py, line 4: invalid" in built.warnings
 
 
 def test_collected_pages_are_written_again_when_a_question_changes(site: Site) -> None:
