@@ -155,8 +155,8 @@ def test_nothing_is_folded_and_each_result_keeps_its_permanent_link(
     assert any(link.endswith("/rl/kl.html#kl-unbiased") for link in links)
     assert all(link.startswith("https://") for link in links)
     classes = " ".join(e.get("class", "") for e in page.iter()).split()
-    assert {"result", "proof", "check", "fold"} <= set(classes)
-    assert "cite" not in classes
+    assert {"result", "proof", "bar", "check-body", "fold"} <= set(classes)
+    assert not {"cite", "bar-code"} & set(classes)
     # What a control of the site would say.
     said = [n for n, page in pages.items() if "code cell source" in "".join(page.itertext())]
     assert not said

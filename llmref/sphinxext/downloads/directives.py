@@ -21,6 +21,7 @@ from llmref.sphinxext.downloads.inline import inline
 from llmref.sphinxext.downloads.page import Page
 from llmref.sphinxext.downloads.writing import write_listing, write_report
 from llmref.sphinxext.results.domain import KINDS
+from llmref.sphinxext.topics.by_hand import code_of, home
 
 
 def translate(page: Page, directive: Directive) -> list[Part]:
@@ -88,17 +89,11 @@ def _source(page: Page, directive: Directive) -> list[Part]:
 
 def _by_hand(page: Page, directive: Directive) -> list[Part]:
     """Code that stands alone: in a notebook it can be run and changed."""
-    name = directive.argument.removesuffix("-by-hand").replace("-", "_")
-    folder = page.root / "llmref" / "practice" / "by_hand"
-    group = page.docname.partition("/")[0]
-    # A topic with several pieces of code has them in one file.
-    paths = [folder / group / f"{name}.py", *sorted(folder.glob(f"*/{name}.py"))]
-    paths.append(folder / f"{page.docname}.py")
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        page.warn(directive.line, "there is no code by hand for %s", directive.argument)
+    path = page.root / home(page.docname)
+    if not path.is_file():  # the site has warned
         return []
-    return [Code(path.read_text(encoding="utf-8").strip())]
+    link = page.of_page(page.docname, directive.argument)
+    return [f"**[Code by hand]({link})**", Code(code_of(path))]
 
 
 def _code(page: Page, directive: Directive) -> list[Part]:

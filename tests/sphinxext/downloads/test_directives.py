@@ -39,30 +39,18 @@ def test_symbols_are_a_table_under_their_name(page: Page) -> None:
     assert page_parts(page, f":::{{symbols}}\n{table}\n:::", 1) == [f"**Symbols**\n\n{table}"]
 
 
-def write(page: Page, name: str, code: str) -> None:
-    path = page.root / "llmref/practice/by_hand" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(code, encoding="utf-8")
-
-
 def test_code_by_hand_is_code_that_a_reader_can_run(page: Page) -> None:
-    write(page, "rl/kl_of_two.py", "import torch\n\nx = 1\n")
-    found = page_parts(page, "Before.\n\n```{by-hand} kl-of-two-by-hand\n```\n\nAfter.", 1)
-    assert found == ["Before.", Code("import torch\n\nx = 1"), "After."]
-    assert as_markdown(found) == "Before.\n\n```python\nimport torch\n\nx = 1\n```\n\nAfter."
+    path = page.root / "llmref/practice/by_hand/rl/kl.py"
+    path.parent.mkdir(parents=True)
+    path.write_text('"""What it is."""\n\nimport torch\n\n\nx = 1\n', encoding="utf-8")
+    found = page_parts(page, "Before.\n\n```{by-hand} kl-by-hand\n```\n\nAfter.", 1)
+    link = "**[Code by hand](https://example.org/rl/kl.html#kl-by-hand)**"
+    assert found == [f"Before.\n\n{link}", Code("import torch\n\nx = 1"), "After."]
+    assert as_markdown(found).endswith("```python\nimport torch\n\nx = 1\n```\n\nAfter.")
 
 
-def test_code_by_hand_is_found_in_its_group_in_another_and_on_its_page(
-    page: Page, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(Page, "warn", lambda self, line, text, *values: said.append(text % values))
-    show = "```{by-hand} rope-by-hand\n```"
-    assert page_parts(page, show, 1) == []
-    assert said == ["there is no code by hand for rope-by-hand"]
-    for name, code in (("rl/kl.py", "1"), ("attention/rope.py", "2"), ("rl/rope.py", "3")):
-        write(page, name, code)
-        assert page_parts(page, show, 1) == [Code(code)]
+def test_code_by_hand_without_its_file_is_left_to_the_site_to_refuse(page: Page) -> None:
+    assert page_parts(page, "```{by-hand} kl-by-hand\n```", 1) == []
 
 
 def test_what_stands_in_a_list_or_a_quotation_stays_there(page: Page) -> None:
