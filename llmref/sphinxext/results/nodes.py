@@ -146,7 +146,9 @@ def _visit_check(self: HTML5Translator, node: CheckNode) -> None:
 
 def _visit_fold(self: HTML5Translator, node: Fold) -> None:
     tag = self.starttag(node, "details", CLASS="fold")
-    self.body.append(tag.replace("<details", "<details open", 1) if node.get("open") else tag)
+    self.body.append(
+        tag.replace("<details", '<details open="open"', 1) if node.get("open") else tag
+    )
 
 
 def _depart_details(self: HTML5Translator, node: nodes.Element) -> None:
