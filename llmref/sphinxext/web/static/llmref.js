@@ -101,7 +101,8 @@ function addFilter(place, items, choices, noun) {
       item.hidden = !classes.every((value) => item.classList.contains(value))
         || !asked.every((word) => text.includes(word));
     }
-    for (const section of document.querySelectorAll("section[id^='ledger-'], .topic-questions")) {
+    const around = "section[id^='ledger-'], section:has(> .topic-questions), .topic-questions";
+    for (const section of document.querySelectorAll(around)) {
       section.hidden = !items.some((item) => !item.hidden && section.contains(item));
     }
     const shown = items.filter((item) => !item.hidden).length;
@@ -135,8 +136,10 @@ function addCheckSwitch(bars) {
   };
   button.addEventListener("click", () => {
     const open = button.getAttribute("aria-pressed") !== "true";
-    // What the reader looks at stays where it is, though folds above it open.
+    // What the reader looks at stays where it is, though folds above it open. What is folded itself
+    // has a place too, and nobody looks at it.
     const seen = [...document.querySelectorAll("article h2, article h3, .result, .bar > summary")]
+      .filter((element) => !element.closest("details:not([open], .bar)"))
       .find((element) => element.getBoundingClientRect().bottom > 80);
     const top = seen?.getBoundingClientRect().top;
     show(open);
@@ -150,6 +153,10 @@ function addCheckSwitch(bars) {
 }
 
 addEventListener("hashchange", openTarget);
+// A second click on the same link changes no address, but what it leads to may be folded again.
+addEventListener("click", ({ target }) => {
+  if (target.closest("a[href]")?.href === location.href) openTarget();
+});
 addEventListener("beforeprint", preparePrint);
 addEventListener("afterprint", undoPrint);
 for (const place of document.querySelectorAll(".ledger-filter")) {
