@@ -375,19 +375,6 @@ def test_the_switch_shows_the_checks_of_all_results_and_is_remembered(
     assert switch.count() == 0
 
 
-def test_what_is_read_stays_in_place_when_the_checks_open(page: Page, served: str) -> None:
-    page.goto(served + "rl/kl.html#kl-in-reward")
-    box = page.locator("#kl-in-reward")
-    before = box.bounding_box()
-    # Not by Playwright's click, which scrolls the page itself.
-    page.get_by_role("button", name="Show checks").evaluate("(button) => button.click()")
-    after = box.bounding_box()
-    assert before
-    assert after
-    assert page.locator("#checks-kl-unbiased .bar-code").is_visible()
-    assert abs(before["y"] - after["y"]) < 2
-
-
 def test_a_link_to_the_checks_of_a_result_opens_them(page: Page, served: str) -> None:
     page.goto(served + "rl/kl.html#checks-kl-grad-k3")
     assert page.locator("#checks-kl-grad-k3 .bar-code").is_visible()
@@ -425,6 +412,51 @@ def test_the_ledger_is_narrowed_by_words(page: Page, served: str) -> None:
     rows = page.locator("tr[class*='group-']:visible")
     assert 0 < rows.count() < 20
     assert rows.first.inner_text()
+
+
+def test_the_same_link_opens_a_fold_again(page: Page, served: str) -> None:
+    page.goto(served + "rl/kl.html#checks-kl-by-hand")
+    bar = page.locator("#checks-kl-by-hand")
+    assert bar.get_attribute("open") is not None
+    bar.evaluate("(it) => { it.open = false; }")
+    bar.evaluate("""(it) => {
+      const link = document.createElement("a");
+      link.href = `#${it.id}`;
+      it.before(link);
+      link.click();
+    }""")
+    assert bar.get_attribute("open") is not None
+
+
+@pytest.mark.parametrize("place", ["in-the-library", "common-mistakes", "interview"])
+def test_the_switch_opens_all_checks_and_leaves_the_reader_where_they_are(
+    page: Page, served: str, place: str
+) -> None:
+    page.goto(served + "rl/kl.html")
+    page.wait_for_load_state("networkidle")  # fonts that arrive move the text
+    target = page.locator(f"#{place}")
+    target.evaluate("(it) => it.scrollIntoView({ behavior: 'instant' })")
+    top = "(it) => it.getBoundingClientRect().top"
+    before = target.evaluate(top)
+    page.locator(".checks-switch").dispatch_event("click")  # `click` would scroll to the header
+    assert page.locator("details.bar:not([open])").count() == 0
+    assert abs(target.evaluate(top) - before) < 2
+    page.goto(served + "norm/rms_norm.html")
+    assert page.locator("details.bar:not([open])").count() == 0
+    assert page.locator(".checks-switch").get_attribute("aria-pressed") == "true"
+
+
+def test_the_filter_of_questions_hides_what_it_empties(page: Page, served: str) -> None:
+    page.goto(served + "interview.html")
+    headings = page.locator("article h2:visible")
+    groups = headings.count()
+    page.fill(".question-filter input", "rotary")
+    shown = page.locator("details.question:visible").count()
+    assert 0 < shown < page.locator("details.question").count()
+    assert 0 < headings.count() < groups
+    page.fill(".question-filter input", "no such words")
+    assert headings.count() == 0
+    assert page.locator(".topic-name:visible").count() == 0
 
 
 def test_printing_opens_the_folds_and_closes_them_again(page: Page, served: str) -> None:

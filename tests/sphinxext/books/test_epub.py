@@ -1,6 +1,7 @@
 """The EPUB of a small site: the same bytes twice, and pages that an e-reader can show."""
 
 import io
+import re
 import shutil
 from xml.dom import minidom
 from zipfile import ZipFile
@@ -103,3 +104,15 @@ def test_a_page_that_the_book_leaves_out_is_linked_on_the_site(book: Site) -> No
     assert "𝔼" in page
     assert "executed" in page
     assert "mathbb{E}" not in page.replace('alttext="\\mathbb{E}[x]"', "")
+
+
+def test_a_source_that_the_site_opens_is_well_formed(book: Site) -> None:
+    """Pages of the old form show the source unfolded; XML wants a value for each attribute."""
+    book.configure("llmref_first_edition = ['old']")
+    book.write(
+        "old.md", "---\norphan: true\n---\n\n# Old\n\n```{source} llmref.norm.rms_norm\n```\n"
+    )
+    built = book.build("-b", "epub", "-d", str(book.root / "_build/doctrees"))
+    assert (built.code, built.warnings) == (0, "")
+    page = ZipFile(book.root / "_build/html/small.epub").read("old.xhtml").decode()
+    assert "def rms_norm" in re.sub(r"<[^>]+>", "", page)

@@ -135,7 +135,14 @@ function addCheckSwitch(bars) {
   };
   button.addEventListener("click", () => {
     const open = button.getAttribute("aria-pressed") !== "true";
-    show(open); // the browser itself keeps in place what the reader looks at
+    // What the reader looks at stays where it is, though folds above it open. What is folded itself
+    // has a place too, and nobody looks at it.
+    const seen = [...document.querySelectorAll("article h2, article h3, .result, .bar > summary")]
+      .filter((element) => !element.closest("details:not([open], .bar)"))
+      .find((element) => element.getBoundingClientRect().bottom > 80);
+    const top = seen?.getBoundingClientRect().top;
+    show(open);
+    if (seen) scrollBy({ top: seen.getBoundingClientRect().top - top, behavior: "instant" });
     try {
       localStorage.setItem(CHECKS, open ? "open" : "");
     } catch { /* then only this page remembers */ }
@@ -145,6 +152,10 @@ function addCheckSwitch(bars) {
 }
 
 addEventListener("hashchange", openTarget);
+// A second click on the same link changes no address, but what it leads to may be folded again.
+addEventListener("click", ({ target }) => {
+  if (target.closest("a[href]")?.href === location.href) openTarget();
+});
 addEventListener("beforeprint", preparePrint);
 addEventListener("afterprint", undoPrint);
 for (const place of document.querySelectorAll(".ledger-filter")) {
