@@ -138,17 +138,17 @@ def _depart_proof(self: HTML5Translator, node: Proof) -> None:
 
 
 def _visit_check(self: HTML5Translator, node: CheckNode) -> None:
-    tag = self.starttag(node, "details", CLASS=f"check check-{node['record']['kind']}")
-    self.body.append(
-        tag.replace("<details", '<details open="open"', 1) if node.get("open") else tag
-    )
+    self.body.append(_details(self, node, f"check check-{node['record']['kind']}"))
 
 
 def _visit_fold(self: HTML5Translator, node: Fold) -> None:
-    tag = self.starttag(node, "details", CLASS="fold")
-    self.body.append(
-        tag.replace("<details", '<details open="open"', 1) if node.get("open") else tag
-    )
+    self.body.append(_details(self, node, "fold"))
+
+
+def _details(self: HTML5Translator, node: nodes.Element, classes: str) -> str:
+    tag = self.starttag(node, "details", CLASS=classes)
+    # With a value, as XML asks for: an EPUB is made of this too.
+    return tag.replace("<details", '<details open="open"', 1) if node.get("open") else tag
 
 
 def _depart_details(self: HTML5Translator, node: nodes.Element) -> None:
@@ -179,3 +179,15 @@ def add_nodes(app: Sphinx) -> None:
     }
     for node, visitors in html.items():
         app.add_node(node, html=visitors, latex=(_pass, _pass), text=(_pass, _pass))
+
+
+def add_box(app: Sphinx, node: type[nodes.Element], tag: str, classes: str) -> None:
+    """Register a node that is an element of HTML around its content, and nothing elsewhere."""
+
+    def visit(self: HTML5Translator, node: nodes.Element) -> None:
+        self.body.append(self.starttag(node, tag, CLASS=classes))
+
+    def depart(self: HTML5Translator, node: nodes.Element) -> None:
+        self.body.append(f"</{tag}>\n")
+
+    app.add_node(node, html=(visit, depart), latex=(_pass, _pass), text=(_pass, _pass))

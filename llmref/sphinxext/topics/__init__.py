@@ -9,12 +9,13 @@ from sphinx.application import Sphinx
 from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.results.directives import ReportDirective
+from llmref.sphinxext.results.nodes import add_box
 from llmref.sphinxext.results.reports import OTHERS
-from llmref.sphinxext.topics.bars import GatherChecks, add_bars, note_stray_checks
-from llmref.sphinxext.topics.by_hand import ByHandDirective, add_by_hand
+from llmref.sphinxext.topics.bars import Bar, BarCode, GatherChecks, note_stray_checks
+from llmref.sphinxext.topics.by_hand import ByHand, ByHandDirective
 from llmref.sphinxext.topics.collected import write_filter, write_interview, write_sheet
 from llmref.sphinxext.topics.domain import TopicsDomain, collect_topic
-from llmref.sphinxext.topics.questions import QuestionDirective, add_questions
+from llmref.sphinxext.topics.questions import Question, QuestionDirective
 from llmref.sphinxext.topics.sections import check_sections
 from llmref.sphinxext.topics.symbols import SymbolsDirective
 
@@ -35,9 +36,10 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     for name, write in _WRITERS.items():
         app.add_directive(name, ReportDirective)
         OTHERS[name] = write
-    add_bars(app)
-    add_by_hand(app)
-    add_questions(app)
+    add_box(app, Bar, "details", "bar")
+    add_box(app, BarCode, "div", "bar-code")
+    add_box(app, ByHand, "div", "by-hand")
+    add_box(app, Question, "details", "question")
     app.add_post_transform(GatherChecks)
     app.connect("doctree-read", check_sections)
     app.connect("doctree-read", note_stray_checks)

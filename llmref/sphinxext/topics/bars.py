@@ -13,7 +13,6 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
-from sphinx.writers.html5 import HTML5Translator
 
 from llmref.sphinxext.results.nodes import (
     CheckNode,
@@ -188,31 +187,3 @@ def _shortened(scopes: list[str]) -> str:
             return "; ".join([*shown, "…"])
         shown.append(scope)
     return "; ".join(shown)
-
-
-def _visit_bar(self: HTML5Translator, node: Bar) -> None:
-    self.body.append(self.starttag(node, "details", CLASS="bar"))
-
-
-def _depart_bar(self: HTML5Translator, node: Bar) -> None:
-    self.body.append("</details>\n")
-
-
-def _visit_code(self: HTML5Translator, node: BarCode) -> None:
-    self.body.append(self.starttag(node, "div", CLASS="bar-code"))
-
-
-def _depart_code(self: HTML5Translator, node: BarCode) -> None:
-    self.body.append("</div>\n")
-
-
-def _pass(self: Any, node: nodes.Element) -> None:
-    """Other builders show the content without the box around it."""
-
-
-def add_bars(app: Sphinx) -> None:
-    """Register the nodes."""
-    app.add_node(Bar, html=(_visit_bar, _depart_bar), latex=(_pass, _pass), text=(_pass, _pass))
-    app.add_node(
-        BarCode, html=(_visit_code, _depart_code), latex=(_pass, _pass), text=(_pass, _pass)
-    )

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from docutils import nodes
-from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from sphinx.writers.html5 import HTML5Translator
 
 from llmref.sphinxext.api.definitions import parse
 from llmref.sphinxext.api.public import PACKAGE
@@ -96,20 +94,3 @@ class ByHandDirective(SphinxDirective):
         )
         self.state.document.note_explicit_target(box)
         return [box]
-
-
-def _visit(self: HTML5Translator, node: ByHand) -> None:
-    self.body.append(self.starttag(node, "div", CLASS="by-hand"))
-
-
-def _depart(self: HTML5Translator, node: ByHand) -> None:
-    self.body.append("</div>\n")
-
-
-def _pass(self: Any, node: nodes.Element) -> None:
-    """Other builders show the content without the box around it."""
-
-
-def add_by_hand(app: Sphinx) -> None:
-    """Register the node."""
-    app.add_node(ByHand, html=(_visit, _depart), latex=(_pass, _pass), text=(_pass, _pass))

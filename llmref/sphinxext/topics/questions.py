@@ -1,13 +1,11 @@
 """Questions of an interview: with a level and a kind, and an answer that is folded."""
 
 import itertools
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
-from sphinx.writers.html5 import HTML5Translator
 
 from llmref.sphinxext.results.nodes import FoldSummary
 
@@ -60,20 +58,3 @@ class QuestionDirective(SphinxDirective):
         first = f"question-{nodes.make_id(words)[:60]}".strip("-")
         ids = (f"{first}-{number}" if number > 1 else first for number in itertools.count(1))
         return next(id_ for id_ in ids if id_ not in self.state.document.ids)
-
-
-def _visit(self: HTML5Translator, node: Question) -> None:
-    self.body.append(self.starttag(node, "details", CLASS="question"))
-
-
-def _depart(self: HTML5Translator, node: Question) -> None:
-    self.body.append("</details>\n")
-
-
-def _pass(self: Any, node: nodes.Element) -> None:
-    """Other builders show the content without the box around it."""
-
-
-def add_questions(app: Sphinx) -> None:
-    """Register the node."""
-    app.add_node(Question, html=(_visit, _depart), latex=(_pass, _pass), text=(_pass, _pass))
