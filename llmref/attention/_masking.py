@@ -26,6 +26,18 @@ def expand_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
         ) from None
 
 
+def require_heads_axis(mask: Tensor | None) -> None:
+    """Refuse a mask of three axes: (B, T, S) would be read as one mask for each head when B is H.
+
+    Raises: ValueError that says where the axis of the heads goes.
+    """
+    if mask is not None and mask.ndim == 3:
+        raise ValueError(
+            f"attn_mask {tuple(mask.shape)} has three axes: give (T, S), or four with the heads "
+            "second, (B or 1, H or 1, T or 1, S)"
+        )
+
+
 def causal_offset(query_len: int, key_len: int, hint: str = "") -> int:
     """The position of the first query: S - T; `hint` ends the message of a refusal.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from llmref._numeric import widen
 from llmref._require import require_positive, require_shapes, require_size
 from llmref.attention._heads import heads_per_group, merge_heads, require_head_dim, split_heads
-from llmref.attention._masking import bias_and_allowed, expand_mask, one_mask
+from llmref.attention._masking import bias_and_allowed, expand_mask, one_mask, require_heads_axis
 from llmref.attention.scaled_dot_product import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
@@ -100,7 +100,8 @@ class GroupedQueryAttention(nn.Module):
     Shapes: x (B, T, C), attn_mask broadcastable to (B, H, T, T) -> (B, T, C), C = embed_dim
     Source: Ainslie et al. 2023, arXiv:2305.13245.
     Raises: ValueError if num_kv_heads does not divide num_heads, or num_heads does not divide
-    embed_dim while head_dim is not given; TypeError unless the sizes are ints.
+    embed_dim while head_dim is not given, or the mask has three axes; TypeError unless the sizes
+    are ints.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class GroupedQueryAttention(nn.Module):
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
         """Self-attention of x (B, T, C)."""
+        require_heads_axis(attn_mask)
         query = split_heads(self.q_proj(x), self.num_heads)  # (B, H, T, D)
         key = split_heads(self.k_proj(x), self.num_kv_heads)  # (B, G, T, D)
         value = split_heads(self.v_proj(x), self.num_kv_heads)

@@ -451,3 +451,12 @@ def test_wrong_sizes_of_weights_are_named():
 def test_module_weights_are_linear_layers():
     module = GroupedQueryAttention(12, 4, 2)
     assert all(isinstance(getattr(module, f"{name}_proj"), nn.Linear) for name in "qkvo")
+
+
+def test_a_mask_of_three_axes_is_refused_by_the_layer():
+    """With B = H = 2, (B, T, S) would be read as one mask for each head."""
+    layer, x = GroupedQueryAttention(8, 2, 1).double(), random(2, 3, 8)
+    mask = torch.ones(2, 3, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"attn_mask \(2, 3, 3\) has three axes"):
+        layer(x, mask)
+    close(layer(x, mask[:, None]), layer(x))

@@ -397,6 +397,41 @@ def test_a_layer_that_raises_leaves_the_cache_as_it_was():
         module(x, KVCache(B, G, 9, D, dtype=torch.float32))
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_number_that_no_softmax_can_take_leaves_the_cache_as_it_was(window):
+    """It is found after the write: a ring has then lost older keys, unless they are put back."""
+    module, x = layer(window), random(B, 9, C)
+    cache = (
+        KVCache(B, G, 9, D, dtype=F64)
+        if window is None
+        else SlidingWindowKVCache(B, G, window, D, max_chunk=2, dtype=F64)
+    )
+    full = module(x)
+    for part in x[:, :6].split(2, 1):
+        module(part, cache)
+    before = state(cache)
+    poisoned = x[:, 6:8].clone()
+    poisoned[0, 1, 0] = math.nan
+    infinite = torch.zeros(2, 8, dtype=F64)
+    infinite[1, 7] = math.inf
+    for part, mask in ((poisoned, None), (x[:, 6:8], infinite)):
+        with pytest.raises(ValueError, match="inf or NaN"):
+            module(part, cache, mask)
+        assert cache.length == 6
+        assert torch.equal(cache._key, before[1])
+        assert torch.equal(cache._value, before[2])
+    close(module(x[:, 6:8], cache), full[:, 6:8])
+
+
+def test_a_mask_of_three_axes_is_refused():
+    """With B = H = 2, (B, T, S) would be read as one mask for each head."""
+    module = CachedAttention(8, 2).double()
+    mask = torch.ones(2, 3, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"attn_mask \(2, 3, 3\) has three axes"):
+        module(random(2, 3, 8), attn_mask=mask)
+    assert module(random(2, 3, 8), attn_mask=mask[:, None]).shape == (2, 3, 8)
+
+
 def test_wrong_sizes_of_layers_are_named():
     with pytest.raises(ValueError, match="num_kv_heads 4 must divide num_heads 6"):
         CachedAttention(12, 6, 4)

@@ -11,9 +11,18 @@ from torch import Tensor, nn
 
 from llmref._require import require_axis, require_integers, require_shapes, require_size
 from llmref.attention._heads import heads_per_group, merge_heads, require_head_dim, split_heads
-from llmref.attention._masking import bias_and_allowed, expand_mask, one_mask
+from llmref.attention._masking import (
+    bias_and_allowed,
+    expand_mask,
+    one_mask,
+    require_heads_axis,
+)
 from llmref.attention.grouped_query import grouped_query_attention
-from llmref.attention.kv_cache.storage import KVCache, SlidingWindowKVCache
+from llmref.attention.kv_cache.storage import (
+    KVCache,
+    SlidingWindowKVCache,
+    unchanged_on_error,
+)
 from llmref.components.rope import RotaryEmbedding
 
 
@@ -67,8 +76,10 @@ class CachedAttention(nn.Module):
         its last axis counts positions from the first token on, past ones included.
         Shapes: x (B, T, C), attn_mask broadcastable to (B, H, T, cache.length + T) -> (B, T, C)
         Raises: as the cache's update and grouped_query_attention; ValueError if a ring's window is
-        not the layer's, or the mask does not broadcast. The cache is then unchanged.
+        not the layer's, or the mask has three axes or does not broadcast. The cache is then
+        unchanged.
         """
+        require_heads_axis(attn_mask)
         past = 0 if cache is None else cache.length
         positions = torch.arange(past, past + x.shape[1], device=x.device)  # never from 0
         query = split_heads(self.q_proj(x), self.num_heads)  # (B, H, T, D)
@@ -78,15 +89,16 @@ class CachedAttention(nn.Module):
         total = past + x.shape[1]
         shape = (*query.shape[:3], total)
         bias, selected = bias_and_allowed(attn_mask, False, shape, x.device)  # before any write
-        key, value, key_positions = self._extend(cache, key, value)
-        # Slots of a ring are not in order of time, so the rule is about positions.
-        distance = positions[:, None] - key_positions  # (T, S), eq. eq-cache-mask
-        allowed = (distance >= 0) & (distance < (total if self.window is None else self.window))
-        if selected is not None:
-            allowed = allowed & expand_mask(selected, shape)[..., key_positions]
-        if bias is not None:
-            bias = expand_mask(bias, shape)[..., key_positions]
-        out = grouped_query_attention(query, key, value, one_mask(bias, allowed))
+        with unchanged_on_error(cache, x.shape[1]):  # a NaN is found after the write
+            key, value, key_positions = self._extend(cache, key, value)
+            # Slots of a ring are not in order of time, so the rule is about positions.
+            distance = positions[:, None] - key_positions  # (T, S), eq. eq-cache-mask
+            allowed = (distance >= 0) & (distance < (total if self.window is None else self.window))
+            if selected is not None:
+                allowed = allowed & expand_mask(selected, shape)[..., key_positions]
+            if bias is not None:
+                bias = expand_mask(bias, shape)[..., key_positions]
+            out = grouped_query_attention(query, key, value, one_mask(bias, allowed))
         return self.o_proj(merge_heads(out))  # type: ignore[no-any-return]
 
     def _extend(
