@@ -4,6 +4,7 @@ Leaves out: fused kernels. Statistics are computed in float32 at least. The orde
 scaling in 16 bits is a convention that differs between model families: `RMSNorm(cast=...)`.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -32,12 +33,12 @@ def rms_norm(
     machine epsilon of the type computed in: 1.2e-7 for 16 and 32 bits, 2.2e-16 for float64.
     Shapes: x (..., *normalized_shape), weight normalized_shape -> the shape of x
     Source: Zhang & Sennrich 2019, arXiv:1910.07467, section 3.
-    Differs: eps inside the root, as in every library; the paper has none.
+    Differs: eps inside the root, as in every library; the paper has none. Right for rows of any
+    size: where squares would overflow, torch returns 0.
     Raises: TypeError unless x is floating point; ValueError for a shape that does not fit, eps < 0,
     or a row of zeros with eps = 0.
     """
-    wide, rrms = _normalizer(x, normalized_shape, eps, weight)
-    y = wide * rrms  # eq. eq-rms-norm
+    y, _ = _normalize(x, normalized_shape, eps, weight)  # eq. eq-rms-norm
     return (y if weight is None else weight * y).to(x.dtype)
 
 
@@ -54,15 +55,16 @@ def rms_norm_backward(
     normalized_shape defaults to the shape of weight, or else to the last axis.
     Shapes: grad_output and x (..., *normalized_shape) -> that of x, and normalized_shape
     Source: Zhang & Sennrich 2019, arXiv:1910.07467 (the forward formula, differentiated).
-    Raises: as rms_norm; ValueError if grad_output has another shape than x.
+    Raises: as rms_norm; ValueError if grad_output has another shape than x, or if 1 / rms
+    overflows.
     """
     require_shapes("x (...), grad_output (...)", x=x, grad_output=grad_output)
     shape = normalized_shape
     if shape is None:
         shape = x.shape[-1:] if weight is None else weight.shape
     axes = tuple(range(-len(shape_tuple(shape)), 0))
-    wide, rrms = _normalizer(x, shape, eps, weight)
-    x_hat = wide * rrms
+    x_hat, rrms = _normalize(x, shape, eps, weight)
+    _require_finite(rrms)
     dy = grad_output.to(x_hat.dtype)
     g = dy if weight is None else weight * dy
     # eq. eq-rms-norm-backward
@@ -77,12 +79,12 @@ def rms_norm_jacobian(x: Tensor, *, eps: float | None) -> Tensor:
 
     Shapes: x (..., n) -> (..., n, n)
     Source: Zhang & Sennrich 2019, arXiv:1910.07467 (the forward formula, differentiated).
-    Raises: as rms_norm.
+    Raises: as rms_norm; ValueError if 1 / rms overflows.
     """
     require_axis("n", 1, "x (..., n)", x=x)
     n = x.size(-1)
-    wide, rrms = _normalizer(x, n, eps, None)
-    x_hat = wide * rrms
+    x_hat, rrms = _normalize(x, n, eps, None)
+    _require_finite(rrms)
     outer = x_hat.unsqueeze(-1) * x_hat.unsqueeze(-2)
     identity = torch.eye(n, dtype=x_hat.dtype, device=x.device)
     return (rrms.unsqueeze(-1) * (identity - outer / n)).to(x.dtype)  # eq. eq-rms-norm-jacobian
@@ -188,13 +190,28 @@ class RMSNorm(nn.Module):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={affine}, {gain}"
 
 
-def _normalizer(
+def _normalize(
     x: Tensor, normalized_shape: Shape, eps: float | None, weight: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The input in float32 at least, and the reciprocal of its root mean square."""
+    """The normalised rows in float32 at least, and the reciprocal of their root mean square."""
     if eps is None:
         eps = torch.finfo(wide_dtype(x)).eps
     wide, axes = prepare(x, normalized_shape, eps, "rms_norm", weight=weight)
-    if eps == 0 and (wide == 0).all(axes).any():
+    if torch.tensor(eps, dtype=wide.dtype) == 0 and (wide == 0).all(axes).any():
         raise ValueError("rms_norm of a row of zeros with eps = 0 is 0/0: give eps > 0")
-    return wide, (wide.square().mean(axes, keepdim=True) + eps).rsqrt()
+    power = _power_of_two(wide.detach().abs().amax(axes, keepdim=True), eps)
+    scaled = wide / power  # no square of it overflows; a power of 2 changes no digit
+    root = (scaled.square().mean(axes, keepdim=True) + eps / power / power).rsqrt()
+    return scaled * root, root / power
+
+
+def _power_of_two(largest: Tensor, eps: float) -> Tensor:
+    """The power of 2 just below the larger of an entry and the root of eps; never subnormal."""
+    smallest = max(math.sqrt(eps), torch.finfo(largest.dtype).tiny)
+    _, exponent = torch.frexp(largest.clamp_min(smallest))
+    return torch.ldexp(torch.ones_like(largest), exponent - 1)
+
+
+def _require_finite(rrms: Tensor) -> None:
+    if rrms.isinf().any():
+        raise ValueError(f"1 / rms overflows {rrms.dtype}: a row is too small for a gradient")

@@ -90,6 +90,60 @@ def test_backward_without_weight_and_of_a_single_row():
     assert rms_norm_backward(wide, wide, normalized_shape=(5, 7), eps=None)[1].shape == (5, 7)
 
 
+def test_backward_without_weight_or_shape_runs_over_the_last_axis():
+    x, dy = random(2, 3, 5).requires_grad_(), random(2, 3, 5, seed=1)
+    (dx,) = torch.autograd.grad((rms_norm(x, 5, eps=0.1) * dy).sum(), x)
+    ours = rms_norm_backward(dy, x, eps=0.1)
+    close(ours[0].detach(), dx)
+    close(ours[1].detach(), (dy * rms_norm(x, 5, eps=0.1)).sum((0, 1)).detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_rows_of_any_size_are_normalised(dtype):
+    """(3, 4) times any power of 2 has the same direction; squares would over- or underflow."""
+    largest = 1021 if dtype == torch.float64 else 125
+    expected = (torch.tensor([3.0, 4.0], dtype=torch.float64) * math.sqrt(2) / 5).to(dtype)
+    for power in (largest, 70, -70, -largest):
+        row = torch.tensor([3.0, 4.0], dtype=torch.float64) * 2.0**power
+        torch.testing.assert_close(rms_norm(row.to(dtype), 2, eps=0), expected, rtol=1e-6, atol=0)
+    large = torch.tensor([3e20, 4e20]).to(dtype).requires_grad_()
+    torch.testing.assert_close(rms_norm(large, 2, eps=1e-6).detach(), expected, rtol=1e-2, atol=0)
+    (dx,) = torch.autograd.grad(rms_norm(large, 2, eps=1e-6)[0], large)
+    dy = torch.tensor([1.0, 0.0]).to(dtype)
+    torch.testing.assert_close(dx, rms_norm_backward(dy, large.detach(), eps=1e-6)[0])
+    assert (dx != 0).all()
+
+
+def test_a_subnormal_row_has_a_direction_but_no_gradient_in_its_type():
+    row = torch.tensor([3e-42, 4e-42])
+    torch.testing.assert_close(
+        rms_norm(row, 2, eps=0), torch.tensor([0.6, 0.8]) * math.sqrt(2), rtol=1e-2, atol=0
+    )
+    with pytest.raises(ValueError, match=r"1 / rms overflows torch\.float32"):
+        rms_norm_backward(torch.ones(2), row, eps=0)
+    with pytest.raises(ValueError, match=r"1 / rms overflows torch\.float32"):
+        rms_norm_jacobian(row, eps=0)
+
+
+def test_tiny_rows_below_eps_are_divided_by_its_root():
+    torch.testing.assert_close(
+        rms_norm(torch.tensor([1e-30]), 1, eps=1e-4), torch.tensor([1e-28]), rtol=1e-6, atol=0
+    )
+
+
+def test_scaling_by_a_power_of_two_changes_no_bit():
+    """The plain formula, where nothing overflows."""
+    x = random(64, 64).float()
+    for eps in (0.0, 1e-6, 0.3):
+        plain = x * (x.square().mean(-1, keepdim=True) + eps).rsqrt()
+        assert torch.equal(rms_norm(x, 64, eps=eps), plain)
+
+
+def test_an_eps_that_is_zero_in_the_type_computed_in_counts_as_zero():
+    with pytest.raises(ValueError, match=r"row of zeros with eps = 0 is 0/0"):
+        rms_norm(torch.zeros(2, 3), 3, eps=1e-60)
+
+
 def test_gradcheck():
     x, weight = random(3, 5).requires_grad_(), random(5, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, w: rms_norm(x, 5, w, eps=0.1), (x, weight))

@@ -173,7 +173,9 @@ class KeepMarks(SphinxPostTransform):
                 tex = rf"{formula.astext()}\text{{{marks[0]}}}"
                 formula.clear()
                 formula += nodes.Text(tex)
-                following.parent.replace(following, nodes.Text(following[marks.end() :]))
+                # By place: `replace` would take the first text that is equal, such as a full stop.
+                parent = formula.parent
+                parent[parent.index(formula) + 1] = nodes.Text(following[marks.end() :])
 
 
 def visit_display(translator: HTML5Translator, node: nodes.math_block) -> None:

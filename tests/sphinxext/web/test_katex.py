@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from docutils import frontend, nodes, parsers, utils
 
 from llmref.sphinxext.web import katex as module
-from llmref.sphinxext.web.katex import Katex, for_katex
+from llmref.sphinxext.web.katex import KeepMarks, Katex, for_katex
 from tests.small_site import Site
 
 
@@ -49,6 +50,16 @@ def test_display_style_is_marked(katex: Katex) -> None:
 
 def test_text_with_accents_is_allowed(katex: Katex) -> None:
     assert "html" in katex.render(r"\text{Schrödinger}", display=False)
+
+
+def test_a_mark_is_taken_from_behind_its_formula_not_from_an_equal_text() -> None:
+    """The full stop after the link is equal to that after the formula, and stays."""
+    settings = frontend.get_default_settings(parsers.get_parser_class("rst"))
+    document = utils.new_document("page", settings)
+    parts = [nodes.reference("", "(9)"), nodes.Text("."), nodes.Text(" So "), nodes.math("", "x")]
+    document += nodes.paragraph("", "", *parts, nodes.Text("."))
+    KeepMarks(document).run()
+    assert [part.astext() for part in document[0]] == ["(9)", ".", " So ", r"x\text{.}", ""]
 
 
 @pytest.mark.parametrize("tex", [r"\nosuchmacro", "x^{", r"\frac{1}", "a & b", r"\text{$x}"])
