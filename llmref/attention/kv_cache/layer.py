@@ -18,11 +18,8 @@ from llmref.attention._masking import (
     require_heads_axis,
 )
 from llmref.attention.grouped_query import grouped_query_attention
-from llmref.attention.kv_cache.storage import (
-    KVCache,
-    SlidingWindowKVCache,
-    unchanged_on_error,
-)
+from llmref.attention.kv_cache._undo import unchanged_on_error
+from llmref.attention.kv_cache.storage import KVCache, SlidingWindowKVCache
 from llmref.components.rope import RotaryEmbedding
 
 

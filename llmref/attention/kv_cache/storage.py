@@ -7,9 +7,6 @@ back through a chunk after which another was written, torch refuses (an in-place
 backward pass needs the buffer itself, and not if it kept a copy, as in bfloat16.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
@@ -143,25 +140,6 @@ class SlidingWindowKVCache:
     def nbytes(self) -> int:
         """Bytes allocated: they do not grow with the text."""
         return self._key.nbytes + self._value.nbytes
-
-
-@contextmanager
-def unchanged_on_error(cache: KVCache | SlidingWindowKVCache | None, count: int) -> Iterator[None]:
-    """Put back what a chunk of `count` tokens replaced, if what follows the write raises."""
-    if cache is None:
-        yield
-        return
-    length, size = cache.length, cache._key.shape[2]
-    slots = torch.arange(length, length + count, device=cache._key.device) % size
-    with torch.no_grad():
-        key, value = cache._key[:, :, slots], cache._value[:, :, slots]  # copies
-    try:
-        yield
-    except Exception:
-        with torch.no_grad():
-            cache._key[:, :, slots], cache._value[:, :, slots] = key, value
-        cache.length = length
-        raise
 
 
 def _buffers(
