@@ -8,7 +8,7 @@ import pytest
 from docutils import frontend, nodes, parsers, utils
 
 from llmref.sphinxext.web import katex as module
-from llmref.sphinxext.web.katex import KeepMarks, Katex, for_katex
+from llmref.sphinxext.web.katex import Katex, KeepMarks, for_katex
 from tests.small_site import Site
 
 
