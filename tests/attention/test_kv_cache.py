@@ -190,6 +190,17 @@ def test_gradients_through_one_chunk_are_true_and_through_an_overwritten_buffer_
         first.sum().backward()
 
 
+def test_in_bfloat16_the_gradients_of_an_overwritten_buffer_are_true():
+    """Attention computes in float32 there, so the backward pass holds copies of the buffer."""
+    module, x = layer(dtype=torch.bfloat16), random(B, 4, C, dtype=torch.bfloat16)
+    cache = KVCache(B, G, 8, D, dtype=torch.bfloat16)
+    first, _ = module(x, cache), module(x, cache)
+    parameters = list(module.parameters())
+    actual = torch.autograd.grad(first.sum(), parameters)
+    expected = torch.autograd.grad(module(x).sum(), parameters)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+
+
 # The ring
 
 
