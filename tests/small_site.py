@@ -103,8 +103,7 @@ class Site:
             text=True,
             cwd=self.root,
             start_new_session=True,
-            # A shell that runs the tests in the background ignores Ctrl-C, and children inherit it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_hear_signals,
             env={**os.environ, "TMPDIR": str(self.root)},
         )
 
@@ -144,6 +143,12 @@ class Site:
             status, warnings = (path.read_text(encoding="utf-8") for path in said)
         assert process.exitcode is not None
         return Built(process.exitcode, status, warnings, self.root / "_build/html")
+
+
+def _hear_signals() -> None:
+    """Undo what a child inherits: in the background Ctrl-C is ignored, below nohup a hangup."""
+    for number in (signal.SIGINT, *([signal.SIGHUP] if os.name == "posix" else [])):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _rooms() -> list[str]:

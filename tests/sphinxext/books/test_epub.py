@@ -103,7 +103,7 @@ def test_a_page_that_the_book_leaves_out_is_linked_on_the_site(book: Site) -> No
     page = epub.read("topic.xhtml").decode()
     assert "𝔼" in page
     assert "executed" in page
-    assert "mathbb{E}" not in page.replace('alttext="\\mathbb{E}[x]"', "")
+    assert "mathbb{E}" not in re.sub(r'alttext="[^"]*"', "", page)
 
 
 def test_a_source_that_the_site_opens_is_well_formed(book: Site) -> None:
