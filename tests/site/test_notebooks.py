@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-PAGES = ("functional/softmax", "norm/rms_norm", "rl/kl")
+PAGES = ("functional/softmax", "norm/rms_norm", "rl/grpo", "rl/kl")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from llmref.sphinxext.downloads.blocks import Code, as_markdown, fenced
 from llmref.sphinxext.downloads.directives import page_parts
 from llmref.sphinxext.downloads.inline import inline
 from llmref.sphinxext.downloads.page import Page
+from llmref.sphinxext.topics.by_hand import code_of, functions_of, home
 
 # Runs in Jupyter and in Colab. Where this very version is at hand, it does nothing.
 _INSTALL = """\
@@ -34,7 +35,8 @@ if installed != "{version}" or find_spec("matplotlib") is None:
 _FROM_INDEX = "# This copy of the site has no address, so the package comes from PyPI.\n    "
 # An import of the code by hand, which stands in a cell of its own: a reader may have changed it.
 _BY_HAND = re.compile(
-    r"^from llmref\.practice\.by_hand\.[\w.]+ import (?:\([^)]*\)|[^\n(]+)$", re.MULTILINE
+    r"^from llmref\.practice\.by_hand\.[\w.]+ import (?:\([^)]*\)|\w+ as (\w+)|[^\n(]+)$",
+    re.MULTILINE,
 )
 _OF_READER = "# The code by hand is that of the cell above: change it, and run the checks again."
 _PICTURES = {"image/svg+xml": ".svg", "image/png": ".png", "image/jpeg": ".jpeg"}
@@ -52,7 +54,23 @@ def plain_cells(page: Page, executed: NotebookNode) -> list[NotebookNode]:
         if caption := _figure(cell).get("caption"):
             text = f"*{inline(page, caption, line + 1)}*"
             cells.append(nbformat.v4.new_markdown_cell(text, id=f"{cell.id}-caption"))
-    return cells
+    module = _module_of_reader(page, cells)
+    return [_to_run(cell, module) for cell in cells]
+
+
+def _module_of_reader(page: Page, cells: list[NotebookNode]) -> tuple[str, str]:
+    """The cell with the code by hand, and what stands there for a module that others import.
+
+    'rms_norm' is a name of the library too, so such a page imports the module under a name.
+    """
+    path = page.root / home(page.docname)
+    names = (m[1] for cell in cells for m in _BY_HAND.finditer(cell.source) if m[1])
+    if not path.is_file() or not (name := next(names, "")):
+        return "", ""
+    functions = ", ".join(f"{function}={function}" for function in functions_of(path))
+    return code_of(
+        path
+    ), f"from types import SimpleNamespace\n\n{name} = SimpleNamespace({functions})"
 
 
 def _prose(page: Page, cell: NotebookNode, line: int) -> Iterator[NotebookNode]:
@@ -76,7 +94,7 @@ def as_notebook(page: Page, cells: list[NotebookNode], requirement: str) -> Note
     )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook: NotebookNode = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(install, id="install"), *map(_to_run, cells)],
+        cells=[nbformat.v4.new_code_cell(install, id="install"), *map(_without_figure, cells)],
         metadata={
             "colab": {"provenance": []},
             "kernelspec": kernel,
@@ -86,13 +104,21 @@ def as_notebook(page: Page, cells: list[NotebookNode], requirement: str) -> Note
     return notebook
 
 
-def _to_run(cell: NotebookNode) -> NotebookNode:
-    """A cell as a notebook has it: captions stand below it, and a reader's code is not replaced."""
+def _to_run(cell: NotebookNode, module: tuple[str, str]) -> NotebookNode:
+    """A cell in which what a reader wrote is not replaced by what the package has."""
     if cell.cell_type != "code":
         return cell
-    kept = {name: value for name, value in cell.metadata.items() if name != "mystnb"}
+    code, namespace = module
     source = _BY_HAND.sub(_OF_READER, cell.source)
-    return NotebookNode({**cell, "metadata": NotebookNode(kept), "source": source})
+    if code and cell.source == code:
+        source = f"{code}\n\n\n{namespace}"
+    return NotebookNode({**cell, "source": source})
+
+
+def _without_figure(cell: NotebookNode) -> NotebookNode:
+    """A cell without what only the site reads; its caption stands below it."""
+    kept = {name: value for name, value in cell.metadata.items() if name != "mystnb"}
+    return NotebookNode({**cell, "metadata": NotebookNode(kept)})
 
 
 def cells_as_markdown(page: Page, cells: list[NotebookNode]) -> str:
