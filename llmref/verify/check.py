@@ -143,4 +143,6 @@ def reject_all(
         if name in nan:
             raise NanOnlyError(result, f"take '{name}' out of nan: it gives numbers ({seen})")
         rejected[name] = seen
+    if set(nan) == set(wrong):
+        raise NanOnlyError(result, "give a wrong variant with numbers too: a NaN passes no test")
     return rejected

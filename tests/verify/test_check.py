@@ -58,7 +58,9 @@ KINDS = {
     "numeric": lambda **o: verify.numeric(
         "scope-kind", ones, ones, atol=0.0, wrong={"w": 2 * ones}, **o
     ),
-    "monte_carlo": lambda **o: verify.monte_carlo("scope-kind", ones, 1.0, wrong={"w": 2.0}, **o),
+    "monte_carlo": lambda **o: verify.monte_carlo(
+        "scope-kind", ones.repeat(15), 1.0, wrong={"w": 2.0}, **o
+    ),
     "gradient": lambda **o: verify.gradient(
         "scope-kind", lambda x: x.sum(), ones, ones, wrong={"w": 2 * ones}, **o
     ),
