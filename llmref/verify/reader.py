@@ -162,7 +162,7 @@ class Reader:
             if self.tokens[self.place : after] == name and followed not in (["_"], ["'"]):
                 self.place = after
                 if callable(value) and not isinstance(value, (sp.Basic, sp.MatrixBase)):
-                    return self._applied(value)
+                    return self._applied(value, powers=name[-1] in _POWERS)
                 return value
         token = self._next()
         if token in _DIGITS:

@@ -193,8 +193,9 @@ def bound(
     """Check `lower <= upper` on every sample and, where stated, that the two meet.
 
     Arguments: tensors of one shape; `attained` is a pair (lower, upper) at points of equality.
-    Each `wrong` variant is a sharper, false `upper`, or a pair (lower, upper), which is a tuple of
-    two that have the shape of `lower`. `atol` absorbs the rounding of the two sides.
+    Each `wrong` variant is a sharper, false `upper`, or a tuple (lower, upper); a tuple of two
+    numbers is an upper side if `lower` has two entries. `atol` absorbs the rounding of the two
+    sides.
     Raises: as `numeric`.
     """
     require_known(result)
@@ -212,12 +213,11 @@ def bound(
         return not violations, f"violated {violations} times, by {worst:.2g}" if violations else gap
 
     def _pair(sides: Any) -> tuple[Any, Any]:
-        shape = _as_tensor(lower).shape
-        if isinstance(sides, tuple) and len(sides) == 2:
-            below, above = sides
-            if _as_tensor(below).shape == _as_tensor(above).shape == shape:
-                return below, above
-        return lower, sides
+        numbers = isinstance(sides, tuple) and all(_as_tensor(side).ndim == 0 for side in sides)
+        if not isinstance(sides, tuple) or (numbers and _as_tensor(lower).shape == (2,)):
+            return lower, sides
+        below, above = sides
+        return below, above
 
     holds, seen = compare((lower, upper))
     if not holds:

@@ -405,12 +405,12 @@ def test_bound_reports_violations_and_where_it_is_attained() -> None:
     assert check.rejected["too sharp"].startswith("violated 6 times")
 
 
-def test_a_tuple_is_a_pair_only_if_both_have_the_shape_of_the_lower_side() -> None:
+def test_a_tuple_of_two_numbers_is_an_upper_side_if_there_are_two_entries() -> None:
     lower, upper = [0.0, 0.0], [1.0, 1.0]
     with pytest.raises(verify.WrongVariantPassedError):
         verify.bound("bound-tuple", lower, upper, wrong={"larger": (3.0, 2.0)}, note=NOTE)
-    wrong = {"swapped": (upper, lower), "sharper": (0.5, -0.5)}
-    assert len(verify.bound("bound-tuple", lower, upper, wrong=wrong, note=NOTE).rejected) == 2
+    wrong = {"swapped": (upper, lower), "sharper": (0.5, -0.5), "two lists": ([0.5], [0.0])}
+    assert len(verify.bound("bound-tuple", lower, upper, wrong=wrong, note=NOTE).rejected) == 3
 
 
 def test_bound_fails_on_one_violation() -> None:

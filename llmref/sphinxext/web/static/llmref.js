@@ -172,4 +172,7 @@ openTarget();
 const sizes = new ResizeObserver((entries) => makeReachableIfWide(entries.map(({ target }) => target)));
 const wide = [...document.querySelectorAll(WIDE)];
 wide.forEach((box) => sizes.observe(box));
-document.fonts.ready.then(() => makeReachableIfWide(wide));
+// What is folded has no size yet, and asking for it would lay it out.
+document.fonts.ready.then(() => {
+  makeReachableIfWide(wide.filter((box) => !box.closest("details:not([open])")));
+});
