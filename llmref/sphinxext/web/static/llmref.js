@@ -172,7 +172,8 @@ openTarget();
 const sizes = new ResizeObserver((entries) => makeReachableIfWide(entries.map(({ target }) => target)));
 const wide = [...document.querySelectorAll(WIDE)];
 wide.forEach((box) => sizes.observe(box));
+// A font changes how wide a formula is, not its box; one that only a fold needs comes when that opens.
 // What is folded has no size yet, and asking for it would lay it out.
-document.fonts.ready.then(() => {
-  makeReachableIfWide(wide.filter((box) => !box.closest("details:not([open])")));
-});
+const measureShown = () => makeReachableIfWide(wide.filter((box) => !box.closest("details:not([open])")));
+document.fonts.ready.then(measureShown);
+document.fonts.addEventListener("loadingdone", measureShown);
