@@ -48,7 +48,6 @@ llmref_first_edition = (
     "functional/quantization",
     "functional/sampling",
     "functional/sft",
-    "functional/softmax",
     "norm/layer_norm",
     "rl/dpo",
     "rl/gspo",

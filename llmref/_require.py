@@ -11,10 +11,12 @@ _WRITTEN = r"([\w\[\]]+) \(([^)]*)\)"
 
 
 def require_floating(**tensors: Tensor) -> None:
-    """Raise TypeError for a tensor that is not floating point."""
+    """Raise TypeError for a tensor that is not floating point, of 16 bits at least."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+        if tensor.dtype.itemsize < 2:  # torch has no arithmetic for float8
+            raise TypeError(f"{name} must have 16 bits at least, got {tensor.dtype}")
 
 
 def require_one_dtype(**tensors: Tensor) -> None:

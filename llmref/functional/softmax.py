@@ -39,7 +39,7 @@ def log_softmax(x: Tensor, dim: int = -1) -> Tensor:
     """
     # eq. eq-log-softmax. Not x - logsumexp(x): that rounds at the size of x, this at x - max.
     shifted = minus_max(x, dim, "log_softmax")
-    return (shifted - shifted.exp().sum(dim, keepdim=True).log()).to(x.dtype)
+    return (shifted - _sum_beyond_one(shifted, dim).log1p()).to(x.dtype)
 
 
 def logsumexp(x: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
@@ -59,10 +59,10 @@ def logsumexp(x: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
     if peak.isnan().any():
         raise ValueError(f"logsumexp of a tensor {tuple(x.shape)} that holds NaN")
     shift = torch.where(peak.isfinite(), peak, 0)  # inf - inf would be NaN
-    total = (wide - shift).exp().sum(dim, keepdim=True)
-    empty = total == 0
+    beyond = _sum_beyond_one(wide - shift, dim)
+    empty = peak == -math.inf
     # Filled before the log: its gradient at 0 is infinite, and inf * 0 is NaN even if discarded.
-    lse = total.masked_fill(empty, 1).log() + shift  # eq. eq-lse-stable
+    lse = beyond.masked_fill(empty, 0).log1p() + shift  # eq. eq-lse-stable
     lse = lse.masked_fill(empty, -math.inf)
     return (lse if keepdim else lse.squeeze(dim)).to(x.dtype)
 
@@ -78,8 +78,9 @@ def softmax_jacobian(p: Tensor) -> Tensor:
     """
     check_distribution(p)
     wide = widen(p)
-    outer = wide.unsqueeze(-1) * wide.unsqueeze(-2)  # (..., n, n)
-    return (torch.diag_embed(wide) - outer).to(p.dtype)  # eq. eq-softmax-jacobian
+    identity = torch.eye(p.shape[-1], dtype=wide.dtype, device=p.device)
+    # eq. eq-softmax-entry: p (1 - p) on the diagonal, since p - p^2 cancels near p = 1.
+    return (wide.unsqueeze(-1) * (identity - wide.unsqueeze(-2))).to(p.dtype)  # (..., n, n)
 
 
 def softmax_vjp(p: Tensor, grad: Tensor) -> Tensor:
@@ -88,14 +89,14 @@ def softmax_vjp(p: Tensor, grad: Tensor) -> Tensor:
     p = (1/4, 3/4), grad = (4, 0): the mean of grad under p is 1, so (1/4 * 3, 3/4 * -1).
     Shapes: p (..., n), grad (..., n) -> (..., n)
     Source: Bridle 1990.
-    Raises: TypeError unless p is floating point; ValueError if it is not a distribution over the
+    Raises: TypeError unless both are floating point; ValueError if p is not a distribution over the
     last axis, or grad has another shape.
     """
     require_shapes("p (...), grad (...)", p=p, grad=grad)
     check_distribution(p)
-    wide = widen(p)
-    mean = (wide * grad).sum(-1, keepdim=True)  # (..., 1)
-    return (wide * (grad - mean)).to(p.dtype)  # eq. eq-softmax-vjp
+    wide, wide_grad = widen(p), widen(grad, "grad")
+    mean = (wide * wide_grad).sum(-1, keepdim=True)  # (..., 1)
+    return (wide * (wide_grad - mean)).to(p.dtype)  # eq. eq-softmax-vjp
 
 
 def entropy(p: Tensor, dim: int = -1) -> Tensor:
@@ -113,3 +114,10 @@ def entropy(p: Tensor, dim: int = -1) -> Tensor:
     wide = widen(p)
     # eq. eq-entropy
     return (wide * -torch.where(wide > 0, wide, 1).log()).sum(dim).to(p.dtype)
+
+
+def _sum_beyond_one(shifted: Tensor, dim: int) -> Tensor:
+    """The sum of the exponentials without the 1 of one entry that is 0, in all their digits."""
+    first = shifted.detach().argmax(dim, keepdim=True)
+    one = torch.zeros_like(shifted).scatter(dim, first, 1)
+    return (shifted.exp() - one).sum(dim, keepdim=True)  # eq. eq-log1p

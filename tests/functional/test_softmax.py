@@ -151,6 +151,48 @@ def test_log_softmax_rounds_at_the_size_of_the_differences():
     assert ((x - logsumexp(x)) + math.log(2)).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gap", [10, 14, 20, 40, 80])
+def test_the_loss_of_a_confident_model_keeps_its_digits(dtype, gap):
+    """-log p = log1p(exp(-gap)); in float32, 1 + exp(-20) rounds to 1, and its logarithm to 0."""
+    x = torch.tensor([-gap, 0.0], dtype=dtype)
+    exact = math.log1p(math.exp(-gap))
+    tolerance = 4 * torch.finfo(dtype).eps
+    assert abs(-log_softmax(x)[1].item() / exact - 1) < tolerance
+    assert abs(logsumexp(x).item() / exact - 1) < tolerance
+
+
+def test_the_logarithm_without_its_one_has_the_gradient_of_the_whole():
+    """At ties the 1 is taken from the first; no entry loses its part of the gradient."""
+    x = torch.tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(logsumexp(x).sum(), x)
+    close(grad, softmax(x.detach()))
+    (grad,) = torch.autograd.grad(log_softmax(x)[:, 0].sum(), x)
+    close(grad, torch.eye(3, dtype=torch.float64)[0] - softmax(x.detach()))
+
+
+def test_the_jacobian_keeps_its_digits_near_one():
+    """With p = 1 - 2^-40, p (1 - p) = 2^-40 - 2^-80; p - p^2 rounds at 2^-53."""
+    tail = 2.0**-40
+    J = softmax_jacobian(torch.tensor([1 - tail, tail], dtype=torch.float64))
+    exact = tail - tail**2
+    close(J / exact, torch.tensor([[1, -1], [-1, 1]], dtype=torch.float64), atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [50, 32000, 128256])
+def test_a_softmax_in_half_precision_is_taken_for_a_distribution(dtype, size):
+    """1/128256 is subnormal in float16: the entries sum to 1.00145."""
+    p = softmax(torch.zeros(size, dtype=dtype))
+    assert abs(entropy(p).item() / math.log(size) - 1) < 0.01
+    check_distribution(softmax(random(size)).to(dtype))
+
+
+def test_half_precision_does_not_excuse_another_sum():
+    with pytest.raises(ValueError, match=r"sum to 1 along dim -1, got a sum of 1\.25"):
+        check_distribution(torch.full((128,), 1.25 / 128, dtype=torch.float16))
+
+
 def test_masked_entries_have_probability_zero_and_gradient_zero():
     x = torch.tensor([0.5, -INF, 1.5], dtype=torch.float64, requires_grad=True)
     p = softmax(x)
@@ -293,6 +335,12 @@ def test_integers_are_refused(function):
         function(torch.tensor([0, 1]))
 
 
+@pytest.mark.parametrize("function", [softmax, log_softmax, logsumexp, entropy, softmax_jacobian])
+def test_float8_is_refused_by_name(function):
+    with pytest.raises(TypeError, match=r"must have 16 bits at least, got torch\.float8_e4m3fn"):
+        function(torch.zeros(3).to(torch.float8_e4m3fn))
+
+
 @pytest.mark.parametrize("function", [softmax, log_softmax, logsumexp, entropy])
 def test_a_dim_that_is_no_axis_is_refused_by_name(function):
     with pytest.raises(ValueError, match=r"dim must be an axis of . \(2, 3\), in \[-2, 2\), got 2"):
@@ -332,3 +380,5 @@ def test_vjp_refuses_another_shape():
         softmax_vjp(torch.tensor([0.5, 0.5]), torch.zeros(3))
     with pytest.raises(ValueError, match="must sum to 1"):
         softmax_vjp(torch.tensor([0.5, 0.6]), torch.zeros(2))
+    with pytest.raises(TypeError, match=r"grad must be floating point, got torch\.complex64"):
+        softmax_vjp(torch.tensor([0.5, 0.5]), torch.zeros(2, dtype=torch.complex64))

@@ -80,6 +80,14 @@ def test_softmax_of_an_empty_row_is_nan_in_torch():
     assert torch.softmax(torch.full((3,), -math.inf), -1).isnan().all()
 
 
+def test_a_confident_row_loses_its_loss_in_torch():
+    """1 + exp(-20) rounds to 1 in float32, and so the logarithm to 0."""
+    x = torch.tensor([0.0, -20.0])
+    assert torch.log_softmax(x, -1)[0] == torch.logsumexp(x, -1) == 0
+    assert abs(logsumexp(x).item() / math.log1p(math.exp(-20)) - 1) < 1e-6
+    assert abs(-log_softmax(x)[0].item() / math.log1p(math.exp(-20)) - 1) < 1e-6
+
+
 def test_values_equal_scipy(agreement):
     import scipy.special
 
