@@ -7,7 +7,7 @@ from typing import Any
 import sympy as sp
 import torch
 
-from llmref.verify.check import Check, reject_all, require_known
+from llmref.verify.check import Check, passed, reject_all, require_known
 from llmref.verify.errors import CheckFailedError, ShapeMismatchError, UndecidedError
 from llmref.verify.symbolic import vanishes
 
@@ -48,7 +48,7 @@ def exact(
     rejected = reject_all(result, wrong, compare)
     cases = sum(target is not _EMPTY for _, target in targets)
     figure = f"equal in {'the one case' if cases == 1 else f'all {cases} cases'}, no rounding"
-    return Check(result, "exact", figure, cases, rejected, note)
+    return passed(result, "exact", figure, cases, rejected, note)
 
 
 def _leaves(value: Any, path: tuple[int, ...] = ()) -> Iterable[tuple[tuple[int, ...], Any]]:

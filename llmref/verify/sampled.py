@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmref.verify.check import Check, reject_all, require_known, require_tolerance
+from llmref.verify.check import Check, passed, reject_all, require_known, require_tolerance
 from llmref.verify.errors import (
     CheckFailedError,
     NotANumberError,
@@ -54,7 +54,7 @@ def numeric(
         raise CheckFailedError(result, f"{seen}, allowed {atol:.2g}")
     rejected = reject_all(result, wrong, compare, nan)
     figure = f"{seen}, allowed {atol:.2g}{_over(target.numel(), 'value')}"
-    return Check(result, "numeric", figure, target.numel(), rejected, note)
+    return passed(result, "numeric", figure, target.numel(), rejected, note)
 
 
 def monte_carlo(
@@ -116,7 +116,7 @@ def monte_carlo(
     rejected = reject_all(result, wrong, replace, nan)
     bounded = "" if known is None else ", by the known variance"
     figure = f"{seen}, allowed {sigmas:g}, over {drawn.shape[0]} samples{bounded}"
-    return Check(result, "monte_carlo", figure, drawn.shape[0], rejected, note)
+    return passed(result, "monte_carlo", figure, drawn.shape[0], rejected, note)
 
 
 def gradient(
@@ -176,7 +176,7 @@ def gradient(
     rejected = reject_all(result, wrong, compare, nan)
     cases = sum(x.numel() for x in target)
     figure = f"{seen} against autograd, allowed {atol:.2g}{_over(cases, 'entry', 'entries')}"
-    return Check(result, "gradient", f"{figure}; gradcheck passes", cases, rejected, note)
+    return passed(result, "gradient", f"{figure}; gradcheck passes", cases, rejected, note)
 
 
 def bound(
@@ -231,7 +231,7 @@ def bound(
             raise CheckFailedError(result, f"not attained: the two sides are {distance:.2g} apart")
         figure += f", attained within {distance:.2g}"
     rejected = reject_all(result, wrong, compare, nan)
-    return Check(result, "bound", figure, cases, rejected, note)
+    return passed(result, "bound", figure, cases, rejected, note)
 
 
 def _as_tensor(value: Any) -> Tensor:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from llmref.tex import tokens
-from llmref.verify.check import Check, reject_all, require_known
+from llmref.verify.check import Check, passed, reject_all, require_known
 from llmref.verify.errors import CheckFailedError, MissingWrongVariantError, UnreadableError
 from llmref.verify.reader import OTHER_SIGN, Reader
 from llmref.verify.symbolic import as_sympy, compare
@@ -70,7 +70,7 @@ def statement(
     rejected = reject_all(result, mistakes, holds) if mistakes else {}
     if turned:
         reject_all(result, turned, holds)
-    return Check(
+    return passed(
         result,
         "identity",
         "read from the statement's text: the sides agree",
