@@ -49,7 +49,6 @@ llmref_first_edition = (
     "functional/quantization",
     "functional/sampling",
     "functional/sft",
-    "norm/layer_norm",
     "rl/dpo",
     "rl/gspo",
     "rl/policy_gradient",
