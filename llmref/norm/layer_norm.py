@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llmref._require import require_at_least, require_axis, require_choice, require_shapes
+from llmref.norm._scale import divide_by_rms, largest_entry, power_of_two, require_finite
 from llmref.norm._shape import Shape, prepare, shape_tuple
 
 Placement = Literal["pre", "post"]
@@ -28,13 +29,12 @@ def layer_norm(
     layer_norm((1, 2, 3), 3, eps=0) = (-1, 0, 1) * sqrt(3/2).
     Shapes: x (..., *normalized_shape), weight and bias normalized_shape -> the shape of x
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, section 3.
-    Differs: eps is inside the root, as in every library; the paper has none.
+    Differs: eps is inside the root, as in every library; the paper has none. Right for rows of any
+    size, and for rows whose mean is large against their deviation.
     Raises: TypeError unless x is floating point; ValueError for a shape that does not fit, eps < 0,
     or a constant row with eps = 0.
     """
-    wide, _ = prepare(x, normalized_shape, eps, "layer_norm", weight=weight, bias=bias)
-    mean, rstd = layer_norm_stats(x, normalized_shape, eps=eps)
-    y = (wide - mean) * rstd  # eq. eq-layer-norm
+    y, _, _ = _normalize(x, normalized_shape, eps, "layer_norm", weight=weight, bias=bias)
     y = y if weight is None else weight * y
     return (y if bias is None else y + bias).to(x.dtype)
 
@@ -42,17 +42,13 @@ def layer_norm(
 def layer_norm_stats(x: Tensor, normalized_shape: Shape, *, eps: float) -> tuple[Tensor, Tensor]:
     """Mean, and reciprocal of the root of variance plus eps, of each row.
 
-    The variance divides by n, and is taken from the differences to the mean (two passes).
+    The variance divides by n, and is taken from the differences to the mean.
     Shapes: x (..., *normalized_shape) -> two tensors (..., 1, ...) in float32 at least
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450, section 3.
     Raises: as layer_norm.
     """
-    wide, axes = prepare(x, normalized_shape, eps, "layer_norm")
-    if eps == 0 and (wide.amax(axes) == wide.amin(axes)).any():
-        raise ValueError("layer_norm of a constant row with eps = 0 is 0/0: give eps > 0")
-    mean = wide.mean(axes, keepdim=True)
-    variance = (wide - mean).square().mean(axes, keepdim=True)
-    return mean, (variance + eps).rsqrt()
+    _, mean, rstd = _normalize(x, normalized_shape, eps, "layer_norm_stats")
+    return mean, rstd
 
 
 def layer_norm_backward(
@@ -68,15 +64,16 @@ def layer_norm_backward(
     normalized_shape defaults to the shape of weight, or else to the last axis.
     Shapes: grad_output and x (..., *normalized_shape) -> that of x, and twice normalized_shape
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450 (the forward formula, differentiated).
-    Raises: as layer_norm; ValueError if grad_output has another shape than x.
+    Raises: as layer_norm; ValueError if grad_output has another shape than x, or if the reciprocal
+    of the standard deviation overflows.
     """
     require_shapes("x (...), grad_output (...)", x=x, grad_output=grad_output)
     shape = normalized_shape
     if shape is None:
         shape = x.shape[-1:] if weight is None else weight.shape
-    wide, axes = prepare(x, shape, eps, "layer_norm_backward", weight=weight)
-    mean, rstd = layer_norm_stats(x, shape, eps=eps)
-    x_hat = (wide - mean) * rstd
+    axes = tuple(range(-len(shape_tuple(shape)), 0))
+    x_hat, _, rstd = _normalize(x, shape, eps, "layer_norm_backward", weight=weight)
+    require_finite(rstd, "1 / standard deviation")
     dy = grad_output.to(x_hat.dtype)
     g = dy if weight is None else weight * dy
     # eq. eq-layer-norm-backward: one mean for the centring, one for the scale.
@@ -93,12 +90,12 @@ def layer_norm_jacobian(x: Tensor, *, eps: float) -> Tensor:
 
     Shapes: x (..., n) -> (..., n, n)
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450 (the forward formula, differentiated).
-    Raises: as layer_norm.
+    Raises: as layer_norm; ValueError if the reciprocal of the standard deviation overflows.
     """
     require_axis("n", 1, "x (..., n)", x=x)
     n = x.size(-1)
-    mean, rstd = layer_norm_stats(x, n, eps=eps)
-    x_hat = (x - mean) * rstd
+    x_hat, _, rstd = _normalize(x, n, eps, "layer_norm_jacobian")
+    require_finite(rstd, "1 / standard deviation")
     centred = torch.eye(n, dtype=x_hat.dtype, device=x.device) - 1 / n
     outer = x_hat.unsqueeze(-1) * x_hat.unsqueeze(-2)
     return (rstd.unsqueeze(-1) * (centred - outer / n)).to(x.dtype)  # eq. eq-layer-norm-jacobian
@@ -171,3 +168,22 @@ class ResidualBlock(nn.Module):
         pre = self.placement == "pre"
         y: Tensor = x + self.sublayer(self.norm(x)) if pre else self.norm(x + self.sublayer(x))
         return y
+
+
+def _normalize(
+    x: Tensor, normalized_shape: Shape, eps: float, name: str, **parameters: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The normalised rows in float32 at least, their mean, and 1 / standard deviation."""
+    wide, axes = prepare(x, normalized_shape, eps, name, **parameters)
+    if eps == 0 and (wide.amax(axes) == wide.amin(axes)).any():
+        raise ValueError(f"{name} of a constant row with eps = 0 is 0/0: give eps > 0")
+    largest = largest_entry(wide, axes)
+    power = power_of_two(largest, eps)  # no sum of a row over it overflows
+    # A quarter of a row that is so large that a difference from the mean could overflow.
+    part = torch.where(largest > torch.finfo(wide.dtype).max / 4, 0.25, 1.0).to(wide.dtype)
+    mean = (wide * part / power).mean(axes, keepdim=True) * power
+    centred = wide * part - mean
+    # The mean is rounded at its own size; what is left of it shows beside the deviations.
+    rest = (centred / power).mean(axes, keepdim=True) * power
+    x_hat, rstd = divide_by_rms(centred - rest, axes, eps * part * part)  # eq. eq-layer-norm
+    return x_hat, (mean + rest) / part, rstd * part

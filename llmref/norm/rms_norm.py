@@ -4,7 +4,6 @@ Leaves out: fused kernels. Statistics are computed in float32 at least. The orde
 scaling in 16 bits is a convention that differs between model families: `RMSNorm(cast=...)`.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -19,6 +18,7 @@ from llmref._require import (
     require_one_dtype,
     require_shapes,
 )
+from llmref.norm._scale import divide_by_rms, require_finite
 from llmref.norm._shape import Shape, prepare, shape_tuple
 
 Cast = Literal["after_weight", "before_weight"]
@@ -64,7 +64,7 @@ def rms_norm_backward(
         shape = x.shape[-1:] if weight is None else weight.shape
     axes = tuple(range(-len(shape_tuple(shape)), 0))
     x_hat, rrms = _normalize(x, shape, eps, weight)
-    _require_finite(rrms)
+    require_finite(rrms, "1 / rms")
     dy = grad_output.to(x_hat.dtype)
     g = dy if weight is None else weight * dy
     # eq. eq-rms-norm-backward
@@ -84,7 +84,7 @@ def rms_norm_jacobian(x: Tensor, *, eps: float | None) -> Tensor:
     require_axis("n", 1, "x (..., n)", x=x)
     n = x.size(-1)
     x_hat, rrms = _normalize(x, n, eps, None)
-    _require_finite(rrms)
+    require_finite(rrms, "1 / rms")
     outer = x_hat.unsqueeze(-1) * x_hat.unsqueeze(-2)
     identity = torch.eye(n, dtype=x_hat.dtype, device=x.device)
     return (rrms.unsqueeze(-1) * (identity - outer / n)).to(x.dtype)  # eq. eq-rms-norm-jacobian
@@ -199,19 +199,4 @@ def _normalize(
     wide, axes = prepare(x, normalized_shape, eps, "rms_norm", weight=weight)
     if torch.tensor(eps, dtype=wide.dtype) == 0 and (wide == 0).all(axes).any():
         raise ValueError("rms_norm of a row of zeros with eps = 0 is 0/0: give eps > 0")
-    power = _power_of_two(wide.detach().abs().amax(axes, keepdim=True), eps)
-    scaled = wide / power  # no square of it overflows; a power of 2 changes no digit
-    root = (scaled.square().mean(axes, keepdim=True) + eps / power / power).rsqrt()
-    return scaled * root, root / power
-
-
-def _power_of_two(largest: Tensor, eps: float) -> Tensor:
-    """The power of 2 just below the larger of an entry and the root of eps; never subnormal."""
-    smallest = max(math.sqrt(eps), torch.finfo(largest.dtype).tiny)
-    _, exponent = torch.frexp(largest.clamp_min(smallest))
-    return torch.ldexp(torch.ones_like(largest), exponent - 1)
-
-
-def _require_finite(rrms: Tensor) -> None:
-    if rrms.isinf().any():
-        raise ValueError(f"1 / rms overflows {rrms.dtype}: a row is too small for a gradient")
+    return divide_by_rms(wide, axes, eps)

@@ -143,6 +143,55 @@ def test_the_variance_is_taken_from_differences():
     assert abs(one_pass - exact) > 0.5 * exact
 
 
+def test_a_large_mean_costs_no_digits():
+    """In float32 the mean of 1e8, 1e8 and 1e8 + 8 is a multiple of 8; a third of 8 is left over."""
+    y = layer_norm(torch.tensor([1e8, 1e8, 1e8 + 8]), 3, eps=1e-5)
+    close(y, torch.tensor([-1.0, -1.0, 2.0]) / math.sqrt(2), atol=1e-6)
+    x = (1e4 + random(200, 1024)).float()
+    exact = layer_norm(x.double(), 1024, eps=0)
+    assert (layer_norm(x, 1024, eps=0) - exact).abs().max() < 1e-6
+    two_pass = (x - x.mean(-1, keepdim=True)) / x.std(-1, correction=0, keepdim=True)
+    assert (two_pass - exact).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_of_any_size_are_normalised(dtype):
+    """Squares overflow from 1.8e19 and underflow below 1e-23; (1, 2, 3) has one direction."""
+    expected = torch.tensor([-1.0, 0.0, 1.0]) * math.sqrt(1.5)
+    for power in (64, 120, -40, -100, -120):
+        x = torch.tensor([1.0, 2.0, 3.0]).to(dtype) * 2.0**power
+        close(layer_norm(x, 3, eps=0).float(), expected, atol=4e-3)
+        grads = layer_norm_backward(torch.tensor([1.0, 0, 0]).to(dtype), x, eps=0)
+        scaled = layer_norm_backward(torch.tensor([1.0, 0, 0]).to(dtype), x * 2.0**-power, eps=0)
+        close(grads[0] * 2.0**power, scaled[0], atol=1e-6)
+
+
+def test_differences_from_the_mean_may_exceed_the_largest_number():
+    """3e38 - (-3e38) is infinite in float32, and so is the sum of three of them."""
+    x = torch.tensor([3e38, -3e38, 3e38])
+    close(layer_norm(x, 3, eps=1e-5), torch.tensor([1.0, -2.0, 1.0]) / math.sqrt(2))
+    mean, rstd = layer_norm_stats(x, 3, eps=1e-5)
+    close(mean / 1e38, torch.ones(1), atol=1e-6)
+    close(rstd * 3e38 * math.sqrt(8) / 3, torch.ones(1), atol=1e-5)
+    flat = torch.full((2, 5), 3e38)
+    assert (layer_norm(flat, 5, eps=1e-5) == 0).all()
+    close(layer_norm_stats(flat, 5, eps=1e-5)[1], torch.full((2, 1), 1e-5**-0.5), atol=1e-3)
+
+
+def test_a_gradient_that_overflows_is_refused():
+    x = torch.tensor([1e-43, 2e-43])
+    with pytest.raises(ValueError, match=r"1 / standard deviation overflows torch\.float32"):
+        layer_norm_backward(x, x, eps=0)
+    with pytest.raises(ValueError, match=r"1 / standard deviation overflows torch\.float32"):
+        layer_norm_jacobian(x, eps=0)
+
+
+def test_each_row_is_scaled_by_itself():
+    x = torch.tensor([[1e30, 2e30, 3e30], [1e-30, 2e-30, 3e-30]])
+    expected = torch.tensor([-1.0, 0.0, 1.0]) * math.sqrt(1.5)
+    close(layer_norm(x, 3, eps=0), expected.expand(2, 3), atol=1e-6)
+
+
 def test_a_constant_row_gives_the_bias_or_is_refused():
     x = torch.full((2, 3), 0.1, dtype=torch.float64)
     bias = random(3)
