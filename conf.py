@@ -51,7 +51,6 @@ llmref_first_edition = (
     "functional/sft",
     "functional/softmax",
     "norm/layer_norm",
-    "rl/dpo",
     "rl/gspo",
     "rl/policy_gradient",
 )
