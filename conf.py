@@ -48,7 +48,6 @@ llmref_first_edition = (
     "functional/quantization",
     "functional/sampling",
     "functional/sft",
-    "rl/dpo",
     "rl/gspo",
     "rl/policy_gradient",
 )
