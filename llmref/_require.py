@@ -45,6 +45,7 @@ def require_ids(size: int, /, *, lowest: int = 0, hint: str = "", **tensors: Ten
     """Raise unless a tensor holds integers from `lowest` to size - 1; `hint` ends the message."""
     require_integers(**tensors)
     for name, ids in tensors.items():
+        ids = ids.long()  # in 8 bits, a size of 256 would be compared as 0
         outside = ids[(ids < lowest) | (ids >= size)]
         if outside.numel():
             raise ValueError(f"{name} holds the id {outside[0]}, outside [{lowest}, {size}){hint}")

@@ -210,6 +210,103 @@ def test_any_integer_dtype_names_classes(dtype):
     close(cross_entropy_grad(logits, target.to(dtype)), cross_entropy_grad(logits, target))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "V"),
+    [(torch.uint8, 200), (torch.uint8, 256), (torch.int8, 200), (torch.int16, 40000)],
+)
+def test_narrow_classes_are_compared_with_the_vocabulary_in_full(dtype, V):
+    """In uint8, -100 would be 156, and 256 would be 0; in int8, 200 would be -56."""
+    largest = min(V - 1, torch.iinfo(dtype).max)
+    target = torch.tensor([156 if largest >= 156 else 5, 2, largest])
+    logits = random(3, V)
+    narrow = target.to(dtype)
+    for reduction in ("none", "mean", "sum"):
+        close(
+            cross_entropy(logits, narrow, reduction=reduction),
+            cross_entropy(logits, target, reduction=reduction),
+        )
+    close(cross_entropy_grad(logits, narrow), cross_entropy_grad(logits, target))
+    hidden, head = random(3, 4), random(V, 4, seed=1)
+    close(
+        linear_cross_entropy(hidden, head, narrow, chunk_size=2),
+        linear_cross_entropy(hidden, head, target, chunk_size=2),
+    )
+
+
+def test_an_ignored_class_of_8_bits():
+    logits, target = random(3, 200), torch.tensor([156, 2, 255])
+    kept = cross_entropy(logits[:2], target[:2])
+    close(cross_entropy(logits, target.to(torch.uint8), ignore_index=255), kept)
+    with pytest.raises(TypeError, match=r"ignore_index must be an int, got 255\.0"):
+        cross_entropy(logits, target, ignore_index=255.0)
+
+
+def test_the_gradient_of_a_confident_model_keeps_its_digits():
+    """In float32, p - 1 rounds to 0 at a gap of 20; the other entries say what it is."""
+    grad = cross_entropy_grad(torch.tensor([0.0, -20.0, -21.0]), torch.tensor(0))
+    exact = cross_entropy_grad(f64(0, -20, -21), torch.tensor(0))
+    assert (grad / exact - 1).abs().max() < 1e-6
+
+
+def test_probabilities_may_be_wider_than_the_logits():
+    logits, target = random(4, 5), softmax(random(4, 5, seed=1))
+    for reduction in ("none", "mean", "sum"):
+        loss = cross_entropy(logits.float(), target, reduction=reduction)
+        assert loss.dtype == F64
+        close(loss, cross_entropy(logits, target, reduction=reduction), atol=1e-5)
+
+
+def test_nan_at_an_ignored_position_reaches_no_gradient_in_chunks():
+    hidden, head = random(5, 3), random(4, 3, seed=1).requires_grad_()
+    target = torch.tensor([1, -100, 0, 3, -100])
+    expected = linear_cross_entropy(hidden, head, target, chunk_size=2)
+    (clean,) = torch.autograd.grad(expected, head)
+    hidden[1], hidden[4] = math.nan, INF
+    hidden.requires_grad_()
+    loss = linear_cross_entropy(hidden, head, target, chunk_size=2)
+    d_hidden, d_head = torch.autograd.grad(loss, (hidden, head))
+    close(loss, expected)
+    close(d_head, clean)
+    assert (d_hidden[[1, 4]] == 0).all()
+    with pytest.raises(TypeError, match=r"target must hold integers, got torch\.float64"):
+        linear_cross_entropy(hidden, head, target.double(), chunk_size=2)
+
+
+def test_kl_keeps_its_digits_between_close_distributions():
+    """KL of (1/4 + d, 3/4 - d) from (1/4, 3/4) is 8/3 d^2 and higher powers of d."""
+    d = 2.0**-12
+    p, q = torch.tensor([0.25 + d, 0.75 - d]), torch.tensor([0.25, 0.75])
+    exact = (p.double() * (p.double() / q.double()).log()).sum().item()
+    assert exact == pytest.approx(8 / 3 * d**2, rel=1e-3)
+    assert abs(kl_divergence(p, q).item() / exact - 1) < 1e-3
+    naive = (p * (p.log() - q.log())).sum().item()
+    assert abs(naive / exact - 1) > 1e-2
+    tiny = torch.tensor([1e-45, 1.0])
+    assert kl_divergence(torch.tensor([0.5, 0.5]), tiny).isfinite()
+    assert kl_divergence(tiny, torch.tensor([0.5, 0.5])).item() == pytest.approx(math.log(2))
+
+
+def test_a_kl_of_half_precision_is_a_float32():
+    p, q = softmax(random(2, 5)).bfloat16(), softmax(random(2, 5, seed=1)).bfloat16()
+    kl = kl_divergence(p, q)
+    assert kl.dtype == torch.float32
+    p, q = p.double(), q.double()
+    close(kl.double(), (p * (p / q).log()).sum(-1), atol=1e-6)
+
+
+def test_rates_of_half_precision_neither_overflow_nor_round():
+    """The perplexity exp(12) is beyond float16, and so is the count 3 * 40000."""
+    assert perplexity(torch.tensor(12.0).half(), 1).item() == pytest.approx(math.exp(12))
+    bits = bits_per_byte(torch.tensor(1.0).bfloat16(), 3).item()
+    assert bits == pytest.approx(1 / 3 / math.log(2))
+    sums, counts = torch.full((3,), 40000.0).half(), torch.full((3,), 40000.0).half()
+    assert combine_microbatches(sums, counts) == 1
+    with pytest.raises(ValueError, match=r"n_tokens must be .* = \(2, 3\) beside nll_sum"):
+        perplexity(torch.ones(2, 3), torch.ones(2))
+    with pytest.raises(TypeError, match=r"nll_sum must be floating point, got torch\.complex64"):
+        perplexity(torch.ones(2, dtype=torch.complex64), 1)
+
+
 def test_a_single_position_needs_no_batch_axis():
     logits = random(5)
     for reduction in ("mean", "sum", "none"):
@@ -419,7 +516,6 @@ def test_the_loss_of_half_precision_logits_is_float32(dtype):
     for tensor in (
         cross_entropy_grad(logits, target),
         cross_entropy_hessian(logits),
-        kl_divergence(softmax(logits), softmax(logits)),
     ):
         assert tensor.dtype == dtype
 

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import wide_dtype, widen
-from llmref._require import require_choice, require_one_dtype, require_shapes, require_size
+from llmref._require import (
+    require_choice,
+    require_integers,
+    require_one_dtype,
+    require_shapes,
+    require_size,
+)
 from llmref.functional.cross_entropy._options import require_options, require_some
 from llmref.functional.cross_entropy.loss import cross_entropy
 
@@ -27,7 +33,7 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """Cross-entropy of the logits hidden @ head^T, chunk_size positions at a time.
+    """Cross-entropy of the logits hidden @ head^T, chunk_size counted positions at a time.
 
     Forward and backward each compute the logits of a chunk, use them and drop them.
     Shapes: hidden (..., C), head (V, C), target (...) of integers -> ()
@@ -47,10 +53,12 @@ def linear_cross_entropy(
         z_loss=z_loss,
         reduction="sum",
     )
-    counted = target != ignore_index
+    counted = target.reshape(-1).long() != ignore_index
     if reduction == "mean":
         require_some(counted, ignore_index)
     rows, classes = hidden.reshape(-1, head.shape[1]), target.reshape(-1)
+    if not counted.all():  # selected, not multiplied by 0: what they hold may be NaN
+        rows, classes = rows[counted], classes[counted]
     total: Tensor = _ChunkedLoss.apply(rows, head, classes, chunk_size, loss)  # type: ignore[no-untyped-call]
     return total / counted.sum() if reduction == "mean" else total
 
@@ -99,3 +107,4 @@ def _require_chunks(hidden: Tensor, head: Tensor, target: Tensor, chunk_size: in
     require_one_dtype(hidden=hidden, head=head)
     named = {"hidden": hidden, "head": head, "target": target}
     require_shapes("target (...), head (V, C), hidden (..., C)", **named)
+    require_integers(target=target)

@@ -11,6 +11,7 @@ from llmref._require import (
     require_floating,
     require_ids,
     require_in,
+    require_int,
     require_integers,
     require_shapes,
 )
@@ -49,9 +50,8 @@ def cross_entropy(
     losses = -_expected(log_softmax(rows), chosen, label_smoothing, weights)
     penalties = z_loss * logsumexp(rows).square() if z_loss else torch.zeros_like(losses)
     if reduction == "none":
-        return torch.zeros_like(counted, dtype=rows.dtype).masked_scatter(
-            counted, losses + penalties
-        )
+        each = losses + penalties
+        return torch.zeros_like(counted, dtype=each.dtype).masked_scatter(counted, each)
     if reduction == "sum":
         return (losses + penalties).sum()
     require_some(counted, ignore_index)
@@ -71,8 +71,9 @@ def cross_entropy_grad(logits: Tensor, target: Tensor) -> Tensor:
     if target.is_floating_point():
         return (p - target).to(logits.dtype)
     index = target.long().unsqueeze(-1)
-    minus_one = p.new_full((), -1).expand(index.shape)
-    return p.scatter_add(-1, index, minus_one).to(logits.dtype)  # eq. eq-ce-gradient
+    others = p.scatter(-1, index, 0)
+    # eq. eq-ce-gradient: minus the others at the target, since p - 1 cancels near p = 1.
+    return others.scatter(-1, index, -others.sum(-1, keepdim=True)).to(logits.dtype)
 
 
 def cross_entropy_hessian(logits: Tensor) -> Tensor:
@@ -101,7 +102,8 @@ def _counted(logits: Tensor, target: Tensor, ignore_index: int | None) -> Tensor
     if ignore_index is None:
         require_ids(logits.shape[-1], target=target)
         return torch.ones_like(target, dtype=torch.bool)
-    counted = target != ignore_index
+    require_int(ignore_index=ignore_index)
+    counted = target.long() != ignore_index  # in 8 bits, -100 would be compared as 156
     hint = f", and it is not ignore_index {ignore_index}"
     require_ids(logits.shape[-1], hint=hint, target=target[counted])
     return counted
