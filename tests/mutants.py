@@ -67,7 +67,7 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, str, object]]:
     elif isinstance(node, ast.Compare):
         for other in _OPERATORS.get(type(node.ops[0]), ()):
             yield f"{type(node.ops[0]).__name__} becomes {other.__name__}", "ops", other()
-    elif isinstance(node, ast.UnaryOp) and not isinstance(node.op, ast.UAdd):
+    elif isinstance(node, ast.UnaryOp) and not _is_axis(node):
         lost = ast.Not() if isinstance(node.op, ast.Invert) else ast.UAdd()
         if not isinstance(node.op, ast.Not):
             yield f"{type(node.op).__name__} is lost", "op", lost
@@ -79,3 +79,8 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, str, object]]:
             yield f"{node.value} becomes one less", "value", node.value - 1
     elif isinstance(node, ast.Attribute) and node.attr in _OTHER:
         yield f"{node.attr} becomes {_OTHER[node.attr]}", "attr", _OTHER[node.attr]
+
+
+def _is_axis(node: ast.UnaryOp) -> bool:
+    """Whether it is -1 or -2: from the other end it is the same axis of a tensor of known rank."""
+    return isinstance(node.operand, ast.Constant) and isinstance(node.operand.value, int)

@@ -25,8 +25,6 @@ CELL = re.compile(
 )
 # What gives the same on every input that the code is for: topic, line of code, change.
 EQUIVALENT = {
-    ("attention/kv_cache", "", "USub is lost"): "tensors have four axes, so axis -2 is axis 2",
-    ("attention/multi_head", "", "USub is lost"): "tensors have four axes, so axis -2 is axis 2",
     ("attention/online_softmax", "out = q.new_zeros(", "1 becomes one less"): "zeros broadcast",
 }
 
