@@ -43,7 +43,6 @@ llmref_first_edition = (
     "components/linear",
     "components/lora",
     "components/swiglu",
-    "functional/activations",
     "functional/info_nce",
     "functional/quantization",
     "functional/sampling",
