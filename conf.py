@@ -40,7 +40,6 @@ llmref_first_edition = (
     "components/linear",
     "components/lora",
     "components/swiglu",
-    "functional/activations",
     "functional/info_nce",
     "functional/quantization",
     "functional/sampling",

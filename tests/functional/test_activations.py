@@ -352,6 +352,16 @@ def test_slopes_stay_within_their_ranges():
         assert abs(slope.min() - (1 - extreme)) < 1e-6
 
 
+@pytest.mark.parametrize("beta", [1e39, 1e300])
+def test_a_slope_beyond_the_dtype_is_a_step(beta):
+    """In float32 such a beta is infinite, and infinity times 0 is NaN: the limit is relu."""
+    x = torch.tensor([-1.0, 0.0, 1.0], requires_grad=True)
+    y = silu(x, beta=beta)
+    assert torch.equal(y.detach(), torch.tensor([0.0, 0.0, 1.0]))
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.tensor([0.0, 0.5, 1.0]))
+    assert torch.equal(d_silu(x.detach(), beta=beta), torch.tensor([0.0, 0.5, 1.0]))
+
+
 def test_derivative_of_silu_is_not_x_times_the_derivative_of_the_sigmoid():
     x = f64(0.7)
     assert abs(x * d_sigmoid(x) - d_silu(x)) > 0.5

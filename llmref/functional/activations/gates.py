@@ -40,8 +40,8 @@ def silu(x: Tensor, beta: float = 1.0) -> Tensor:
     Raises: TypeError unless x is floating point; ValueError unless beta is positive and
     finite.
     """
-    require_positive(beta=beta)
     wide = widen(x)
+    beta = _finite_slope(beta, wide)
     value = _with_limits(wide, relu(wide), lambda t: t * sigmoid(beta * t))  # eq. eq-silu
     return value.to(x.dtype)
 
@@ -81,8 +81,8 @@ def d_silu(x: Tensor, beta: float = 1.0) -> Tensor:
     Source: Elfwing, Uchibe & Doya 2017, arXiv:1702.03118.
     Raises: as silu.
     """
-    require_positive(beta=beta)
-    y = beta * widen(x)
+    wide = widen(x)
+    y = _finite_slope(beta, wide) * wide
     # eq. eq-silu-derivative
     slope = _with_limits(y, d_relu(y), lambda t: sigmoid(t) + t * d_sigmoid(t))
     return slope.to(x.dtype)
@@ -104,6 +104,12 @@ def d_gelu(x: Tensor, approximate: Approximate = "none") -> Tensor:
 
     # eq. eq-gelu-derivative
     return _with_limits(wide, d_relu(wide), slope).to(x.dtype)
+
+
+def _finite_slope(beta: float, x: Tensor) -> float:
+    """A positive slope, as large at most as the dtype of x can hold: 0 times infinity is NaN."""
+    require_positive(beta=beta)
+    return min(beta, torch.finfo(x.dtype).max)
 
 
 def _gelu_gate(x: Tensor, approximate: Approximate) -> Tensor:
