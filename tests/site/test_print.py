@@ -5,9 +5,9 @@ from playwright.sync_api import Browser, Page
 
 # A4 without its margins, in the browser's pixels.
 PAPER = {"width": 672, "height": 980}
-HIDDEN = ", ".join(
-    (".bar-code", "details.hide", ".bd-sidebar-primary", ".bd-sidebar-secondary")
-    + (".bd-header-article", ".prev-next-footer")
+HIDDEN = (
+    ".bar-code, details.hide, .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, "
+    ".prev-next-footer"
 )
 # The cells of checks, and what draws a figure, are left to the site.
 FOLDED = (
