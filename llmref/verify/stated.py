@@ -37,6 +37,8 @@ def statement(
     if not texts:
         raise UnreadableError(result, "give at least one equation")
     for equation in (*texts, *(wrong or {}).values()):
+        if not isinstance(equation, str):
+            raise UnreadableError(result, f"an equation is a text, got {equation!r}")
         if split := _SPLIT_NUMBER.search(equation):
             raise UnreadableError(result, f"{split[0]!r} has two readings: a number or a product")
     names = sorted(((tokens(key), value) for key, value in where.items()), key=lambda n: -len(n[0]))

@@ -218,6 +218,11 @@ def test_a_gap_in_a_number_is_refused() -> None:
             verify.statement("some-id", text, {}, wrong={"one less": "22=23"}, note=NOTE)
 
 
+def test_a_mistake_is_one_text() -> None:
+    with pytest.raises(verify.UnreadableError, match=r"an equation is a text, got \['a=b'\]"):
+        verify.statement("some-id", "a-b=-(b-a)", SQUARE, wrong={"w": ["a=b"]}, note=NOTE)
+
+
 def test_no_equation_shows_nothing() -> None:
     with pytest.raises(verify.UnreadableError, match="at least one equation"):
         verify.statement("some-id", [], SQUARE, wrong={"w": "a=b"}, note=NOTE)
