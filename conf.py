@@ -36,9 +36,6 @@ llmref_result_ids = str(ROOT / "docs" / "result-ids.txt")
 llmref_citation = str(ROOT / "CITATION.cff")
 # Topics whose pages have the form of the first edition still.
 llmref_first_edition = (
-    "attention/grouped_query",
-    "attention/masks",
-    "attention/online_softmax",
     "components/bpe",
     "components/linear",
     "components/lora",
@@ -47,10 +44,7 @@ llmref_first_edition = (
     "functional/quantization",
     "functional/sampling",
     "functional/sft",
-    "rl/dpo",
     "rl/gspo",
-    "rl/policy_gradient",
-    "rl/ppo",
 )
 llmref_show_all = True  # a public function that no page shows is a warning
 llmref_wheel_of = str(ROOT)  # stands beside the site, and notebooks install it

@@ -1,4 +1,4 @@
-"""What checks and the site agree on: the form of an id, the list of all ids, a record's MIME type.
+"""What checks and the site agree on: the form of an id, the list of all ids, records and errors.
 
 docs/result-ids.txt holds every id that was ever published, so that no link to a result breaks. One
 line an id, sorted: `id version`, or `id version -> other-id` once the result goes by another id;
@@ -6,11 +6,36 @@ then the old anchor stays on the page of the new one. Lines that start with '#' 
 Imports nothing heavy, so that Sphinx can read records without loading torch.
 """
 
+import hashlib
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MIME_TYPE = "application/vnd.llmref.check+json"
+# The names of what a check raises; no cell may announce one (tests compare them with the classes).
+CHECK_ERRORS = frozenset(
+    f"{name}Error"
+    for name in (
+        "ByHand",
+        "CheckFailed",
+        "MissingScope",
+        "MissingWrongVariant",
+        "NanOnly",
+        "NotANumber",
+        "ResultId",
+        "ShapeMismatch",
+        "TooFewSamples",
+        "Undecided",
+        "Unreadable",
+        "Unseeded",
+        "UnshownCheck",
+        "Verification",
+        "WrongVariantPassed",
+    )
+)
 ID_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")
 
 
@@ -41,6 +66,12 @@ def read_published(path: Path) -> dict[str, Published]:
             raise ValueError(f"{path.name}, line {number}: 'id version [-> id]', got {line!r}")
         published[entry.id] = entry
     return published
+
+
+def seal(record: Mapping[str, Any]) -> str:
+    """Return what tells a record that a check has made from one that was written by hand."""
+    text = json.dumps({**record, "seal": ""}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(f"{MIME_TYPE} {text}".encode()).hexdigest()[:16]
 
 
 def ids_in_use(path: Path) -> set[str]:

@@ -15,9 +15,14 @@ _TOKEN = re.compile(
 )
 _ALPHABET = re.compile(r"(\\[a-z]+)\s*\{?([^{}]*)\}?", re.DOTALL)
 _LAYOUT = re.compile(r"\\(?:[,;:! ]|left|right|[bB]igg?[lr]?|(?:display|text)style)|[&~]")
-_SAME = {r"\tfrac": r"\frac", r"\dfrac": r"\frac", "[": "(", "]": ")"}
+_SAME = {r"\tfrac": r"\frac", r"\dfrac": r"\frac"}
 LINE_BREAK = r"\\"
 _SEPARATORS = frozenset((",", ".", ";", ":", r"\quad", r"\qquad", r"\implies", r"\iff"))
+_OPERATORS = frozenset(
+    ("+", "-", "/", "^", "_", "!", r"\cdot", r"\times", r"\odot", r"\pm", r"\mp", r"\circ", r"\ast")
+)
+_OPENING = frozenset(("(", "[", "{", r"\{", r"\lfloor", r"\lceil", r"\langle"))
+_CLOSING = frozenset((")", "]", "}", r"\}", r"\rfloor", r"\rceil", r"\rangle"))
 _RELATIONS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\leq", r"\geq", r"\approx", r"\to"))
 
 
@@ -34,7 +39,11 @@ def tokens(text: str) -> list[str]:
 
 
 def shows(text: str, equation: str) -> bool:
-    """Whether `equation` stands in `text` as a whole: between separators, relations or ends."""
+    """Whether `equation` stands in `text` as a whole: between separators, relations or ends.
+
+    A line ends an equation unless the next one goes on with it: with an operator, or without a
+    relation of its own.
+    """
     wanted = [token for token in tokens(equation) if token != LINE_BREAK]
     present: list[str] = []
     breaks = {0}  # a line begins before these tokens
@@ -43,21 +52,44 @@ def shows(text: str, equation: str) -> bool:
             breaks.add(len(present))
         elif token != r"\quad" or len(present) not in breaks:  # else it indents a line
             present.append(token)
+    depths = _depths(present)
+    if any(_depths(wanted)[-1:]) or min(_depths(wanted), default=0) < 0:
+        return False
     edges = _SEPARATORS | _RELATIONS
 
-    def is_edge(token: str) -> bool:
-        return token in edges or token.startswith(r"\text")
+    def is_edge(place: int) -> bool:
+        return present[place] in edges or present[place].startswith(r"\text")
 
-    for start in range(len(present) - len(wanted) + 1):
-        end = start + len(wanted)
-        if present[start:end] != wanted:
-            continue
-        begins = start in breaks or is_edge(present[start - 1])
-        ends = end == len(present) or is_edge(present[end])
-        ends = ends or (end in breaks and present[end] not in ("+", "-", r"\cdot"))
-        if begins and ends:
+    def begins(start: int) -> bool:
+        if start == 0:
             return True
-    return False
+        if start in breaks:
+            return present[start - 1] not in _OPERATORS
+        return is_edge(start - 1)
+
+    def ends(end: int) -> bool:
+        if end == len(present) or is_edge(end):
+            return True
+        if end not in breaks or present[end] in _OPERATORS:
+            return False
+        following = min((place for place in breaks if place > end), default=len(present))
+        return any(present[place] in _RELATIONS for place in range(end, following))
+
+    return any(
+        present[start : start + len(wanted)] == wanted
+        and not depths[start]
+        and begins(start)
+        and ends(start + len(wanted))
+        for start in range(len(present) - len(wanted) + 1)
+    )
+
+
+def _depths(found: list[str]) -> list[int]:
+    """How many brackets are open before each token, and at the end."""
+    depths = [0]
+    for token in found:
+        depths.append(depths[-1] + (token in _OPENING) - (token in _CLOSING))
+    return depths
 
 
 def _without_single_braces(found: list[str]) -> list[str]:

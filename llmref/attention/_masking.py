@@ -38,6 +38,19 @@ def require_heads_axis(mask: Tensor | None) -> None:
         )
 
 
+def require_selection(**masks: Tensor) -> None:
+    """Refuse a floating-point mask where pairs are selected: its zeros allow, and would forbid.
+
+    Raises: TypeError that names the argument.
+    """
+    for name, mask in masks.items():
+        if mask.is_floating_point():
+            raise TypeError(
+                f"{name} must select by booleans, or by integers 0 and 1, got {mask.dtype}: a "
+                "floating-point mask is added to the scores as it is"
+            )
+
+
 def causal_offset(query_len: int, key_len: int, hint: str = "") -> int:
     """The position of the first query: S - T; `hint` ends the message of a refusal.
 

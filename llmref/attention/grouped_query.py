@@ -57,10 +57,11 @@ def grouped_query_attention(
     No key or value is copied: the queries of a group are laid one after another and become one
     longer list of queries of their common head.
     Shapes: query (B, H, T, D), key (B, G, S, D), value (B, G, S, Dv), attn_mask broadcastable to
-    (B, H, T, S) -> (B, H, T, Dv)
+    (B, H, T, S), but not of three axes -> (B, H, T, Dv)
     Source: Ainslie et al. 2023, arXiv:2305.13245; G = 1: Shazeer 2019, arXiv:1911.02150.
     Raises: as scaled_dot_product_attention; ValueError if a tensor is not 4-dimensional, key and
-    value differ in G, or G does not divide H.
+    value differ in G, G does not divide H, or the mask has three axes: (B, T, S) would be read as
+    one mask for each head when B is H.
     """
     folded, mask = _fold(query, key, value, attn_mask, is_causal)
     out = scaled_dot_product_attention(folded, key, value, mask, scale=scale)  # (B, G, r * T, Dv)
@@ -180,6 +181,7 @@ def _fold(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The queries as (B, G, r * T, D), and one mask for all of them."""
+    require_heads_axis(attn_mask)
     named = {"query": query, "key": key, "value": value}
     require_shapes("query (B, H, T, D), key (B, G, S, D), value (B, G, S, Dv)", **named)
     B, H, T, D = query.shape

@@ -13,6 +13,18 @@ from llmref._require import require_constant, require_finite, require_floating, 
 WHERE = " where the mask counts"
 
 
+def narrowed(x: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+    """Return a result in the dtype of the caller's tensors; `what` names it in the message.
+
+    Shapes: x (...) -> (...)
+    Raises: ValueError if it is not finite there.
+    """
+    result = x.to(dtype)
+    if not result.isfinite().all():
+        raise ValueError(f"{what} overflows {dtype}: it reaches {x.abs().max().item():g} in size")
+    return result
+
+
 def log_probs(name: str, logp: Tensor, *, where: str = "") -> Tensor:
     """Return log-probabilities in float32 at least.
 

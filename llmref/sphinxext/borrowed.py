@@ -49,6 +49,7 @@ BORROWED = {
     "pydata_sphinx_theme.icons": "a rule for each icon in its style sheet, which we take out",
     "pydata_sphinx_theme.light": "colours of html[data-theme=light], which we make the default",
     "pydata_sphinx_theme.scripts": "scripts among the style sheets of its head, which we take out",
+    "pydata_sphinx_theme.tab_stops": "one expression of its script makes wide boxes reachable",
     "sphinx_design.icons.get_octicon_data": "the shape of an icon, by name and height",
     # Jupyter
     "ipykernel.kernelapp.IPKernelApp.parent_handle": "a kernel ends when this process is gone",

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from llmref.verify.check import Check, reject_all, require_known, require_tolerance
+from llmref.verify.check import Check, passed, reject_all, require_known, require_tolerance
 from llmref.verify.errors import ByHandError, CheckFailedError, NotANumberError
 from llmref.verify.outputs import difference, has_changed, short, size
 
@@ -64,7 +64,7 @@ def by_hand(
 
     rejected = reject_all(result, wrong, test, nan)
     figure = f"{function.__name__} equals llmref on {_inputs(inputs)}, largest error {largest:.2g}"
-    return Check(result, "by_hand", figure, len(inputs), rejected, note, function=name)
+    return passed(result, "by_hand", figure, len(inputs), rejected, note, function=name)
 
 
 def _require_by_hand(result: str, function: Any, library: Any) -> str:

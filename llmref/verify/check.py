@@ -2,12 +2,13 @@
 
 import html
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import InitVar, asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llmref.records import ID_PATTERN, MIME_TYPE, ids_in_use
+from llmref.records import ID_PATTERN, MIME_TYPE, ids_in_use, seal
 from llmref.verify.errors import (
     MissingScopeError,
     MissingWrongVariantError,
@@ -24,6 +25,10 @@ _NAN_ONLY = (
 )
 
 
+_KEY = object()
+_unshown: list["Check"] = []
+
+
 @dataclass(frozen=True)
 class Check:
     """One passed check.
@@ -35,7 +40,7 @@ class Check:
     result's statement displays, `turned` the number of their signs that were turned, one at a time,
     and rejected. `function` is the dotted name of the code by hand that was compared, empty for
     every other kind.
-    Raises: MissingScopeError if the note is no phrase.
+    Raises: MissingScopeError if the note is no phrase; TypeError if it is made by hand.
     """
 
     result: str
@@ -48,9 +53,14 @@ class Check:
     statement: tuple[str, ...] = ()
     turned: int = 0
     function: str = ""
+    key: InitVar[object] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, key: object) -> None:
+        if key is not _KEY:
+            raise TypeError("a Check is made by the functions of llmref.verify, not by hand")
         _require_scope(self.result, self.note)
+        if "ipykernel" in sys.modules:  # elsewhere nothing shows it
+            _unshown.append(self)
 
     def record(self) -> dict[str, Any]:
         """The check as plain JSON data."""
@@ -81,7 +91,20 @@ class Check:
         bundle = {"text/plain": repr(self), "text/html": self._repr_html_()}
         if latex := self._repr_latex_():
             bundle["text/latex"] = latex
-        return {**bundle, MIME_TYPE: self.record()}
+        record = self.record()
+        _unshown[:] = [made for made in _unshown if made is not self]
+        return {**bundle, MIME_TYPE: {**record, "seal": seal(record)}}
+
+
+def passed(*arguments: Any, **options: Any) -> Check:
+    """Make the record of a check that has passed; for the functions of llmref.verify alone."""
+    options["key"] = _KEY
+    return Check(*arguments, **options)
+
+
+def unshown() -> list[str]:
+    """Return the results of the checks that were made in this kernel and not shown."""
+    return [check.result for check in _unshown]
 
 
 def require_known(result: str) -> None:
@@ -143,4 +166,6 @@ def reject_all(
         if name in nan:
             raise NanOnlyError(result, f"take '{name}' out of nan: it gives numbers ({seen})")
         rejected[name] = seen
+    if set(nan) == set(wrong):
+        raise NanOnlyError(result, "give a wrong variant with numbers too: a NaN passes no test")
     return rejected

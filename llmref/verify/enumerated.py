@@ -7,9 +7,11 @@ from typing import Any
 import sympy as sp
 import torch
 
-from llmref.verify.check import Check, reject_all, require_known
+from llmref.verify.check import Check, passed, reject_all, require_known
 from llmref.verify.errors import CheckFailedError, ShapeMismatchError, UndecidedError
 from llmref.verify.symbolic import vanishes
+
+_EMPTY = ()  # what stands for an empty list, which has no leaf, among the leaves
 
 
 def exact(
@@ -18,7 +20,8 @@ def exact(
     """Check that `actual` equals `expected` with no rounding anywhere.
 
     Arguments: int, bool, Fraction, str, bytes, sympy values, integer or bool tensors, or nested
-    sequences of them; one leaf is one case. Each `wrong` variant replaces `actual`.
+    sequences of them; one leaf is one case, and a text or a truth value equals no number. Each
+    `wrong` variant replaces `actual`.
     Raises: TypeError for a float, ShapeMismatchError if the nesting differs, CheckFailedError,
     UndecidedError, MissingWrongVariantError, WrongVariantPassedError, MissingScopeError,
     ResultIdError.
@@ -40,12 +43,12 @@ def exact(
     holds, seen = compare(actual)
     if not holds:
         raise CheckFailedError(result, seen)
-    if not targets:
+    if all(target is _EMPTY for _, target in targets):
         raise CheckFailedError(result, "nothing was compared: the enumeration is empty")
     rejected = reject_all(result, wrong, compare)
-    cases = len(targets)
+    cases = sum(target is not _EMPTY for _, target in targets)
     figure = f"equal in {'the one case' if cases == 1 else f'all {cases} cases'}, no rounding"
-    return Check(result, "exact", figure, cases, rejected, note)
+    return passed(result, "exact", figure, cases, rejected, note)
 
 
 def _leaves(value: Any, path: tuple[int, ...] = ()) -> Iterable[tuple[tuple[int, ...], Any]]:
@@ -56,6 +59,8 @@ def _leaves(value: Any, path: tuple[int, ...] = ()) -> Iterable[tuple[tuple[int,
     if isinstance(value, sp.MatrixBase):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
+        if not value:
+            yield path, _EMPTY
         for index, item in enumerate(value):
             yield from _leaves(item, (*path, index))
     elif isinstance(value, (bool, int, Fraction, str, bytes)) or _is_exact(value):
@@ -69,9 +74,16 @@ def _is_exact(value: Any) -> bool:
 
 
 def _equal(result: str, a: Any, b: Any) -> bool:
+    if _sort(a) is not _sort(b):
+        return False
     if not isinstance(a, sp.Basic) and not isinstance(b, sp.Basic):
         return bool(a == b)
     zero, _ = vanishes(sp.sympify(a) - sp.sympify(b))
     if zero is None:
         raise UndecidedError(result, f"sympy cannot decide whether {a} equals {b}")
     return zero
+
+
+def _sort(value: Any) -> type:
+    """What a leaf may be equal to: a text, a truth value, an empty list, or else a number."""
+    return type(value) if isinstance(value, (str, bytes, bool, tuple)) else sp.Basic

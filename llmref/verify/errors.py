@@ -45,6 +45,10 @@ class ShapeMismatchError(VerificationError):
     """The two sides differ in shape. Nothing is broadcast in a check."""
 
 
+class TooFewSamplesError(VerificationError):
+    """The samples do not show how far their mean may lie from the expected value."""
+
+
 class NotANumberError(VerificationError):
     """One side holds a NaN."""
 

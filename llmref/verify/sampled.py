@@ -10,8 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmref.verify.check import Check, reject_all, require_known, require_tolerance
-from llmref.verify.errors import CheckFailedError, NotANumberError, ShapeMismatchError
+from llmref.verify.check import Check, passed, reject_all, require_known, require_tolerance
+from llmref.verify.errors import (
+    CheckFailedError,
+    NotANumberError,
+    ShapeMismatchError,
+    TooFewSamplesError,
+)
+
+_FEWEST_SAMPLES = 30
+_FEWEST_CARRIERS = 20  # then the standard error is known to about a tenth
+_LARGEST_INTEGER = 2**53
+_RESOLVED = 1e-8  # of a gradient, by finite differences with steps of 1e-5 in float64
 
 
 def numeric(
@@ -44,7 +54,7 @@ def numeric(
         raise CheckFailedError(result, f"{seen}, allowed {atol:.2g}")
     rejected = reject_all(result, wrong, compare, nan)
     figure = f"{seen}, allowed {atol:.2g}{_over(target.numel(), 'value')}"
-    return Check(result, "numeric", figure, target.numel(), rejected, note)
+    return passed(result, "numeric", figure, target.numel(), rejected, note)
 
 
 def monte_carlo(
@@ -54,22 +64,31 @@ def monte_carlo(
     *,
     wrong: Mapping[str, Any],
     sigmas: float = 4.0,
+    variance: Any = None,
     nan: Collection[str] = (),
     note: str = "",
 ) -> Check:
     """Check that the mean of `samples` over its first axis agrees with `expected`.
 
-    Shapes: samples (N, ...), expected (...), N >= 2 independent draws.
-    The z-score is |mean - expected| / (std / sqrt N), the largest over the entries. A `wrong`
-    variant with the shape of `samples` replaces them (a mistaken estimator); any other replaces
-    `expected` (a mistaken formula).
-    Raises: as `numeric`.
+    Shapes: samples (N, ...), expected (...), N >= 30 independent draws.
+    The z-score is |mean - expected| / (std / sqrt N), the largest over the entries. The spread is
+    that of the samples, which assumes that they show it: they are refused if few of them carry
+    their sum of squares, as those of a distribution with heavy tails do. `variance`, a known one
+    of each entry or a bound on it (a number, or of the shape of `expected`), needs no such
+    assumption. A `wrong` variant with the shape of `samples` replaces them (a mistaken estimator);
+    any other replaces `expected` (a mistaken formula).
+    Raises: as `numeric`; TooFewSamplesError.
     """
     require_known(result)
     require_tolerance(result, sigmas)
     drawn, target = _as_tensor(samples), _as_tensor(expected)
-    if drawn.ndim == 0 or drawn.shape[0] < 2:
-        raise ShapeMismatchError(result, f"need at least 2 samples, got {tuple(drawn.shape)}")
+    if drawn.ndim == 0 or drawn.shape[0] < _FEWEST_SAMPLES:
+        raise TooFewSamplesError(
+            result, f"need at least {_FEWEST_SAMPLES} samples, got {tuple(drawn.shape)}"
+        )
+    known = None if variance is None else _as_tensor(variance).expand(target.shape)
+    if known is not None and not ((known >= 0) & known.isfinite()).all():
+        raise TooFewSamplesError(result, f"the variance must be finite and >= 0, got {variance}")
 
     def compare(rows: Tensor, mean: Tensor) -> tuple[bool, str]:
         if rows.shape[1:] != mean.shape:
@@ -77,7 +96,8 @@ def monte_carlo(
                 result, f"samples {tuple(rows.shape)} do not average to {tuple(mean.shape)}"
             )
         error = (rows.mean(dim=0) - mean).abs()
-        standard_error = rows.std(dim=0) / rows.shape[0] ** 0.5
+        spread = _require_spread(result, rows).sqrt() if known is None else known.sqrt()
+        standard_error = spread / rows.shape[0] ** 0.5
         # Constant samples have no spread: their mean must then be exact.
         z = torch.where(error == 0, torch.zeros_like(error), error / standard_error)
         if z.isnan().any() and not (z > sigmas).any():
@@ -94,8 +114,9 @@ def monte_carlo(
     if not holds:
         raise CheckFailedError(result, f"{seen}, allowed {sigmas:g}")
     rejected = reject_all(result, wrong, replace, nan)
-    figure = f"{seen}, allowed {sigmas:g}, over {drawn.shape[0]} samples"
-    return Check(result, "monte_carlo", figure, drawn.shape[0], rejected, note)
+    bounded = "" if known is None else ", by the known variance"
+    figure = f"{seen}, allowed {sigmas:g}, over {drawn.shape[0]} samples{bounded}"
+    return passed(result, "monte_carlo", figure, drawn.shape[0], rejected, note)
 
 
 def gradient(
@@ -111,10 +132,14 @@ def gradient(
 ) -> Check:
     """Check a hand-derived gradient against autograd, and autograd against finite differences.
 
+    Finite differences see errors of 1e-5 of an entry, and of 1e-8; a gradient that is smaller than
+    that, and not zero, is refused: they could not tell it from zero.
+
     Arguments: `function(*inputs)` returns a scalar; `inputs` are float64 tensors; `gradient` and
     each `wrong` variant are the gradients (one tensor, or one for each input), or a function of
     the inputs that returns them.
-    Raises: as `numeric`; TypeError if an input is not float64; CheckFailedError if gradcheck fails.
+    Raises: as `numeric`; TypeError if an input is not float64; CheckFailedError if gradcheck fails
+    or could not see the gradient.
     """
     require_known(result)
     require_tolerance(result, atol)
@@ -139,12 +164,19 @@ def gradient(
     holds, seen = compare(gradient)
     if not holds:
         raise CheckFailedError(result, f"{seen} against autograd, allowed {atol:.2g}")
-    if not torch.autograd.gradcheck(function, leaves, raise_exception=False):
+    size = max((float(x.abs().max()) for x in target if x.numel()), default=0.0)
+    if 0 < size <= 10 * _RESOLVED:
+        raise CheckFailedError(
+            result, f"the gradient, at most {size:.2g}, is too small for finite differences"
+        )
+    if not torch.autograd.gradcheck(
+        function, leaves, eps=1e-5, atol=_RESOLVED, rtol=1e-5, raise_exception=False
+    ):
         raise CheckFailedError(result, "autograd disagrees with finite differences (gradcheck)")
     rejected = reject_all(result, wrong, compare, nan)
     cases = sum(x.numel() for x in target)
     figure = f"{seen} against autograd, allowed {atol:.2g}{_over(cases, 'entry', 'entries')}"
-    return Check(result, "gradient", f"{figure}; gradcheck passes", cases, rejected, note)
+    return passed(result, "gradient", f"{figure}; gradcheck passes", cases, rejected, note)
 
 
 def bound(
@@ -161,16 +193,16 @@ def bound(
     """Check `lower <= upper` on every sample and, where stated, that the two meet.
 
     Arguments: tensors of one shape; `attained` is a pair (lower, upper) at points of equality.
-    Each `wrong` variant is a sharper, false `upper`, or a pair (lower, upper). `atol` absorbs the
-    rounding of the two sides.
+    Each `wrong` variant is a sharper, false `upper`, or a tuple (lower, upper); a tuple of two
+    numbers is an upper side if `lower` has two entries. `atol` absorbs the rounding of the two
+    sides.
     Raises: as `numeric`.
     """
     require_known(result)
     require_tolerance(result, atol)
 
     def compare(sides: Any) -> tuple[bool, str]:
-        pair = sides if isinstance(sides, tuple) else (lower, sides)
-        below, above = (_as_tensor(side) for side in pair)
+        below, above = (_as_tensor(side) for side in _pair(sides))
         _require_comparable(result, below, above)
         excess = torch.where(below == above, torch.zeros_like(below), below - above)
         violations = int((excess > atol).sum())
@@ -179,6 +211,13 @@ def bound(
         worst = excess[~excess.isnan()].max().item()
         gap = f"smallest gap {max(0.0, -worst):.2g}"
         return not violations, f"violated {violations} times, by {worst:.2g}" if violations else gap
+
+    def _pair(sides: Any) -> tuple[Any, Any]:
+        numbers = isinstance(sides, tuple) and all(_as_tensor(side).ndim == 0 for side in sides)
+        if not isinstance(sides, tuple) or (numbers and _as_tensor(lower).shape == (2,)):
+            return lower, sides
+        below, above = sides
+        return below, above
 
     holds, seen = compare((lower, upper))
     if not holds:
@@ -192,15 +231,40 @@ def bound(
             raise CheckFailedError(result, f"not attained: the two sides are {distance:.2g} apart")
         figure += f", attained within {distance:.2g}"
     rejected = reject_all(result, wrong, compare, nan)
-    return Check(result, "bound", figure, cases, rejected, note)
+    return passed(result, "bound", figure, cases, rejected, note)
 
 
 def _as_tensor(value: Any) -> Tensor:
-    if not isinstance(value, Tensor):
-        # Straight to float64: by way of the default dtype a list would lose half its digits.
+    tensor: Tensor = torch.as_tensor(value).detach()
+    if tensor.is_floating_point() and not hasattr(value, "dtype"):
+        # By way of the default dtype a list has lost half its digits.
         return torch.as_tensor(value, dtype=torch.float64)
-    tensor: Tensor = value.detach()
-    return tensor if tensor.is_complex() else tensor.to(torch.float64)
+    if tensor.is_complex():
+        return tensor
+    wide = tensor.to(torch.float64)
+    if not tensor.is_floating_point() and (wide.abs() >= _LARGEST_INTEGER).any():
+        raise TypeError("integers beyond 2^53 have no float64 of their own; use verify.exact")
+    return wide
+
+
+def _require_spread(result: str, rows: Tensor) -> Tensor:
+    """The variance of the samples, entry by entry, which must not be that of a few of them.
+
+    (sum d^2)^2 / sum d^4 samples carry the sum of the squared distances d^2 from the mean, and
+    1 / sqrt of their number is about the relative error of the variance.
+    """
+    squares = (rows - rows.mean(dim=0)).abs().square()
+    total = squares.sum(dim=0)
+    share = squares / total.where(total > 0, torch.ones_like(total))
+    carried = 1 / share.square().sum(dim=0)  # infinite for samples that are all equal
+    fewest = carried[~carried.isnan()].min() if not carried.isnan().all() else torch.inf
+    if fewest < _FEWEST_CARRIERS:
+        raise TooFewSamplesError(
+            result,
+            f"{float(fewest):.1f} of {rows.shape[0]} samples carry the sum of squares, at least "
+            f"{_FEWEST_CARRIERS} must: draw more, or give variance=, a known one or a bound",
+        )
+    return total / (rows.shape[0] - 1)
 
 
 def _require_comparable(result: str, a: Tensor, b: Tensor) -> None:

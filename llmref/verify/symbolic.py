@@ -6,7 +6,7 @@ from typing import Any
 
 import sympy as sp
 
-from llmref.verify.check import Check, reject_all, require_known
+from llmref.verify.check import Check, passed, reject_all, require_known
 from llmref.verify.errors import CheckFailedError, ShapeMismatchError, UndecidedError
 
 _WITNESS_POINTS = 6
@@ -32,7 +32,7 @@ def identity(result: str, lhs: Any, rhs: Any, *, wrong: Mapping[str, Any], note:
     cases = lhs.shape[0] * lhs.shape[1] if isinstance(lhs, sp.MatrixBase) else 1
     figure = "difference simplifies to 0" + (f" in all {cases} entries" if cases > 1 else "")
     equation = f"{sp.latex(lhs)} = {sp.latex(rhs)}"
-    return Check(result, "identity", figure, cases, rejected, note, equation)
+    return passed(result, "identity", figure, cases, rejected, note, equation)
 
 
 def vanishes(expression: sp.Expr) -> tuple[bool | None, str]:

@@ -460,3 +460,24 @@ def test_a_mask_of_three_axes_is_refused_by_the_layer():
     with pytest.raises(ValueError, match=r"attn_mask \(2, 3, 3\) has three axes"):
         layer(x, mask)
     close(layer(x, mask[:, None]), layer(x))
+
+
+def test_a_mask_of_three_axes_is_refused_by_the_function():
+    """B = H = 2: with (B, T, S) read as heads the output would be off, without an error."""
+    query, key, value = random(2, 2, 3, 4), random(2, 1, 5, 4, seed=1), random(2, 1, 5, 4, seed=2)
+    mask = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(3)) < 0.6
+    for call in (
+        lambda: grouped_query_attention(query, key, value, mask),
+        lambda: grouped_query_attention_backward(query, query, key, value, mask),
+    ):
+        with pytest.raises(ValueError, match=r"attn_mask \(2, 3, 5\) has three axes"):
+            call()
+    by_sequence = [
+        scaled_dot_product_attention(query[b, h], key[b, 0], value[b, 0], mask[b])
+        for b in range(2)
+        for h in range(2)
+    ]
+    close(
+        grouped_query_attention(query, key, value, mask[:, None]).flatten(0, 1),
+        torch.stack(by_sequence),
+    )

@@ -26,7 +26,7 @@ from llmref.attention.masks import (
 from llmref.attention.masks._rows import require_rows
 from llmref.attention.scaled_dot_product import scaled_dot_product_attention
 from llmref.components.rope import apply_rope, rope_cos_sin, rope_inv_freq
-from tests.tensors import random
+from tests.tensors import close, random
 
 INF = math.inf
 T, S = 5, 7
@@ -145,6 +145,7 @@ def test_dependencies_follow_paths():
     assert dependency_matrix(chain, 1).equal(rows("100", "110", "011"))
     assert dependency_matrix(chain, 2).equal(rows("100", "110", "111"))
     assert dependency_matrix(torch.stack([chain, chain]), 2).shape == (2, 3, 3)
+    assert dependency_matrix(chain, 2**40).equal(rows("100", "110", "111"))
 
 
 @given(seeds, st.integers(1, T - 1))
@@ -219,6 +220,49 @@ def test_packed_documents_are_the_separate_documents():
     assert (leaking - packed)[:, 3:].abs().max() > 0.1
 
 
+def test_interleaved_documents_are_separate_only_with_positions_of_their_own():
+    """Without a restart a document's positions have gaps, so its differences are others."""
+    ids = torch.tensor([0, 0, 1, 1, 0, 0])
+    own = torch.tensor([0, 1, 0, 1, 2, 3])
+    x = random(1, 6, 4)
+    mask = and_masks(causal_mask(6), document_mask(ids[None]))[:, 0]
+
+    def run(x, mask, positions):
+        rotate = rope_cos_sin(positions, rope_inv_freq(4), dtype=torch.float64)
+        return stack(x, mask, rotate=rotate)
+
+    alone = run(x[:, ids == 0], causal_mask(4), torch.arange(4))
+    close(run(x, mask, own)[:, ids == 0], alone)
+    running = run(x, mask, torch.arange(6))[:, ids == 0]
+    close(running[:, :2], alone[:, :2])
+    assert (running - alone).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("window", range(1, 13))
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+def test_a_window_in_tiles_is_a_window_of_tiles(window, side):
+    tiles = sliding_window_mask(12, window=window).view(12 // side, side, 12 // side, side)
+    in_tiles = -(-(window - 1) // side) + 1
+    assert tiles.any(3).any(1).equal(sliding_window_mask(12 // side, window=in_tiles))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limit"),
+    [
+        (torch.float32, 2.0**103),
+        (torch.float64, 2.0**970),
+        (torch.bfloat16, 2.0**119),
+        (torch.float16, 16.0),
+    ],
+)
+def test_the_least_number_absorbs_scores_below_half_its_spacing_and_no_larger_ones(dtype, limit):
+    least = additive_mask(torch.tensor([False, False]), dtype, torch.finfo(dtype).min)
+    below = limit * (1 - torch.finfo(dtype).eps)
+    for scores, weights in (([-below, below], [0.5, 0.5]), ([0.0, 4 * limit], [0.0, 1.0])):
+        masked = torch.softmax(torch.tensor(scores, dtype=dtype) + least, -1)
+        assert masked.tolist() == weights
+
+
 def test_a_prefix_mask_is_causal_or_both_in_the_prefix():
     for length, prefix in itertools.product(range(1, 8), range(8)):
         if prefix <= length:
@@ -226,6 +270,7 @@ def test_a_prefix_mask_is_causal_or_both_in_the_prefix():
             union = causal_mask(length) | (inside[:, None] & inside)
             assert prefix_lm_mask(prefix, length).equal(union)
     assert prefix_lm_mask(0, T).equal(causal_mask(T))
+    assert prefix_lm_mask(1, T).equal(causal_mask(T))
     assert prefix_lm_mask(T, T).all()
 
 
@@ -406,10 +451,22 @@ def test_an_additive_mask_is_not_taken_for_a_selection():
         lambda added: check_mask(added, 3, 3),
         lambda added: and_masks(added, causal_mask(3)),
         lambda added: dependency_matrix(added, 1),
-        additive_mask,
     ):
         with pytest.raises(ValueError, match="a mask holds zeros and ones only, got -inf"):
             call(additive_mask(causal_mask(3)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_floating_point_mask_is_not_made_additive_again(dtype):
+    """Its zeros allow; read as False they would forbid every pair."""
+    for added in (torch.zeros(2, 3, dtype=dtype), additive_mask(causal_mask(3), dtype)):
+        with pytest.raises(TypeError, match=rf"mask must select by booleans.*got {dtype}: a float"):
+            additive_mask(added)
+
+
+def test_integers_are_made_additive_as_booleans_are():
+    mask = causal_mask(3)
+    assert additive_mask(mask.long()).equal(additive_mask(mask))
 
 
 def test_values_that_do_not_mask_are_refused():

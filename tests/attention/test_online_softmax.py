@@ -366,6 +366,83 @@ def test_an_empty_row_has_zero_gradient_and_gives_none_to_its_keys():
     assert all((g == 0).all() for g in grads)
 
 
+def value_gradient(common, dtype):
+    """Of three keys with the scores (c, c, c - 1): it is the weights, whatever c is."""
+    query, key = torch.ones(1, 1, dtype=dtype), f64([common], [common], [common - 1]).to(dtype)
+    value = torch.eye(3, dtype=dtype, requires_grad=True)
+    out = flash_attention(query, key, value, scale=1.0, block_k=2)
+    return torch.autograd.grad(out.sum(), value)[0][:, 0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "common"),
+    [(torch.float32, c) for c in (0.0, 1e4, 1e6, -1e7)] + [(torch.float64, 1e14)],
+)
+def test_gradients_do_not_lose_digits_to_a_constant_that_all_scores_share(dtype, common):
+    """With L = m + log l as one number, dV at 1e7 in float32 would sum to 0.87."""
+    weights = softmax(f64(0.0, 0.0, -1.0))
+    close(value_gradient(common, dtype).double(), weights, atol=2 * torch.finfo(dtype).eps)
+
+
+def test_a_log_sum_exp_that_is_too_large_to_be_one_number_is_refused():
+    query, key, value = (x.float() for x in inputs())
+    out, lse = flash_attention(query, key, value, return_lse=True)
+    message = r"lse must be at most 1\.68e\+04 in size in torch\.float32, got 2"
+    with pytest.raises(ValueError, match=message + r"0000.*give the largest scores as reference"):
+        flash_attention_backward(out, query, key, value, out, 0 * lse + 2e4)
+    for position in (1, 3):
+        given = [out, lse, out, lse]
+        given[position] = 0 * lse + 2e5
+        with pytest.raises(ValueError, match=r"lse\d must be at most .* subtract one number"):
+            merge_outputs(*given)
+    shifted = flash_attention_backward(
+        out, query, key, value, out, lse - 3, reference=torch.full_like(lse, 3.0)
+    )
+    plain = flash_attention_backward(out, query, key, value, out, lse)
+    for a, b in zip(shifted, plain, strict=True):
+        close(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("block", [1, 3, 64])
+def test_an_average_of_large_values_does_not_overflow(dtype, block):
+    """Ten equal keys with values 1e38: their sum is no float32, their average is 1e38."""
+    largest = 1e38 if dtype != torch.float64 else 1e308
+    value = f64(largest, -largest).to(dtype).expand(10, 2).contiguous()
+    query, key = torch.zeros(3, 4, dtype=dtype), torch.zeros(10, 4, dtype=dtype)
+    out = flash_attention(query, key, value, is_causal=False, block_q=2, block_k=block)
+    expected = scaled_dot_product_attention(query, key, value)
+    assert out.isfinite().all()
+    ratio = out.double() / expected.double()
+    close(ratio, torch.ones_like(ratio), atol=4 * torch.finfo(dtype).eps)
+
+
+def test_states_whose_sum_of_values_overflows_are_refused():
+    value = torch.full((10, 2), 1e38)
+    with pytest.raises(ValueError, match=r"o overflows torch\.float32: the values are so large"):
+        block_state(torch.zeros(10), value)
+    half = block_state(torch.zeros(2), value[:2])
+    with pytest.raises(ValueError, match=r"o overflows torch\.float32"):
+        merge_states(half, half)
+    assert block_state(torch.zeros(2), torch.full((2, 1), INF)).o.item() == INF
+
+
+def test_an_infinite_value_is_read_as_it_is():
+    value = torch.tensor([[INF], [1.0]])
+    assert flash_attention(torch.zeros(1, 2), torch.zeros(2, 2), value).item() == INF
+
+
+def test_gradients_of_the_scale_are_refused():
+    query, key, value = inputs()
+    scale = torch.tensor(0.5, requires_grad=True)
+    with pytest.raises(ValueError, match="scale must not require grad: it is a constant here"):
+        flash_attention(query, key, value, scale=scale)
+    close(
+        flash_attention(query, key, value, scale=scale.detach()),
+        flash_attention(query, key, value, scale=0.5),
+    )
+
+
 def test_gradients_of_a_mask_are_refused_and_a_second_derivative_too():
     query, key, value = inputs()
     bias = torch.zeros(T, S, dtype=torch.float64, requires_grad=True)
@@ -436,8 +513,8 @@ def test_traffic_of_the_loop_is_the_formula_whatever_the_tiles_of_keys(sizes, bl
 
 
 def test_traffic_worked_by_hand():
-    """T = S = 4, D = Dv = 2, tiles of 2: Q and O 16, L 4, K and V twice 16; stored: 64 + 32."""
-    assert hbm_elements(4, 4, 2, 2, 2) == 52
+    """T = S = 4, D = Dv = 2, tiles of 2: Q, O 16, m, log l 8, K, V twice 16; stored: 64 + 32."""
+    assert hbm_elements(4, 4, 2, 2, 2) == 56
     assert standard_hbm_elements(4, 4, 2, 2) == 96
 
 
@@ -479,7 +556,7 @@ def test_what_is_saved_for_the_backward_pass_is_linear_in_the_length():
     for T, S in ((7, 9), (14, 18)):
         leaves = [random(n, d).requires_grad_() for n, d in ((T, D), (S, D), (S, DV))]
         sizes = saved_numbers(flash_attention, *leaves)
-        assert sum(sizes) == T * D + S * D + S * DV + T * DV + T
+        assert sum(sizes) == T * D + S * D + S * DV + T * DV + 2 * T
         assert max(saved_numbers(scaled_dot_product_attention, *leaves)) == T * S
 
 
@@ -562,16 +639,16 @@ def test_tiles_and_options_out_of_range_are_refused():
             function(4, 0, 2, 2)
 
 
-@pytest.mark.parametrize("name", ["grad_output", "out", "lse", "grad_lse"])
+@pytest.mark.parametrize("name", ["grad_output", "out", "lse", "grad_lse", "reference"])
 def test_what_was_saved_must_have_its_shape(name):
     query, key, value = inputs()
     out, lse = flash_attention(query, key, value, return_lse=True)
-    given = {"grad_output": out, "out": out, "lse": lse, "grad_lse": lse}
+    given = {"grad_output": out, "out": out, "lse": lse, "grad_lse": lse, "reference": lse}
     given[name] = given[name][..., 1:]
-    grad_lse = given.pop("grad_lse")
+    options = {key: given.pop(key) for key in ("grad_lse", "reference")}
     arguments = (given["grad_output"], query, key, value, given["out"], given["lse"])
     with pytest.raises(ValueError, match=f"^{name} must be"):
-        flash_attention_backward(*arguments, grad_lse=grad_lse)
+        flash_attention_backward(*arguments, **options)
     with pytest.raises(ValueError, match="lse holds NaN"):
         flash_attention_backward(out, query, key, value, out, lse * math.nan)
 
@@ -607,3 +684,5 @@ def test_outputs_that_do_not_fit_are_refused():
             merge_outputs(o, lse, o, torch.full((3,), bad))
         with pytest.raises(ValueError, match=r"x must be in \[-inf, inf\)"):
             online_logsumexp(f64(0.0, bad))
+    with pytest.raises(ValueError, match=r"x must be \(\.\.\., n\), got \(\)"):
+        online_logsumexp(torch.tensor(1.0))

@@ -147,6 +147,51 @@ def test_packing_is_not_noticed_beside_an_attention_mask():
     assert torch.equal(theirs, causal_mask(6).expand_as(theirs))
 
 
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_notices_packed_positions_only_without_a_cache(implementation, training):
+    """Its forward call makes a cache by default, and then the documents see each other."""
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 20}
+    made = LlamaConfig(**sizes, num_attention_heads=2, attn_implementation=implementation)
+    model = LlamaModel(made).train(training)
+    ids, positions = torch.arange(8)[None], torch.tensor([[0, 1, 2, 0, 1, 2, 3, 4]])
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(20 if weight.ndim > 1 else 1)
+        parts = [model(x, use_cache=False)[0] for x in ids.split([3, 5], 1)]
+        apart = model(ids, position_ids=positions, use_cache=False)[0]
+        leaking = model(ids, position_ids=positions)[0]
+    torch.testing.assert_close(apart, torch.cat(parts, 1), atol=1e-5, rtol=0)
+    assert (leaking - apart)[:, 3:].abs().max() > 0.01
+    torch.testing.assert_close(leaking[:, :3], parts[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other kernels round otherwise"
+)
+def test_the_cpu_kernel_of_torch_drops_weights_that_float32_has():
+    """e^-87 is a normal number, and the unfused softmax keeps it down to e^-103."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def masked_keys_get(constant):
+        value = torch.zeros(1, 1, 64, 4)
+        value[:, :, 1:] = 1e30
+        added = torch.full((4, 64), -constant)
+        added[:, 0] = 0
+        zeros = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 64, 4)
+        return F.scaled_dot_product_attention(*zeros, value, attn_mask=added).max().item()
+
+    assert masked_keys_get(86.0) > 0
+    assert masked_keys_get(87.0) == 0
+    with sdpa_kernel(SDPBackend.MATH):
+        assert masked_keys_get(87.0) > 0
+        assert masked_keys_get(103.0) > 0
+        assert masked_keys_get(104.0) == 0
+
+
 def test_transformers_makes_no_mask_where_is_causal_is_enough():
     from transformers import masking_utils
 

@@ -216,6 +216,71 @@ def test_large_rewards_do_not_overflow():
     assert log_z.item() == pytest.approx(1e7 - math.log(2))
 
 
+def test_a_large_common_reward_changes_nothing():
+    """The law is that of rewards 0 and 0, and log Z is the reward over beta."""
+    ref = torch.tensor([0.9, 0.1]).log()
+    for reward in (1e8, -1e8, 3e38):
+        law, log_z = optimal_policy(ref, torch.full((2,), reward), beta=1.0)
+        torch.testing.assert_close(law, ref)
+        assert log_z.item() == pytest.approx(reward)
+
+
+def test_what_the_reference_excludes_may_have_any_reward():
+    ref, rewards = torch.tensor([0.5, 0.5, 0.0]).log(), torch.tensor([1.0, 1.0, 3e38])
+    law, log_z = optimal_policy(ref, rewards, beta=1e-3)
+    assert law.exp().tolist() == [0.5, 0.5, 0.0]
+    assert log_z.item() == pytest.approx(1000.0)
+
+
+@pytest.mark.parametrize("size", [2, 300, 5000, 100_000])
+def test_a_uniform_reference_in_bfloat16_is_taken(size):
+    """Log 5000 = 8.5 has steps of 1/32 in bfloat16: the sum is off by up to 1.6 %."""
+    ref = torch.full((size,), 1 / size).log().bfloat16()
+    law, _ = optimal_policy(ref, torch.zeros(size).bfloat16(), beta=1.0)
+    assert law.float().exp().sum().item() == pytest.approx(1, abs=0.05)
+
+
+def test_a_reference_in_bfloat16_that_does_not_sum_to_one_is_refused():
+    ref = torch.full((5000,), 1.1 / 5000).log().bfloat16()
+    with pytest.raises(ValueError, match="sum to 1 in probability, got 1.08"):
+        optimal_policy(ref, torch.zeros(5000).bfloat16(), beta=1.0)
+
+
+def test_results_that_overflow_are_refused():
+    half, one = torch.tensor([0.5, 0.5]).log(), torch.zeros(1)
+    low = one.half() - 100
+    calls = {
+        "the difference of two rewards over beta overflows": lambda: optimal_policy(
+            half, torch.tensor([1e38, 0.0]), beta=1e-3
+        ),
+        "log Z overflows": lambda: optimal_policy(half, torch.full((2,), 1e38), beta=1e-3),
+        "the implied reward overflows": lambda: implicit_reward(one, one, beta=1e39),
+        "the loss overflows torch.float32": lambda: dpo_loss(one, one, one, one, beta=1e308),
+        "the loss overflows torch.float16: it reaches 100000": lambda: dpo_loss(
+            low, *[one.half()] * 3, beta=1000.0
+        ),
+    }
+    for message, call in calls.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_labels_may_have_any_integer_dtype():
+    """300 classes, of which uint8 holds 256."""
+    logits = torch.randn(2, 2, 300, generator=torch.Generator().manual_seed(0))
+    labels, mask = torch.tensor([[0, 200], [7, 255]]), torch.ones(2, 2)
+    expected = aligned_sequence_logprob(logits, labels, mask)
+    for dtype in (torch.int32, torch.int16, torch.uint8):
+        assert torch.equal(aligned_sequence_logprob(logits, labels.to(dtype), mask), expected)
+
+
+@pytest.mark.parametrize("lengths", [torch.tensor([True]), torch.tensor([0.5])])
+def test_simpo_takes_integer_lengths_only(lengths):
+    one = -torch.ones(1)
+    with pytest.raises(TypeError, match="rejected_lengths must hold integers"):
+        simpo_loss(one, one, torch.tensor([1]), lengths)
+
+
 def test_narrow_reference_gives_a_narrow_law():
     ref = f64([0.25, 0.25, 0.5]).log().bfloat16()
     law, _ = optimal_policy(ref, f64([1.0, 0.0, 0.0]).bfloat16(), beta=1.0)

@@ -146,12 +146,24 @@ def test_huge_and_tiny_rewards_have_the_advantages_of_their_multiples(dtype, uni
 
 
 @pytest.mark.parametrize(
-    ("rewards", "seen"),
-    [(f64([[0.0, 1e308, 1.7e308]]), "1.7e"), (torch.tensor([[6e4, -6e4, -6e4]]).half(), "6")],
+    ("rewards", "message"),
+    [
+        (f64([[1.7e308, -1.7e308, -1.7e308]]), "^an advantage overflows torch.float64"),
+        (
+            torch.tensor([[6e4, -6e4, -6e4]]).half(),
+            "^advantages overflow torch.float16: rewards reach 6",
+        ),
+    ],
 )
-def test_advantages_that_overflow_are_refused(rewards, seen):
-    with pytest.raises(ValueError, match=f"^advantages overflow .*: rewards reach {seen}"):
+def test_advantages_that_overflow_are_refused(rewards, message):
+    with pytest.raises(ValueError, match=message):
         group_advantages(rewards, scale="none")
+
+
+def test_advantages_that_fit_are_right_where_the_sum_of_the_rewards_does_not():
+    """(0, 1e308, 1.7e308) add up to infinity; their mean is 0.9e308."""
+    out = group_advantages(f64([[0.0, 1e308, 1.7e308]]), scale="none")
+    torch.testing.assert_close(out, f64([[-0.9e308, 0.1e308, 0.8e308]]))
 
 
 def test_groups_do_not_mix():

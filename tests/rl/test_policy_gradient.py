@@ -457,9 +457,93 @@ def test_whitening_ignores_what_the_padding_holds():
         assert actual.tolist() == [[*expected[0].tolist(), 0.0]]
 
 
-def test_whitening_equal_entries_gives_zero():
-    ones = torch.ones(2, 3, dtype=torch.float64)
-    assert masked_whiten(ones, ones, eps=1e-8).tolist() == [[0.0] * 3] * 2
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 7), (2, 3), (64, 100)])
+def test_whitening_equal_entries_gives_zero(dtype, shape):
+    """The mean of 7 times 0.1 is not 0.1: only its rounding error would be left to divide."""
+    for entry in (1.0, 0.1, 0.7, 100.7, 1000.1, 12345.678, 1e30, -1e-30, 0.0):
+        x = torch.full(shape, entry, dtype=dtype)
+        assert not masked_whiten(x, torch.ones(shape), eps=1e-8).any()
+        with pytest.raises(ValueError, match="all counted entries are equal"):
+            masked_whiten(x, torch.ones(shape), eps=0.0)
+
+
+def test_whitening_one_entry_that_differs_a_little():
+    """6400 entries 1000.1 and one 1000.2: n = 6400, so -1/80 and 79.99."""
+    x = torch.full((64, 100), 1000.1)
+    x[3, 5] = 1000.2
+    white = masked_whiten(x, torch.ones(64, 100), eps=0.0)
+    assert white.double().mean().abs() < 1e-6
+    torch.testing.assert_close(white[0, 0].item(), -1 / 80, atol=1e-5, rtol=0)
+    torch.testing.assert_close(white[3, 5].item(), 6399 / 80, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        (torch.float32, 1e20),
+        (torch.float32, 1e-25),
+        (torch.float32, 1e-44),
+        (torch.float64, 1e200),
+        (torch.float64, 1e-310),
+        (torch.float16, 2e4),
+    ],
+)
+def test_entries_of_any_size_are_whitened(dtype, scale):
+    """(1, 3) times anything: -1 and 1 over the root of 2."""
+    x = torch.tensor([[1.0, 3.0]], dtype=torch.float64).mul(scale).to(dtype)
+    white = masked_whiten(x, torch.ones(1, 2), eps=0.0)
+    torch.testing.assert_close(white.double(), f64([[-(0.5**0.5), 0.5**0.5]]), atol=1e-3, rtol=0)
+    back = masked_whiten(x, torch.ones(1, 2), eps=0.0, center=False)
+    torch.testing.assert_close(
+        back.double(), (x.double().mean() + white.double()), rtol=2e-3, atol=0
+    )
+
+
+def test_gradcheck_of_whitening_also_at_equal_entries():
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    for x in (random_rows(0)[0][:2, :3], torch.full((2, 3), 0.1, dtype=torch.float64)):
+        for center in (True, False):
+            assert torch.autograd.gradcheck(
+                lambda v, c=center: masked_whiten(v, mask, eps=0.1, center=c),
+                x.clone().requires_grad_(),
+            )
+
+
+def test_equal_rewards_have_advantage_zero_and_large_ones_do_not_overflow():
+    """(3e38, 3e38, 1): the others of the last average 3e38."""
+    for dtype in (torch.float32, torch.float64):
+        equal = torch.full((2, 7), 0.1, dtype=dtype)
+        assert not rloo_advantages(equal).any()
+        assert not mean_baseline_advantages(equal).any()
+    large = rloo_advantages(torch.tensor([[3e38, 3e38, 1.0]]))
+    torch.testing.assert_close(large, torch.tensor([[1.5e38, 1.5e38, -3e38]]))
+    with pytest.raises(ValueError, match="an advantage overflows torch.float32"):
+        rloo_advantages(torch.tensor([[3e38, -3e38]]))
+
+
+def test_a_parameter_without_a_score_gets_the_mean_reward():
+    """The second parameter has no score; the first is worked by hand: (3 + 3) / 4."""
+    scores = f64([[3.0, 0.0], [1.0, 0.0]])
+    assert optimal_baseline(f64([1.0, 3.0]), scores).tolist() == [1.5, 2.0]
+    with pytest.raises(ValueError, match="every score that can occur is 0"):
+        optimal_baseline(f64([1.0, 3.0]), 0 * scores)
+
+
+def test_sums_that_overflow_float16_are_refused():
+    rewards = torch.full((1, 3), 4e4, dtype=torch.float16)
+    zero, mask = torch.zeros_like(rewards), torch.ones(1, 3)
+    for what, call in (
+        ("a return", lambda: discounted_returns(rewards)),
+        ("an advantage", lambda: gae(rewards, zero)),
+        ("an advantage", lambda: k_step_advantage(rewards, zero, 2, gamma=1.0)),
+        (
+            "the loss",
+            lambda: reinforce_loss(zero - 9, rewards, mask, agg="seq-mean-token-sum"),
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"{what} overflows torch.float16"):
+            call()
 
 
 @settings(deadline=None, max_examples=20)

@@ -265,6 +265,41 @@ def test_the_ratio_of_bfloat16_log_probabilities_is_taken_in_float32():
     assert loss.item() == -1.0
 
 
+def half(*values):
+    return torch.tensor([values], dtype=torch.float16)
+
+
+def test_a_ratio_that_overflows_float16_is_refused_and_float32_holds_it():
+    """-0.5 against -12.5: e^12 = 162754.8 is beyond 65504."""
+    with pytest.raises(ValueError, match=r"pi / old overflows torch.float16: its log reaches 12"):
+        importance_ratio(half(-0.5), half(-12.5))
+    assert importance_ratio(half(-0.5).float(), half(-12.5)).item() == pytest.approx(162754.8)
+    assert importance_ratio(half(-0.5), half(-12.5), max_log_ratio=2.0).isfinite().all()
+
+
+def test_a_surrogate_in_float16_is_refused_only_if_it_overflows_itself():
+    """Ratio e^12: a good token is clipped to 1.2, a bad one has -162755."""
+    arguments = half(-0.5), half(-12.5)
+    assert clipped_surrogate(*arguments, half(1.0)).item() == pytest.approx(1.2, abs=1e-3)
+    with pytest.raises(ValueError, match=r"the surrogate overflows torch.float16: .* 162755"):
+        clipped_surrogate(*arguments, half(-1.0))
+    clipped = clipped_surrogate(*arguments, half(-1.0), dual_clip=3.0)
+    assert clipped.item() == -3.0
+
+
+def test_a_loss_that_overflows_is_refused():
+    mask = torch.ones(1, 1)
+    with pytest.raises(ValueError, match=r"the loss overflows torch.float16"):
+        ppo_policy_loss(half(-0.5), half(-12.5), half(-1.0), mask, agg="token-mean")
+    one = torch.ones(1, 1)
+    with pytest.raises(ValueError, match=r"the surrogate overflows torch.float32"):
+        ppo_policy_loss(-one, -40 * one, -1e38 * one, mask, agg="token-mean")
+    with pytest.raises(ValueError, match=r"the loss overflows torch.float32"):
+        clipped_value_loss(1e20 * one, one, one, mask, agg="token-mean")
+    with pytest.raises(ValueError, match=r"the loss overflows torch.float16: it reaches 80000"):
+        clipped_value_loss(half(400.0), half(400.0), half(0.0), mask, agg="token-mean")
+
+
 # ---------------------------------------------------------------- the clip fraction
 
 

@@ -248,6 +248,15 @@ def test_a_box_is_a_stop_exactly_when_it_scrolls(page: Page, served: str, name: 
     assert page.evaluate(BOXES)["scrolling"] > 0
 
 
+def test_what_is_folded_is_not_laid_out_to_look_for_what_scrolls(page: Page, served: str) -> None:
+    """The theme would ask each box for its size, and mark it: most of a page's start on a phone."""
+    page.goto(f"{served}rl/kl.html", wait_until="load")
+    page.wait_for_timeout(500)
+    folded = page.locator("details:not([open]) pre")
+    assert folded.count() > 50
+    assert not page.locator("details:not([open]) pre[tabindex]").count()
+
+
 MOVING = """() => [...document.querySelectorAll("*")].flatMap((it) => ["", "::before", "::after"]
   .map((part) => getComputedStyle(it, part))
   .filter((style) => style.scrollBehavior === "smooth"

@@ -6,11 +6,13 @@ from playwright.sync_api import Browser, Page
 # A4 without its margins, in the browser's pixels.
 PAPER = {"width": 672, "height": 980}
 HIDDEN = (
-    ".bar-code, .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, .prev-next-footer"
+    ".bar-code, details.hide, .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, "
+    ".prev-next-footer"
 )
-# The cells of checks are left to the site.
+# The cells of checks, and what draws a figure, are left to the site.
 FOLDED = (
-    "article details:not(.cite, .path, .cite *, .path *, .bar-code *) > :not(summary, .bar-code)"
+    "article details:not(.cite, .path, .hide, .cite *, .path *, .bar-code *)"
+    " > :not(summary, .bar-code)"
 )
 
 
@@ -33,6 +35,7 @@ def test_nothing_is_folded_and_nothing_leads_elsewhere(
     seen = "(found) => found.map((e) => e.checkVisibility({contentVisibilityAuto: true}))"
     assert all(folded.evaluate_all(seen))
     assert page.locator("details.bar > .bar-code").count() > 10
+    assert page.locator("details.hide").count() > 0
     assert page.locator(HIDDEN).count() > 3
     assert not any(page.locator(HIDDEN).evaluate_all(seen))
     page.context.close()

@@ -425,6 +425,15 @@ def test_the_theme_loads_scripts_among_its_style_sheets(site: Site) -> None:
     assert "fontawesome" not in built.page("index").partition("<body")[0]
 
 
+@assumes("pydata_sphinx_theme.tab_stops")
+def test_the_theme_makes_boxes_reachable_in_one_expression() -> None:
+    text = _theme_file(
+        "pydata_sphinx_theme", "theme/pydata_sphinx_theme/static/scripts/pydata-sphinx-theme.js"
+    )
+    rest = expect_match(accessible._TAB_STOPS, "0", text, "pydata_sphinx_theme.tab_stops")
+    assert "scrollHeight>" not in rest
+
+
 @assumes("sphinx_design.icons.get_octicon_data")
 def test_icons_have_a_shape_at_each_height() -> None:
     from sphinx_design.icons import get_octicon_data

@@ -302,7 +302,10 @@ def test_a_mistake_that_is_nothing_but_a_nan_is_refused() -> None:
     match = "the wrong variant 'w' is not a number; a NaN is no mistake"
     with pytest.raises(verify.NanOnlyError, match=match):
         check(wrong={"w": with_nan})
-    assert check(wrong={"w": with_nan}, nan={"w"}).rejected == {"w": "not a number"}
+    seen = check(wrong={"w": with_nan, "mean over rows": of_rows}, nan={"w"}).rejected
+    assert seen["w"] == "not a number"
+    with pytest.raises(verify.NanOnlyError, match="give a wrong variant with numbers too"):
+        check(wrong={"w": with_nan}, nan={"w"})
     with pytest.raises(verify.NanOnlyError, match="nan names no wrong variant: v"):
         check(nan={"v"})
 

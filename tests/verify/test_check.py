@@ -8,7 +8,7 @@ import sympy as sp
 import torch
 
 from llmref import verify
-from llmref.records import MIME_TYPE
+from llmref.records import CHECK_ERRORS, MIME_TYPE, seal
 from tests.verify.schema import require_documented
 
 NOTE = "one value worked by hand"
@@ -25,6 +25,7 @@ def passed() -> verify.Check:
 def test_the_record_is_plain_json_and_says_everything() -> None:
     record = passed()._repr_mimebundle_()[MIME_TYPE]
     assert json.loads(json.dumps(record)) == record
+    assert record.pop("seal")
     assert record["result"] == "square-sign"
     assert record["kind"] == "identity"
     assert record["note"] == "real x"
@@ -50,6 +51,28 @@ def test_text_shows_it_in_a_terminal() -> None:
     assert repr(passed()).startswith("square-sign (identity): difference simplifies to 0 [real x]")
 
 
+def test_no_check_is_made_by_hand() -> None:
+    with pytest.raises(TypeError, match="made by the functions of llmref.verify"):
+        verify.Check("square-sign", "identity", "nothing", 1, {"w": "x"}, "real x")
+
+
+def test_every_error_of_a_check_is_known_to_the_site() -> None:
+    """With two that the machinery itself raises for a cell."""
+    errors = {
+        name
+        for name, value in vars(verify).items()
+        if isinstance(value, type) and issubclass(value, verify.VerificationError)
+    }
+    assert errors | {"UnseededError", "UnshownCheckError"} == CHECK_ERRORS
+
+
+def test_a_record_is_sealed_and_another_record_has_another_seal() -> None:
+    sealed = passed()._repr_mimebundle_()[MIME_TYPE]
+    record = {key: value for key, value in sealed.items() if key != "seal"}
+    assert sealed["seal"] == seal(record)
+    assert seal({**record, "cases": 2}) != seal(record)
+
+
 ones = torch.ones(2, dtype=torch.float64)
 KINDS = {
     "identity": lambda **o: verify.identity("scope-kind", x, x, wrong={"w": -x}, **o),
@@ -58,7 +81,9 @@ KINDS = {
     "numeric": lambda **o: verify.numeric(
         "scope-kind", ones, ones, atol=0.0, wrong={"w": 2 * ones}, **o
     ),
-    "monte_carlo": lambda **o: verify.monte_carlo("scope-kind", ones, 1.0, wrong={"w": 2.0}, **o),
+    "monte_carlo": lambda **o: verify.monte_carlo(
+        "scope-kind", ones.repeat(15), 1.0, wrong={"w": 2.0}, **o
+    ),
     "gradient": lambda **o: verify.gradient(
         "scope-kind", lambda x: x.sum(), ones, ones, wrong={"w": 2 * ones}, **o
     ),

@@ -64,9 +64,27 @@ def test_different_nesting_is_refused() -> None:
         )
 
 
+def test_an_empty_list_is_a_part_of_the_nesting() -> None:
+    wrong = {"other": [[2], []]}
+    with pytest.raises(verify.ShapeMismatchError, match="case-hole"):
+        verify.exact("case-hole", [[1], []], [[1]], wrong=wrong, note=NOTE)
+    check = verify.exact("case-hole", [[1], []], [[1], []], wrong=wrong, note=NOTE)
+    assert check.cases == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1+1", sp.Integer(2)), (True, 1), (False, sp.Integer(0)), (b"a", "a")]
+)
+def test_a_text_or_a_truth_value_equals_no_number(one: object, other: object) -> None:
+    for pair in ((one, other), (other, one)):
+        with pytest.raises(verify.CheckFailedError, match="case-sort: 1 of 1 cases differ"):
+            verify.exact("case-sort", *pair, wrong={"w": 7}, note=NOTE)
+
+
 def test_an_empty_enumeration_proves_nothing() -> None:
-    with pytest.raises(verify.CheckFailedError, match="case-empty: nothing was compared"):
-        verify.exact("case-empty", [], [], wrong={"w": []}, note=NOTE)
+    for empty in ([], [[], []]):
+        with pytest.raises(verify.CheckFailedError, match="case-empty: nothing was compared"):
+            verify.exact("case-empty", empty, empty, wrong={"w": [1]}, note=NOTE)
 
 
 def test_an_undecidable_case_is_refused() -> None:

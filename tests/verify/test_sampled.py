@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -96,7 +97,7 @@ other_nan = torch.tensor([9.0, nan], dtype=torch.float64)
 NAN_KINDS = {
     "numeric": lambda wrong, **o: verify.numeric("nan-kind", x, x, atol=0.1, wrong=wrong, **o),
     "monte_carlo": lambda wrong, **o: verify.monte_carlo(
-        "nan-kind", x.view(2, 1).expand(2, 2), x, wrong=wrong, **o
+        "nan-kind", x.expand(30, 2), x, wrong=wrong, **o
     ),
     "gradient": lambda wrong, **o: verify.gradient(
         "nan-kind", lambda x: x.sum(), x, x, wrong=wrong, **o
@@ -119,8 +120,12 @@ def test_a_mistake_that_is_nothing_but_a_nan_is_refused(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", NAN_KINDS)
 def test_a_nan_rejects_where_the_author_says_that_it_is_the_point(kind: str) -> None:
-    check = NAN_KINDS[kind]({"w": values_for(kind, half_nan)}, nan={"w"}, note=NOTE)
-    assert check.rejected == {"w": "not a number"}
+    wrong = {"w": values_for(kind, half_nan)}
+    number = {"v": values_for(kind, 9 * x)}
+    check = NAN_KINDS[kind](wrong | number, nan={"w"}, note=NOTE)
+    assert check.rejected["w"] == "not a number"
+    with pytest.raises(verify.NanOnlyError, match="give a wrong variant with numbers too"):
+        NAN_KINDS[kind](wrong, nan={"w"}, note=NOTE)
 
 
 @pytest.mark.parametrize("kind", NAN_KINDS)
@@ -151,8 +156,9 @@ def test_a_claim_with_a_nan_is_refused_whatever_its_numbers_say() -> None:
 
 def test_samples_without_a_finite_mean_are_no_numbers() -> None:
     """(inf - 1) / NaN: the spread of an infinite sample does not exist."""
+    samples = torch.tensor([inf, *[1.0] * 29])
     with pytest.raises(verify.NotANumberError, match="mc-inf: .* no number"):
-        verify.monte_carlo("mc-inf", torch.tensor([inf, 1.0]), 1.0, wrong={"w": 9.0}, note=NOTE)
+        verify.monte_carlo("mc-inf", samples, 1.0, wrong={"w": 9.0}, note=NOTE)
 
 
 def test_complex_values_are_compared_in_both_parts() -> None:
@@ -167,13 +173,67 @@ def test_complex_values_are_compared_in_both_parts() -> None:
     )
 
 
+def test_nothing_is_coerced_into_a_real_number() -> None:
+    with pytest.raises(verify.CheckFailedError, match="num-imaginary: largest error 5"):
+        verify.numeric("num-imaginary", np.array([1 + 5j]), [1.0], atol=0.0, wrong={"w": [2.0]})
+    large = torch.tensor([2**53 + 1])
+    with pytest.raises(TypeError, match="integers beyond 2\\^53 .* verify.exact"):
+        verify.numeric("num-large", large, large - 1, atol=0.0, wrong={"w": [2.0]}, note=NOTE)
+    with pytest.raises(TypeError, match="integers beyond 2\\^53"):
+        verify.numeric("num-large", [2**53 + 1], [1], atol=0.0, wrong={"w": [2]}, note=NOTE)
+
+
 def test_monte_carlo_reports_the_z_score() -> None:
-    """Samples 1, 3 have mean 2, std sqrt 2 and standard error 1, so 2.5 is z = 0.5 away."""
-    check = verify.monte_carlo(
-        "mc-mean", torch.tensor([1.0, 3.0]), 2.5, wrong={"far": 12.0}, note=NOTE
-    )
-    assert check.figure == "z = 0.50, allowed 4, over 2 samples"
-    assert check.rejected == {"far": "z = 10.00"}
+    """25 times 1 and 25 times 3: variance 50 / 49, standard error 1 / 7, so 2.5 is z = 3.5 away."""
+    samples = torch.tensor([1.0, 3.0]).repeat(25)
+    check = verify.monte_carlo("mc-mean", samples, 2.5, wrong={"far": 12.0}, note=NOTE)
+    assert check.figure == "z = 3.50, allowed 4, over 50 samples"
+    assert check.rejected == {"far": "z = 70.00"}
+
+
+def test_a_known_variance_replaces_that_of_the_samples() -> None:
+    """The variance 0.5 of each of 50 samples: standard error 0.1."""
+    samples = torch.tensor([1.0, 3.0]).repeat(25)
+    wrong = {"far": 2.5, "biased": samples + 1}
+    check = verify.monte_carlo("mc-known", samples, 2.1, wrong=wrong, variance=0.5, note=NOTE)
+    assert check.figure == "z = 1.00, allowed 4, over 50 samples, by the known variance"
+    assert check.rejected == {"far": "z = 5.00", "biased": "z = 9.00"}
+    for variance in (-1.0, nan, inf):
+        with pytest.raises(verify.TooFewSamplesError, match="mc-known: the variance must be"):
+            verify.monte_carlo("mc-known", samples, 2.1, wrong=wrong, variance=variance, note=NOTE)
+
+
+def drawn(kind: str, seed: int, count: int = 20_000) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn(count, generator=generator, dtype=torch.float64)
+    if kind == "Cauchy":
+        return z / torch.randn(count, generator=generator, dtype=torch.float64)
+    if kind == "weights of N(0, 0.1) against N(0, 1)":
+        return 0.1 * torch.exp(z**2 * (1 - 0.01) / 2)
+    return torch.exp(5 * z)
+
+
+@pytest.mark.parametrize(
+    "kind", ["Cauchy", "weights of N(0, 0.1) against N(0, 1)", "exp(5 normal)"]
+)
+def test_samples_of_heavy_tails_show_nothing(kind: str) -> None:
+    for seed in range(50):
+        samples = drawn(kind, seed)
+        with pytest.raises(verify.TooFewSamplesError, match="of 20000 samples carry the sum"):
+            verify.monte_carlo(
+                "mc-heavy", samples, samples.mean(), wrong={"far": samples + 1e9}, note=NOTE
+            )
+
+
+def test_rare_events_show_themselves_once_there_are_enough() -> None:
+    """Of 40 events among 10000 draws all 40 carry the sum of squares, of 10 only these."""
+    for events, passes in ((40, True), (10, False)):
+        samples = (torch.arange(10_000) < events).double()
+        if passes:
+            verify.monte_carlo("mc-rare", samples, 0.004, wrong={"w": 0.01}, note=NOTE)
+            continue
+        with pytest.raises(verify.TooFewSamplesError, match=r"10\.0 of 10000 samples"):
+            verify.monte_carlo("mc-rare", samples, 0.001, wrong={"w": 0.01}, note=NOTE)
 
 
 def test_monte_carlo_takes_wrong_samples_and_wrong_values() -> None:
@@ -195,20 +255,22 @@ def test_monte_carlo_fails_far_from_the_mean() -> None:
 
 
 def test_constant_samples_must_be_exact() -> None:
-    verify.monte_carlo("mc-constant", torch.ones(5), 1.0, wrong={"other": 1.1}, note=NOTE)
+    verify.monte_carlo("mc-constant", torch.ones(30), 1.0, wrong={"other": 1.1}, note=NOTE)
     with pytest.raises(verify.CheckFailedError, match="mc-constant: z = inf"):
-        verify.monte_carlo("mc-constant", torch.ones(5), 1.5, wrong={"w": 9.0}, note=NOTE)
+        verify.monte_carlo("mc-constant", torch.ones(30), 1.5, wrong={"w": 9.0}, note=NOTE)
 
 
-def test_monte_carlo_refuses_nan_shape_and_single_samples() -> None:
+def test_monte_carlo_refuses_nan_shape_and_few_samples() -> None:
+    samples = torch.tensor([nan, *[1.0] * 29])
     with pytest.raises(verify.NotANumberError, match="mc-nan"):
-        verify.monte_carlo("mc-nan", torch.tensor([1.0, nan]), 1.0, wrong={"w": 9.0}, note=NOTE)
+        verify.monte_carlo("mc-nan", samples, 1.0, wrong={"w": 9.0}, note=NOTE)
     with pytest.raises(verify.ShapeMismatchError, match="mc-shape"):
         verify.monte_carlo(
-            "mc-shape", torch.ones(5, 2), torch.ones(3), wrong={"w": torch.ones(3)}, note=NOTE
+            "mc-shape", torch.ones(30, 2), torch.ones(3), wrong={"w": torch.ones(3)}, note=NOTE
         )
-    with pytest.raises(verify.ShapeMismatchError, match="need at least 2 samples"):
-        verify.monte_carlo("mc-one", torch.ones(1), 1.0, wrong={"w": 9.0}, note=NOTE)
+    for few in (torch.tensor(1.0), torch.ones(29)):
+        with pytest.raises(verify.TooFewSamplesError, match="need at least 30 samples"):
+            verify.monte_carlo("mc-few", few, 1.0, wrong={"w": 9.0}, note=NOTE)
 
 
 def cube(x: Tensor) -> Tensor:
@@ -275,6 +337,38 @@ def test_gradient_fails_when_autograd_itself_is_wrong() -> None:
         )
 
 
+def test_finite_differences_resolve_a_small_gradient() -> None:
+    """Near the minimum of x^2, at 1e-5: a detached factor gives 0 or half the gradient."""
+    near = torch.tensor([1e-5, -2e-5], dtype=torch.float64)
+    for detached in (
+        lambda x: (x.detach() ** 2).sum() + 0 * x.sum(),
+        lambda x: (x.detach() * x).sum(),
+    ):
+        leaf = near.clone().requires_grad_()
+        (wrong,) = torch.autograd.grad(detached(leaf), leaf)
+        with pytest.raises(verify.CheckFailedError, match="grad-small: .* finite differences"):
+            verify.gradient("grad-small", detached, near, wrong, wrong={"w": 2 * near}, note=NOTE)
+    verify.gradient(
+        "grad-small", lambda x: (x**2).sum(), near, 2 * near, wrong={"w": near}, note=NOTE
+    )
+
+
+def test_an_error_of_a_thousandth_is_seen() -> None:
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    stopped = lambda x: (x**2).sum() + 0.0009 * ((x.detach() ** 2).sum() - (x**2).sum())  # noqa: E731
+    with pytest.raises(verify.CheckFailedError, match="grad-stop: .* finite differences"):
+        verify.gradient("grad-stop", stopped, x, 2 * 0.9991 * x, wrong={"w": x}, note=NOTE)
+
+
+def test_a_gradient_below_what_finite_differences_see_is_refused() -> None:
+    x = torch.tensor([1e-9], dtype=torch.float64)
+    with pytest.raises(verify.CheckFailedError, match="2e-09, is too small for finite"):
+        verify.gradient(
+            "grad-tiny", lambda x: (x**2).sum(), x, 2 * x, wrong={"w": 1 + x}, note=NOTE
+        )
+    verify.gradient("grad-zero", lambda x: 0 * x.sum(), x, 0 * x, wrong={"w": 1 + x}, note=NOTE)
+
+
 def test_gradient_refuses_low_precision_and_vector_outputs() -> None:
     with pytest.raises(TypeError, match="grad-single: gradients are checked in float64"):
         verify.gradient(
@@ -311,6 +405,14 @@ def test_bound_reports_violations_and_where_it_is_attained() -> None:
     assert check.rejected["too sharp"].startswith("violated 6 times")
 
 
+def test_a_tuple_of_two_numbers_is_an_upper_side_if_there_are_two_entries() -> None:
+    lower, upper = [0.0, 0.0], [1.0, 1.0]
+    with pytest.raises(verify.WrongVariantPassedError):
+        verify.bound("bound-tuple", lower, upper, wrong={"larger": (3.0, 2.0)}, note=NOTE)
+    wrong = {"swapped": (upper, lower), "sharper": (0.5, -0.5), "two lists": ([0.5], [0.0])}
+    assert len(verify.bound("bound-tuple", lower, upper, wrong=wrong, note=NOTE).rejected) == 3
+
+
 def test_bound_fails_on_one_violation() -> None:
     with pytest.raises(verify.CheckFailedError, match="bound-one: violated 1 times, by 0.5"):
         verify.bound("bound-one", [0.0, 1.5], [1.0, 1.0], wrong={"w": [-1.0, -1.0]}, note=NOTE)
@@ -334,7 +436,7 @@ def test_every_kind_needs_a_wrong_variant() -> None:
     with pytest.raises(verify.MissingWrongVariantError):
         verify.numeric("kind-numeric", x, x, atol=0.0, wrong={}, note=NOTE)
     with pytest.raises(verify.MissingWrongVariantError):
-        verify.monte_carlo("kind-mc", x, 1.0, wrong={}, note=NOTE)
+        verify.monte_carlo("kind-mc", x.repeat(15), 1.0, wrong={}, note=NOTE)
     with pytest.raises(verify.MissingWrongVariantError):
         verify.gradient("kind-gradient", cube, x, 3 * x**2, wrong={}, note=NOTE)
     with pytest.raises(verify.MissingWrongVariantError):

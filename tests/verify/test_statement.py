@@ -5,7 +5,7 @@ import sympy as sp
 
 from llmref import verify
 from llmref.tex import tokens
-from llmref.verify.stated import _Reader
+from llmref.verify.reader import Reader
 
 NOTE = "positive symbols a and b"
 
@@ -15,7 +15,7 @@ SQUARE = {"a": a, "b": b}
 
 def read(text: str, **where: object) -> object:
     names = [(tokens(key), value) for key, value in (SQUARE | where).items()]
-    return _Reader("some-id", tokens(text + "=0"), names).sides()[0]
+    return Reader("some-id", tokens(text + "=0"), names).sides()[0]
 
 
 @pytest.mark.parametrize(
@@ -152,3 +152,83 @@ def test_a_product_entry_by_entry_is_not_a_product_of_matrices() -> None:
     assert read(r"A\odot B", **where) == sp.Matrix([[a, x], [0, b]])
     assert read(r"A\odot B\odot B", **where) == sp.Matrix([[a, x**2], [0, b]])
     assert read(r"a\odot A", **where) == a * m
+
+
+M, N = sp.Matrix([[a, 1], [0, b]]), sp.Matrix([[1, x], [2, 1]])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (r"\log x/y", "needs parentheses"),
+        (r"\log x\cdot y", "needs parentheses"),
+        (r"\operatorname{Var}x\cdot y", "needs parentheses"),
+        (r"\tanh^{-1}(x)", "a power of a function has two readings"),
+        (r"\sin^{-1}x", "a power of a function has two readings"),
+        (r"\log^2x", "a power of a function has two readings"),
+        (r"f^{-1}(x)", "a power of a function has two readings"),
+        (r"f^2(x)", "a power of a function has two readings"),
+        (r"A\odot BA", r"beside \\odot has two readings"),
+        (r"AB\odot A", r"beside \\odot has two readings"),
+        (r"x/y\cdot x", "a product after / has two readings"),
+        (r"x/y/x", "a product after / has two readings"),
+        (r"x^{(y)}", "a superscript in parentheses has two readings"),
+        (r"x^{(y+1)}", "a superscript in parentheses has two readings"),
+        (r"x^(y)", "a superscript in parentheses has two readings"),
+        (r"2\tfrac12", "a fraction after a number has two readings"),
+        (r"[x]", "brackets around no sum have two readings"),
+        (r"[xy]", "brackets around no sum have two readings"),
+        (r"(x+y]x", r"'\)' is missing"),
+        (r"[x+y)x", r"'\]' is missing"),
+        (r"\lfloor x\rfloor", "has no value"),
+        (r"|x|", "has no value"),
+        (r"1.2.3", "one decimal point"),
+        (r"x²", "has no value"),
+        (r"x^\top", "only a matrix has a transpose"),
+        (r"A+x", "this has no value"),
+        (r"AC", "this has no value"),
+    ],
+)
+def test_tex_that_two_people_read_differently_is_refused(text: str, reason: str) -> None:
+    y = sp.Symbol("y", positive=True)
+    where = {"x": x, "y": y, "f": sp.exp, r"\operatorname{Var}": lambda v: v**2}
+    with pytest.raises(verify.UnreadableError, match=reason):
+        read(text, **where, A=M, B=N, C=sp.Matrix([1, 2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (r"\sqrt[3]{x}", sp.cbrt(x)),
+        (r"\sqrt[4]{x}", x ** sp.Rational(1, 4)),
+        (r"x^{(a-1)/b}", x ** ((a - 1) / b)),
+        (r"\log(x)/b", sp.log(x) / b),
+        (r"f[x]", sp.exp(x)),
+        (r"x\tfrac12", x / 2),
+        (r"\tanh^2x", sp.tanh(x) ** 2),
+    ],
+)
+def test_what_has_one_reading_is_read(text: str, value: sp.Expr) -> None:
+    assert sp.simplify(read(text, x=x, f=sp.exp) - value) == 0
+
+
+def test_a_gap_in_a_number_is_refused() -> None:
+    for text in (r"2\,3=23", "2&3=23", "2~3=6"):
+        with pytest.raises(verify.UnreadableError, match="a number or a product"):
+            verify.statement("some-id", text, {}, wrong={"one less": "22=23"}, note=NOTE)
+
+
+def test_no_equation_shows_nothing() -> None:
+    with pytest.raises(verify.UnreadableError, match="at least one equation"):
+        verify.statement("some-id", [], SQUARE, wrong={"w": "a=b"}, note=NOTE)
+
+
+def test_each_equation_needs_a_mistake_of_its_own() -> None:
+    two = ["a^2/a=a", "b^2/b=b"]
+    wrong = {"no power": "b/b=b", "power kept": "b^2/b=b^2"}
+    with pytest.raises(verify.MissingWrongVariantError, match=r"of its own: 'a\^2/a=a'"):
+        verify.statement("some-id", two, SQUARE, wrong=wrong, note=NOTE)
+    wrong = {"no power": "b/b=b", "power kept": "a^2/a=a^2"}
+    assert verify.statement("some-id", two, SQUARE, wrong=wrong, note=NOTE).cases == 2
+    with pytest.raises(verify.MissingWrongVariantError, match="'stray' has a side of none"):
+        verify.statement("some-id", two, SQUARE, wrong={**wrong, "stray": "1=2"}, note=NOTE)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llmref._require import boolean_mask, require_float_dtype, require_in
+from llmref.attention._masking import require_selection
 from llmref.attention.masks._rows import require_rows
 
 
@@ -65,10 +66,12 @@ def additive_mask(
 
     Shapes: mask (...) -> (...), in dtype
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3 (minus infinity).
-    Raises: TypeError unless dtype is floating point; ValueError unless value is negative and minus
-    infinity or within the range of dtype, or if an entry of the mask is neither 0 nor 1.
+    Raises: TypeError unless dtype is floating point, or if mask is: it is additive already, and its
+    zeros allow; ValueError unless value is negative and minus infinity or within the range of
+    dtype, or if an entry of the mask is neither 0 nor 1.
     """
     require_float_dtype(dtype=dtype)
+    require_selection(mask=mask)
     least = -math.inf if value == -math.inf else torch.finfo(dtype).min
     require_in(f"[{least}, 0)", value=value)
     allowed = boolean_mask(mask)

@@ -37,5 +37,8 @@ def dependency_matrix(mask: Tensor, num_layers: int) -> Tensor:
     step = boolean_mask(mask) | identity  # the residual connection lets every token see itself
     reach = identity.expand_as(step)
     for _ in range(num_layers):
-        reach = reach.double() @ step.double() > 0  # eq. eq-mask-reach; the counts are exact
+        wider = reach.double() @ step.double() > 0  # eq. eq-mask-reach; the counts are exact
+        if wider.equal(reach):  # further layers add nothing
+            break
+        reach = wider
     return reach

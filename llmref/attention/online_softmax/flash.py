@@ -12,8 +12,14 @@ from torch.autograd.function import once_differentiable
 
 from llmref._numeric import wide_dtype, widen
 from llmref._require import require_constant
+from llmref.attention.online_softmax._sums import (
+    SumOverflowError,
+    reference_point,
+    require_resolved,
+)
 from llmref.attention.online_softmax._tiles import Tiles
 from llmref.attention.online_softmax.state import (
+    SoftmaxState,
     block_state,
     empty_state,
     finalize_state,
@@ -42,10 +48,11 @@ def flash_attention(
     Differs: is_causal aligns the last query with the last key. A query without keys gets 0 and lse
     -inf, with gradient 0.
     Raises: TypeError and ValueError as scaled_dot_product_attention; ValueError if a tile is empty,
-    or attn_mask requires a gradient (none is computed).
+    or attn_mask or scale requires a gradient (none is computed).
     """
-    if attn_mask is not None:
-        require_constant(attn_mask=attn_mask)
+    for name, constant in (("attn_mask", attn_mask), ("scale", scale)):
+        if isinstance(constant, Tensor):
+            require_constant(**{name: constant})
     # The options in order: Function.apply takes no keywords.
     options = (attn_mask, is_causal, scale, block_q, block_k)
     out, lse = _Flash.apply(query, key, value, *options)  # type: ignore[no-untyped-call]
@@ -63,21 +70,26 @@ def flash_attention_backward(
     is_causal: bool = False,
     scale: float | None = None,
     *,
+    reference: Tensor | None = None,
     grad_lse: Tensor | None = None,
     block_q: int = 64,
     block_k: int = 64,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of attention, with the weights recomputed tile by tile from the log-sum-exp.
 
-    Shapes: grad_output and out (B, H, T, Dv), lse and grad_lse (B, H, T), the others as in
-    flash_attention -> the shapes of query, key and value
+    With `reference`, the largest score m of each row, lse is relative to it: log l in place of
+    m + log l, which rounds where scores are large.
+    Shapes: grad_output and out (B, H, T, Dv), lse, reference and grad_lse (B, H, T), the others as
+    in flash_attention -> the shapes of query, key and value
     Source: Dao et al. 2022, arXiv:2205.14135, the backward pass in its appendix.
-    Differs: takes a gradient of the log-sum-exp as well.
-    Raises: as flash_attention; ValueError if the shapes of grad_output, out, lse, grad_lse differ
-    from these.
+    Differs: takes a gradient of the log-sum-exp as well; m and log l may be given apart.
+    Raises: as flash_attention; ValueError if the shapes of grad_output, out, lse, reference,
+    grad_lse differ from these, or rounding lse changes weights by more than 0.1 %.
     """
     tiles = Tiles(query, key, value, attn_mask, is_causal, scale, block_q, block_k)
-    _check_saved(tiles, grad_output=grad_output, out=out, lse=lse, grad_lse=grad_lse)
+    saved = {"grad_output": grad_output, "out": out, "lse": lse, "grad_lse": grad_lse}
+    _check_saved(tiles, **saved, lse_reference=reference)
+    reference = torch.zeros_like(lse) if reference is None else reference_point(reference)
     delta = (widen(grad_output, "grad_output") * out).sum(-1)  # (B, H, T), the row sums of P * dP
     if grad_lse is not None:
         delta = delta - grad_lse
@@ -95,7 +107,8 @@ def flash_attention_backward(
                     (grad_output, rows),
                 )
             )
-            p = (tiles.scores(q, k, rows, columns) - lse[..., rows, None]).exp()
+            scores = tiles.scores(q, k, rows, columns) - reference[..., rows, None]
+            p = (scores - lse[..., rows, None]).exp()
             grad_scores = p * (grad @ v.mT - delta[..., rows, None])
             grads[0][..., rows, :] += tiles.scale * grad_scores @ k
             grads[1][..., columns, :] += tiles.scale * grad_scores.mT @ q
@@ -104,36 +117,49 @@ def flash_attention_backward(
     return dq, dk, dv
 
 
-def _forward(tiles: Tiles) -> tuple[Tensor, Tensor]:
-    query, key, value = tiles.query, tiles.key, tiles.value
+def _forward(tiles: Tiles) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, and for each row its largest score (0 without keys) and log l."""
+    query, value = tiles.query, tiles.value
     out = value.new_empty((*query.shape[:-1], value.shape[-1]))
-    lse = query.new_empty(query.shape[:-1], dtype=wide_dtype(query))
+    m, log_l = query.new_empty((2, *query.shape[:-1]), dtype=wide_dtype(query))
     for rows in tiles.rows():
-        q = widen(query[..., rows, :], "query")
-        state = empty_state(q.shape[:-1], value.shape[-1], dtype=q.dtype, device=q.device)
-        for columns in tiles.columns(rows):
-            scores = tiles.scores(q, widen(key[..., columns, :], "key"), rows, columns)
-            block = block_state(scores, value[..., columns, :].unsqueeze(-3))
-            state = merge_states(state, block)  # eq. eq-online-merge
-        tile, lse[..., rows] = finalize_state(state)
-        out[..., rows, :] = tile.to(out.dtype)
-    return out, lse
+        shrink = 1.0
+        try:
+            state = _fold(tiles, rows, shrink)
+        except SumOverflowError:  # a sum of values overflows, their average does not
+            shrink = 2.0 ** -tiles.S.bit_length()  # below 1 / S, and a power of 2: exact
+            state = _fold(tiles, rows, shrink)
+        m[..., rows], log_l[..., rows] = reference_point(state.m), state.l.log()
+        out[..., rows, :] = (finalize_state(state)[0] / shrink).to(out.dtype)
+    return out, m, log_l
+
+
+def _fold(tiles: Tiles, rows: slice, shrink: float) -> SoftmaxState:
+    """The state of all keys for some queries, with the values times `shrink`."""
+    q, value_dim = widen(tiles.query[..., rows, :], "query"), tiles.value.shape[-1]
+    state = empty_state(q.shape[:-1], value_dim, dtype=q.dtype, device=q.device)
+    for columns in tiles.columns(rows):
+        scores = tiles.scores(q, widen(tiles.key[..., columns, :], "key"), rows, columns)
+        value = shrink * widen(tiles.value[..., columns, :], "value")
+        block = block_state(scores, value.unsqueeze(-3))
+        state = merge_states(state, block)  # eq. eq-online-merge
+    return state
 
 
 class _Flash(torch.autograd.Function):
-    """Saves queries, keys, values, the output and one number for each query."""
+    """Saves queries, keys, values, the output and two numbers for each query."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, *options: Any) -> Any:
-        out, lse = _forward(Tiles(query, key, value, *options))
-        ctx.save_for_backward(query, key, value, out, lse, options[0])
+        out, m, log_l = _forward(Tiles(query, key, value, *options))
+        ctx.save_for_backward(query, key, value, out, m, log_l, options[0])
         ctx.options = options[1:]
-        return out, lse
+        return out, m + log_l
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor, grad_lse: Tensor) -> Any:
-        query, key, value, out, lse, mask = ctx.saved_tensors
+        query, key, value, out, m, log_l, mask = ctx.saved_tensors
         is_causal, scale, block_q, block_k = ctx.options
         grads = flash_attention_backward(
             grad_output,
@@ -141,10 +167,11 @@ class _Flash(torch.autograd.Function):
             key,
             value,
             out,
-            lse,
+            log_l,
             mask,
             is_causal,
             scale,
+            reference=m,
             grad_lse=grad_lse,
             block_q=block_q,
             block_k=block_k,
@@ -157,6 +184,8 @@ def _check_saved(tiles: Tiles, **tensors: Tensor | None) -> None:
     for name, x in tensors.items():
         expected = rows if "lse" in name else (*rows, tiles.value.shape[-1])
         if x is not None and tuple(x.shape) != expected:
-            raise ValueError(f"{name} must be {expected}, got {tuple(x.shape)}")
-        if x is not None and name == "lse" and x.isnan().any():
-            raise ValueError("lse holds NaN; a query without keys has lse -inf")
+            raise ValueError(
+                f"{name.removeprefix('lse_')} must be {expected}, got {tuple(x.shape)}"
+            )
+        if x is not None and name == "lse":
+            require_resolved("give the largest scores as reference, and lse minus these", lse=x)

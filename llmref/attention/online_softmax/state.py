@@ -12,6 +12,11 @@ from torch import Tensor
 
 from llmref._numeric import widen
 from llmref._require import require_in, require_shapes, require_size
+from llmref.attention.online_softmax._sums import (
+    reference_point,
+    require_resolved,
+    require_sums,
+)
 
 
 class SoftmaxState(NamedTuple):
@@ -51,8 +56,8 @@ def block_state(scores: Tensor, value: Tensor) -> SoftmaxState:
     Shapes: scores (..., n), value (n, Dv) or (..., n, Dv) with leading axes that broadcast to those
     of the scores -> m (...), l (...), o (..., Dv)
     Source: Rabe & Staats 2021, arXiv:2112.05682.
-    Raises: TypeError unless both are floating point; ValueError if a score is +inf or NaN, or the
-    values do not fit.
+    Raises: TypeError unless both are floating point; ValueError if a score is +inf or NaN, the
+    values do not fit, or a sum of finite values overflows.
     """
     wide, values = widen(scores, "scores"), widen(value, "value")
     _require_values(wide, values)
@@ -61,9 +66,10 @@ def block_state(scores: Tensor, value: Tensor) -> SoftmaxState:
     m = wide.detach().amax(-1)  # the merged results do not depend on the reference point
     if not (m < math.inf).all():
         raise ValueError("a score is +inf or NaN: the weights of its row do not exist")
-    weights = (wide - _reference(m).unsqueeze(-1)).exp()  # (..., n), at most 1
-    # eq. eq-online-state
-    return SoftmaxState(m, weights.sum(-1), torch.einsum("...n,...nd->...d", weights, values))
+    weights = (wide - reference_point(m).unsqueeze(-1)).exp()  # (..., n), at most 1
+    o = torch.einsum("...n,...nd->...d", weights, values)
+    require_sums(o, values)
+    return SoftmaxState(m, weights.sum(-1), o)  # eq. eq-online-state
 
 
 def merge_states(a: SoftmaxState, b: SoftmaxState) -> SoftmaxState:
@@ -72,20 +78,19 @@ def merge_states(a: SoftmaxState, b: SoftmaxState) -> SoftmaxState:
     (0, 1, o_a) and (log 2, 1, o_b) give (log 2, 1/2 + 1, o_a / 2 + o_b).
     Shapes: two states of the same shapes -> a state of these shapes
     Source: Milakov & Gimelshein 2018, arXiv:1805.02867, section 3.1, for m and l.
-    Raises: ValueError if the shapes differ, or m is not finite where a state is not empty.
+    Raises: ValueError if the shapes differ, m is not finite where a state is not empty, or a sum of
+    finite values overflows.
     """
     if [x.shape for x in a] != [x.shape for x in b]:
         raise ValueError(f"states must have the same shapes, got {_shapes(a)} and {_shapes(b)}")
     _check_state(a)
     _check_state(b)
     m = torch.maximum(a.m, b.m)
-    shift = _reference(m)
+    shift = reference_point(m)
     keep_a, keep_b = (a.m - shift).exp(), (b.m - shift).exp()  # at most 1; 0 for an empty state
-    return SoftmaxState(  # eq. eq-online-merge
-        m,
-        keep_a * a.l + keep_b * b.l,
-        keep_a.unsqueeze(-1) * a.o + keep_b.unsqueeze(-1) * b.o,
-    )
+    o = keep_a.unsqueeze(-1) * a.o + keep_b.unsqueeze(-1) * b.o
+    require_sums(o, a.o, b.o)
+    return SoftmaxState(m, keep_a * a.l + keep_b * b.l, o)  # eq. eq-online-merge
 
 
 def finalize_state(state: SoftmaxState) -> tuple[Tensor, Tensor]:
@@ -106,15 +111,17 @@ def merge_outputs(o1: Tensor, lse1: Tensor, o2: Tensor, lse2: Tensor) -> tuple[T
 
     lse 0 and log 3: weights 1/4 and 3/4, lse log 4. Both empty (lse -inf): 0 and -inf.
     Shapes: outputs (..., Dv), lse (...) in nats -> (..., Dv), (...)
-    Source: Liu et al. 2023, arXiv:2310.01889, merges blocks in this way across devices.
-    Raises: TypeError unless all are floating point; ValueError if the shapes do not fit, or an lse
-    is +inf or NaN (some kernels mark an empty row by +inf or by 0: make it -inf first).
+    Source: Rabe & Staats 2021, arXiv:2112.05682, for states; here each is divided by its sum.
+    Raises: TypeError unless all are floating point; ValueError if the shapes do not fit, an lse is
+    +inf or NaN (some kernels mark an empty row by +inf or by 0: make it -inf first), or so large
+    that its rounding changes weights by more than 0.1 %.
     """
     outputs = widen(o1, "o1"), widen(o2, "o2")
     first, second = widen(lse1, "lse1"), widen(lse2, "lse2")
     axes = "o1 (..., Dv), lse1 (...), o2 (..., Dv), lse2 (...)"
     require_shapes(axes, o1=o1, lse1=lse1, o2=o2, lse2=lse2)
     require_in("[-inf, inf)", lse1=first, lse2=second)
+    require_resolved("subtract one number from the scores of a row", lse1=lse1, lse2=lse2)
     nothing = (first == -math.inf) & (second == -math.inf)
     difference = (first - second).masked_fill(nothing, 0)  # -inf - -inf would be NaN
     share = difference.sigmoid().unsqueeze(-1)
@@ -129,23 +136,19 @@ def online_logsumexp(x: Tensor) -> Tensor:
 
     Shapes: x (..., n) -> (...)
     Source: Milakov & Gimelshein 2018, arXiv:1805.02867, algorithm 3.
-    Raises: TypeError unless x is floating point; ValueError if x holds +inf or NaN.
+    Raises: TypeError unless x is floating point; ValueError if x has no axis or holds +inf or NaN.
     """
     wide = widen(x)
+    require_shapes("x (..., n)", x=x)
     require_in("[-inf, inf)", x=wide)
     m = torch.full_like(wide.sum(-1), -math.inf)
     l = torch.zeros_like(m)  # noqa: E741
     for score in wide.unbind(-1):
         larger = torch.maximum(m, score.detach())
-        shift = _reference(larger)
+        shift = reference_point(larger)
         l = l * (m - shift).exp() + (score - shift).exp()  # noqa: E741  # eq. eq-online-recurrence
         m = larger
     return (m + l.masked_fill(l == 0, 1).log()).to(x.dtype)
-
-
-def _reference(m: Tensor) -> Tensor:
-    """m, or 0 where there is no key: then every exponential is exp(-inf - 0) = 0, not NaN."""
-    return m.masked_fill(m == -math.inf, 0)
 
 
 def _require_values(scores: Tensor, values: Tensor) -> None:

@@ -13,11 +13,12 @@ from llmref._require import (
     require_at_least,
     require_choice,
     require_in,
+    require_integers,
     require_positive,
     require_shapes,
 )
 from llmref.functional.activations import relu
-from llmref.rl._tokens import log_probs
+from llmref.rl._tokens import log_probs, narrowed
 from llmref.rl.dpo._ratio import log_ratio
 
 LossType = Literal["sigmoid", "ipo", "hinge", "robust"]
@@ -44,7 +45,8 @@ def dpo_loss(
     Differs: label_smoothing is used wherever it has a meaning, and refused elsewhere.
     Raises: ValueError for an unknown loss_type or reduction, beta not positive, label_smoothing
     outside [0, 0.5) or with ipo and hinge, no pair, tensors that are not (N,), references that
-    require grad, log-probabilities that are not finite or above 1e-6; TypeError for integers.
+    require grad, log-probabilities that are not finite or above 1e-6, a loss that overflows;
+    TypeError for integers.
     """
     _require_options(loss_type, beta, label_smoothing)
     _require_pairs(policy_chosen_logps, policy_rejected_logps)
@@ -56,7 +58,7 @@ def dpo_loss(
         loss = relu(1 - beta * gap)  # eq. eq-dpo-hinge
     else:
         loss = _logistic(beta * gap, label_smoothing, debias=loss_type == "robust")
-    return reduce_rows(loss, reduction).to(policy_chosen_logps.dtype)
+    return narrowed(reduce_rows(loss, reduction), policy_chosen_logps.dtype, "the loss")
 
 
 def simpo_loss(
@@ -74,8 +76,8 @@ def simpo_loss(
     Source: Meng et al. 2024, arXiv:2405.14734.
     Differs: gamma is subtracted as in the paper; some code divides it by beta and then multiplies.
     Raises: ValueError for beta not positive, gamma negative, lengths that are not positive, no
-    pair, tensors that are not (N,), log-probabilities that are not finite or above 1e-6; TypeError
-    for integer log-probabilities.
+    pair, tensors that are not (N,), log-probabilities that are not finite or above 1e-6, a loss
+    that overflows; TypeError for integer log-probabilities and lengths that are no integers.
     """
     require_positive(beta=beta)
     require_at_least(0, gamma=gamma)
@@ -83,7 +85,7 @@ def simpo_loss(
     chosen = _mean_logps("chosen_", policy_chosen_logps, chosen_lengths)
     rejected = _mean_logps("rejected_", policy_rejected_logps, rejected_lengths)
     margin = beta * (chosen - rejected) - gamma  # eq. eq-dpo-simpo
-    return -logsigmoid(margin).mean().to(policy_chosen_logps.dtype)
+    return narrowed(-logsigmoid(margin).mean(), policy_chosen_logps.dtype, "the loss")
 
 
 def _logistic(h: Tensor, smoothing: float, *, debias: bool) -> Tensor:
@@ -98,6 +100,7 @@ def _logistic(h: Tensor, smoothing: float, *, debias: bool) -> Tensor:
 def _mean_logps(which: str, policy: Tensor, lengths: Tensor) -> Tensor:
     name, counts = f"policy_{which}logps", f"{which}lengths"
     require_shapes(f"{name} (N,), {counts} (N,)", **{name: policy, counts: lengths})
+    require_integers(**{counts: lengths})
     require_positive(**{counts: lengths})
     return log_probs(name, policy) / lengths
 

@@ -1,4 +1,4 @@
-"""What a policy says about rewards: its log-probabilities, the optimal law, the implied reward.
+"""What a policy says about rewards: its log-probabilities, the optimum, the implied reward.
 
 Leaves out: the losses on preference pairs (see dpo).
 """
@@ -13,10 +13,12 @@ from llmref._require import (
     require_finite,
     require_floating,
     require_ids,
+    require_integers,
     require_positive,
     require_shapes,
 )
 from llmref.functional.softmax import log_softmax, logsumexp
+from llmref.rl._tokens import narrowed
 from llmref.rl.dpo._ratio import log_ratio
 
 
@@ -35,7 +37,7 @@ def aligned_sequence_logprob(logits: Tensor, labels: Tensor, mask: Tensor) -> Te
     0..V-1 or has probability 0; TypeError unless logits are floating point and labels integers.
     """
     counted = _counted_labels(logits, labels, mask)
-    labels = torch.where(counted, labels, 0)  # padding may hold -100
+    labels = torch.where(counted, labels.long(), 0)  # padding may hold -100
     # Padding may hold NaN, and 0 * NaN is NaN: replaced before anything is computed from it.
     kept = widen(torch.where(counted.unsqueeze(-1), logits, 0.0), "logits")
     tokens = log_softmax(kept).gather(-1, labels.unsqueeze(-1)).squeeze(-1)  # (N, T)
@@ -45,20 +47,30 @@ def aligned_sequence_logprob(logits: Tensor, labels: Tensor, mask: Tensor) -> Te
 
 
 def optimal_policy(ref_logps: Tensor, rewards: Tensor, *, beta: float) -> tuple[Tensor, Tensor]:
-    """The law that maximises mean reward minus beta KL(law||reference), and its log Z.
+    """The log of the policy that maximises mean reward minus beta KL(policy||ref), and its log Z.
 
-    ref (1/2, 1/2), rewards (log 3, 0), beta 1: the law (3/4, 1/4), Z = 2.
+    ref (1/2, 1/2), rewards (log 3, 0), beta 1: (3/4, 1/4), Z = 2.
     Shapes: ref_logps (..., Y), rewards (..., Y) -> (..., Y), (...): all responses to one prompt
     Source: Rafailov et al. 2023, arXiv:2305.18290.
-    Raises: ValueError if the shapes differ, beta is not positive, a reward is not finite, or
-    ref_logps require grad or are not the logarithms of a distribution; TypeError for integers.
+    Differs: the largest reward is subtracted first, so that a common term costs no digits; what the
+    reference excludes stays excluded, whatever its reward.
+    Raises: ValueError if the shapes differ, beta is not positive, a reward is not finite, a result
+    overflows, or ref_logps require grad or are not the logarithms of a distribution; TypeError for
+    integers.
     """
-    _require_law(ref_logps, rewards)
+    _require_reference(ref_logps, rewards)
     require_positive(beta=beta)
     dtype = torch.result_type(ref_logps, rewards)
-    tilted = widen(ref_logps, "ref_logps") + widen(rewards, "rewards") / beta
-    log_z = logsumexp(tilted)  # (...)
-    return (tilted - log_z.unsqueeze(-1)).to(dtype), log_z.to(dtype)  # eq. eq-dpo-optimal
+    ref, reward = widen(ref_logps, "ref_logps"), widen(rewards, "rewards")
+    excluded = ref.isneginf()
+    top = reward.detach().masked_fill(excluded, -torch.inf).amax(-1, keepdim=True)  # (..., 1)
+    behind = torch.where(excluded, 0.0, reward - top) / beta
+    tilted = ref + narrowed(behind, behind.dtype, "the difference of two rewards over beta")
+    shifted = logsumexp(tilted)  # (...), log of Z exp(-top / beta)
+    log_z = narrowed(shifted + top.squeeze(-1) / beta, dtype, "log Z")
+    logps = tilted - shifted.unsqueeze(-1)  # eq. eq-dpo-optimal
+    kept = torch.where(excluded, 0.0, logps)
+    return torch.where(excluded, -torch.inf, narrowed(kept, dtype, "a log-probability")), log_z
 
 
 def implicit_reward(policy_logps: Tensor, ref_logps: Tensor, *, beta: float) -> Tensor:
@@ -67,12 +79,12 @@ def implicit_reward(policy_logps: Tensor, ref_logps: Tensor, *, beta: float) -> 
     Shapes: policy_logps (...), ref_logps (...) -> (...)
     Source: Rafailov et al. 2023, arXiv:2305.18290.
     Differs: attached to the policy; loggers detach it.
-    Raises: ValueError if the shapes differ, beta is not positive, ref_logps require grad, or a
-    log-probability is not finite or above 1e-6; TypeError for integers.
+    Raises: ValueError if the shapes differ, beta is not positive, ref_logps require grad, a
+    log-probability is not finite or above 1e-6, or the result overflows; TypeError for integers.
     """
     require_positive(beta=beta)
     reward = beta * log_ratio("", policy_logps, ref_logps)  # eq. eq-dpo-reward
-    return reward.to(policy_logps.dtype)
+    return narrowed(reward, policy_logps.dtype, "the implied reward")
 
 
 def _counted_labels(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
@@ -80,17 +92,22 @@ def _counted_labels(logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     named = {"logits": logits, "labels": labels, "mask": mask}
     require_shapes("logits (N, T, V), labels (N, T), mask (N, T)", **named)
     require_floating(logits=logits)
+    require_integers(labels=labels)
     counted = boolean_mask(mask)
-    require_ids(logits.shape[-1], labels=labels[counted])
+    require_ids(logits.shape[-1], labels=labels[counted].long())  # uint8 cannot hold a V of 300
     return counted
 
 
-def _require_law(ref_logps: Tensor, rewards: Tensor) -> None:
+def _require_reference(ref_logps: Tensor, rewards: Tensor) -> None:
+    """A logarithm is rounded to its own digits: the sum may be off by eps times their mean size."""
     require_shapes("ref_logps (..., Y), rewards (..., Y)", ref_logps=ref_logps, rewards=rewards)
     require_floating(ref_logps=ref_logps, rewards=rewards)
     require_constant(ref_logps=ref_logps)
     require_finite(rewards=rewards)
-    total = logsumexp(widen(ref_logps, "ref_logps"))
-    if not (total.abs() <= max(1e-4, torch.finfo(ref_logps.dtype).eps)).all():
+    ref = widen(ref_logps, "ref_logps")
+    total = logsumexp(ref)
+    size = (ref.exp() * torch.where(ref.isneginf(), 0.0, ref).abs()).sum(-1).clamp(min=1)
+    allowed = (torch.finfo(ref_logps.dtype).eps * size).clamp(min=1e-4)
+    if not (total.abs() <= allowed).all():
         worst = total.flatten()[total.abs().argmax()].exp().item()
         raise ValueError(f"ref_logps must sum to 1 in probability, got {worst:g}")

@@ -11,7 +11,7 @@ from torch.nn import functional
 from llmref._numeric import wide_dtype
 from llmref._require import require_in, require_size
 from llmref.functional._tokens import token_mask
-from llmref.rl._tokens import last_values, token_values
+from llmref.rl._tokens import last_values, narrowed, token_values
 
 
 def k_step_advantage(
@@ -29,7 +29,7 @@ def k_step_advantage(
     Differs: past the end of the response there is nothing, so every k beyond it gives the same.
     `bootstrap` is the value after the last token, 0 without it.
     Raises: ValueError for k < 1, gamma outside [0, 1], tensors that do not fit, are not finite or
-    require grad; TypeError for integer tensors or a k that is no int.
+    require grad, an advantage that overflows; TypeError for integer tensors or a k that is no int.
     """
     require_size(1, k=k)
     require_in("[0, 1]", gamma=gamma)
@@ -44,7 +44,7 @@ def k_step_advantage(
     total = torch.zeros_like(errors)
     for later in range(steps):
         total = total + gamma**later * padded[:, later : later + length]  # eq. eq-pg-kstep
-    return total.to(rewards.dtype)
+    return narrowed(total, rewards.dtype, "an advantage")
 
 
 def gae(
@@ -62,9 +62,10 @@ def gae(
     -> advantages (N, T), returns = advantages + values (N, T), both 0 where the mask leaves out
     Source: Schulman et al. 2015, arXiv:1506.02438.
     Differs: a position that the mask leaves out is skipped: the value and the trace pass through
-    it, at no discount. `bootstrap` is the value after the last counted token, 0 without it.
+    it, at no discount, and a reward written there is lost: that of a whole response belongs on its
+    last counted token. `bootstrap` is the value after that token, 0 without it.
     Raises: ValueError for gamma or lam outside [0, 1], tensors that do not fit, are not finite
-    where the mask counts or require grad; TypeError for integer tensors.
+    where the mask counts or require grad, a result that overflows; TypeError for integer tensors.
     """
     require_in("[0, 1]", gamma=gamma, lam=lam)
     counted = token_mask(mask, rewards=rewards, values=values)
@@ -82,7 +83,10 @@ def gae(
         return rewards.clone(), rewards.clone()
     advantages = torch.where(counted, torch.stack(traces[::-1], dim=1), 0.0)
     returns = advantages + value  # eq. eq-pg-lambda-return; value is 0 under the mask
-    return advantages.to(rewards.dtype), returns.to(rewards.dtype)
+    return (
+        narrowed(advantages, rewards.dtype, "an advantage"),
+        narrowed(returns, rewards.dtype, "a return"),
+    )
 
 
 def _constants(rewards: Tensor, values: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:

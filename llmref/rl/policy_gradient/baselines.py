@@ -1,13 +1,14 @@
 """Which number may be subtracted from a reward, and what does each choice cost?
 
 Baselines from the other responses of a group, the baseline of least variance, and whitening.
-Leaves out: division by a group's spread (see grpo), learned critics (see advantages).
+All compute in float64, so that sums neither overflow nor lose what rewards differ by.
+Leaves out: division by a group's standard deviation (see grpo), learned critics (see advantages).
 """
 
 import torch
 from torch import Tensor
 
-from llmref._numeric import check_distribution, wide_dtype, widen
+from llmref._numeric import check_distribution, widen
 from llmref._require import (
     require_at_least,
     require_axis,
@@ -19,7 +20,7 @@ from llmref._require import (
     require_size,
 )
 from llmref.functional._tokens import token_mask
-from llmref.rl._tokens import token_values
+from llmref.rl._tokens import narrowed, token_values
 
 
 def mean_baseline_advantages(rewards: Tensor) -> Tensor:
@@ -28,11 +29,12 @@ def mean_baseline_advantages(rewards: Tensor) -> Tensor:
     (1, 2, 6) has mean 3: (-2, -1, 3).
     Shapes: rewards (B, G) -> (B, G), G responses to each of B prompts
     Source: Shao et al. 2024, arXiv:2402.03300, without their division.
-    Differs: a group of one gets advantage 0, and no gradient.
-    Raises: ValueError unless rewards are (B, G), finite, without a graph; TypeError for integers.
+    Differs: a group of one gets advantage 0, and no gradient; equal rewards get exactly 0.
+    Raises: ValueError unless rewards are (B, G), finite, without a graph, and their advantages fit
+    their dtype; TypeError for integers.
     """
-    wide = _group_rewards(rewards, at_least=1)
-    return (wide - wide.mean(dim=1, keepdim=True)).to(rewards.dtype)  # eq. eq-pg-mean-baseline
+    centred = _centred(rewards, at_least=1)  # eq. eq-pg-mean-baseline
+    return narrowed(centred, rewards.dtype, "an advantage")
 
 
 def rloo_advantages(rewards: Tensor) -> Tensor:
@@ -41,12 +43,11 @@ def rloo_advantages(rewards: Tensor) -> Tensor:
     (1, 2, 6): 1 - 4 = -3, 2 - 3.5 = -1.5, 6 - 1.5 = 4.5.
     Shapes: rewards (B, G) -> (B, G), G responses to each of B prompts
     Source: Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740.
+    Differs: equal rewards get exactly 0.
     Raises: ValueError for G < 2 (there are no others), otherwise as mean_baseline_advantages.
     """
-    wide = _group_rewards(rewards, at_least=2)
-    group = wide.shape[1]
-    centred = wide - wide.mean(dim=1, keepdim=True)
-    return (group / (group - 1) * centred).to(rewards.dtype)  # eq. eq-pg-rloo
+    centred, group = _centred(rewards, at_least=2), rewards.shape[1]
+    return narrowed(group / (group - 1) * centred, rewards.dtype, "an advantage")  # eq. eq-pg-rloo
 
 
 def optimal_baseline(
@@ -58,29 +59,33 @@ def optimal_baseline(
     Shapes: rewards (M,), score_sq_norms (M,) or, for one baseline a parameter, (M, P), probs (M,)
     or None for equal weights -> () or (P,)
     Source: Greensmith et al. 2004.
-    Differs: estimated from the batch that it is applied to, it is no longer independent of it.
+    Differs: estimated from the batch that it is applied to, it is no longer independent of it. A
+    parameter without a score, for which all baselines are equally good, gets the mean reward.
     Raises: ValueError if the shapes do not fit, something is not finite, a squared norm is
-    negative, no score has any weight, or probs is not a distribution; TypeError for integers.
+    negative, no score at all has any weight, or probs is not a distribution; TypeError for
+    integers.
     """
     _require_scores(rewards, score_sq_norms)
-    weights = _weights(rewards, probs)
-    dtype = wide_dtype(weights, score_sq_norms)
-    squares, weights = score_sq_norms.to(dtype), weights.to(dtype)
+    weights, squares = _weights(rewards, probs), score_sq_norms.double()
     total = weights @ squares
-    if (total == 0).any():
+    if (total == 0).all():
         raise ValueError("every score that can occur is 0: all baselines are equally good")
-    return ((weights * rewards) @ squares / total).to(rewards.dtype)  # eq. eq-pg-optimal-baseline
+    worth = rewards.double()
+    weighted = (weights * worth) @ squares / torch.where(total == 0, 1.0, total)
+    best = torch.where(total == 0, weights @ worth, weighted)  # eq. eq-pg-optimal-baseline
+    return narrowed(best, rewards.dtype, "the baseline")
 
 
 def masked_whiten(
     x: Tensor, mask: Tensor, *, eps: float, center: bool = True, ddof: int = 1
 ) -> Tensor:
-    """Divide by the spread of the counted entries, and centre them unless told not to.
+    """Divide by the standard deviation of the counted entries, and centre them unless told not to.
 
     (1, 3, [9]) with the last left out: mean 2, variance 2: (-1/sqrt 2, 1/sqrt 2, 0).
     Shapes: x (N, T), mask (N, T) -> (N, T), 0 where the mask leaves out
     Source: a convention of libraries.
     Differs: the variance divides by n - ddof; center=False adds the mean back after the division.
+    Equal entries give exactly 0, and entries of any size are whitened.
     Raises: ValueError unless more than ddof entries count, ddof >= 0 and eps >= 0 is finite, if a
     counted entry is not finite, or if eps is 0 and all are equal; TypeError for integers and a ddof
     that is no int.
@@ -88,17 +93,37 @@ def masked_whiten(
     require_size(0, ddof=ddof)
     require_at_least(0, eps=eps)
     counted = token_mask(mask, x=x)
-    kept = token_values("x", x, counted, constant=False)
+    kept = token_values("x", x, counted, constant=False).double()
     count = int(counted.sum())
     if count <= ddof:
         raise ValueError(f"a variance with ddof {ddof} needs more entries, {count} count")
-    mean = kept.sum() / count
-    centred = torch.where(counted, kept - mean, 0.0)
-    variance = centred.square().sum() / (count - ddof)
-    if variance + eps == 0:
-        raise ValueError("all counted entries are equal: with eps = 0 their spread is no divisor")
-    scaled = centred * (variance + eps).rsqrt()  # eq. eq-pg-whiten
-    return torch.where(counted, scaled if center else scaled + mean, 0.0).to(x.dtype)
+    unit = _power_of_two(kept)  # in this unit no square overflows or vanishes
+    first = (kept[counted][0] / unit).detach()  # a shift cancels, and makes equal entries exactly 0
+    shifted = torch.where(counted, kept / unit - first, 0.0)
+    mean = shifted.sum() / count
+    centred = torch.where(counted, shifted - mean, 0.0)
+    variance = centred.square().sum() / (count - ddof) + (eps**0.5 / unit) ** 2
+    if eps == 0 and variance == 0:
+        raise ValueError("all counted entries are equal: with eps = 0 there is no divisor")
+    white = centred * torch.where(variance == 0, 1.0, variance).rsqrt()  # eq. eq-pg-whiten
+    out = white if center else white + (mean + first) * unit
+    return narrowed(torch.where(counted, out, 0.0), x.dtype, "a whitened entry")
+
+
+def _power_of_two(x: Tensor) -> Tensor:
+    """A power of 2 near the largest magnitude, a normal one: dividing by it changes no digit."""
+    _, exponent = torch.frexp(x.detach().abs().max().clamp_min(torch.finfo(x.dtype).tiny))
+    return torch.ldexp(x.new_ones(()), exponent - 1)
+
+
+def _centred(rewards: Tensor, *, at_least: int) -> Tensor:
+    """Rewards minus the mean of their group; taken from the first one, equal rewards give 0."""
+    wide = _group_rewards(rewards, at_least=at_least).double()
+    if not wide.numel():
+        return wide
+    unit = _power_of_two(wide)
+    shifted = wide / unit - wide[:, :1] / unit
+    return (shifted - shifted.mean(dim=1, keepdim=True)) * unit
 
 
 def _group_rewards(rewards: Tensor, *, at_least: int) -> Tensor:
@@ -121,7 +146,7 @@ def _require_scores(rewards: Tensor, score_sq_norms: Tensor) -> None:
 
 def _weights(rewards: Tensor, probs: Tensor | None) -> Tensor:
     if probs is None:
-        return torch.full_like(rewards, 1 / len(rewards), dtype=wide_dtype(rewards))
+        return torch.full_like(rewards, 1 / len(rewards), dtype=torch.float64)
     require_shapes("rewards (M,), probs (M,)", rewards=rewards, probs=probs)
     check_distribution(probs, name="probs")
-    return probs.to(wide_dtype(rewards, probs))
+    return probs.double()

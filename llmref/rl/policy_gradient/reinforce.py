@@ -9,7 +9,13 @@ from torch import Tensor
 from llmref._require import require_in
 from llmref.functional._tokens import token_mask
 from llmref.functional.aggregation import Aggregation, aggregate
-from llmref.rl._tokens import last_values, token_advantages, token_log_probs, token_values
+from llmref.rl._tokens import (
+    last_values,
+    narrowed,
+    token_advantages,
+    token_log_probs,
+    token_values,
+)
 
 
 def discounted_returns(
@@ -28,7 +34,8 @@ def discounted_returns(
     lost: the reward of a whole response belongs on its last counted token. `bootstrap` is the
     value of the state after that token; without it the response ends there.
     Raises: ValueError for gamma outside [0, 1], a mask or bootstrap that does not fit, a counted
-    reward or a bootstrap that is not finite; TypeError for integer rewards.
+    reward or a bootstrap that is not finite, a return that overflows; TypeError for integer
+    rewards.
     """
     require_in("[0, 1]", gamma=gamma)
     counted = token_mask(mask, rewards=rewards)
@@ -39,7 +46,9 @@ def discounted_returns(
         here = counted[:, t]
         following = torch.where(here, kept[:, t] + gamma * following, following)
         returns.append(torch.where(here, following, 0.0))  # eq. eq-pg-returns
-    return torch.stack(returns[::-1], dim=1).to(rewards.dtype) if returns else rewards.clone()
+    if not returns:
+        return rewards.clone()
+    return narrowed(torch.stack(returns[::-1], dim=1), rewards.dtype, "a return")
 
 
 def reinforce_loss(
@@ -57,10 +66,11 @@ def reinforce_loss(
     Differs: a mean over tokens divides by a length that the policy itself chose, and is then not
     proportional to the gradient of the expected reward; agg="constant" takes a norm.
     Raises: ValueError if advantages require grad, do not fit or are not finite where the mask
-    counts, for an invalid counted log-probability, an empty row or an unknown agg; TypeError for
-    integers.
+    counts, for an invalid counted log-probability, a loss that overflows, an empty row or an
+    unknown agg; TypeError for integers.
     """
     counted = token_mask(mask, logp=logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
     weights = token_advantages(advantages, counted)
-    return aggregate(-weights * pi, counted, agg=agg, norm=norm).to(logp.dtype)  # eq. eq-pg-loss
+    loss = aggregate(-weights * pi, counted, agg=agg, norm=norm)  # eq. eq-pg-loss
+    return narrowed(loss, logp.dtype, "the loss")

@@ -19,7 +19,7 @@ from llmref._require import (
 )
 from llmref.functional._tokens import token_mask
 from llmref.functional.aggregation import Aggregation, aggregate
-from llmref.rl._tokens import log_probs, token_advantages, token_log_probs
+from llmref.rl._tokens import log_probs, narrowed, token_advantages, token_log_probs
 
 
 def importance_ratio(
@@ -31,7 +31,8 @@ def importance_ratio(
     Source: Schulman et al. 2017, arXiv:1707.06347.
     Differs: max_log_ratio clamps the log-ratio on both sides, and stops the gradient beyond.
     Raises: ValueError if the shapes differ, old_logp requires grad, a log-probability is not finite
-    or above 1e-6, max_log_ratio is not positive, or the ratio overflows; TypeError for integers.
+    or above 1e-6, max_log_ratio is not positive, or the ratio overflows the dtype of logp;
+    TypeError for integers.
     """
     require_shapes("logp (...), old_logp (...)", logp=logp, old_logp=old_logp)
     require_constant(old_logp=old_logp)
@@ -39,13 +40,13 @@ def importance_ratio(
     if max_log_ratio is not None:
         require_in("(0, inf]", max_log_ratio=max_log_ratio)
         log_ratio = bounded(log_ratio, -max_log_ratio, max_log_ratio)
-    ratio = log_ratio.exp()  # eq. eq-ppo-ratio
+    ratio = log_ratio.exp().to(logp.dtype)  # eq. eq-ppo-ratio
     if not ratio.isfinite().all():
         raise ValueError(
-            f"pi / old overflows: its log reaches {log_ratio.max().item():g}; importance_ratio can "
-            "bound it by max_log_ratio"
+            f"pi / old overflows {logp.dtype}: its log reaches {log_ratio.max().item():g}; "
+            "importance_ratio can bound it by max_log_ratio"
         )
-    return ratio.to(logp.dtype)
+    return ratio
 
 
 def clipped_surrogate(
@@ -64,7 +65,8 @@ def clipped_surrogate(
     Source: Schulman et al. 2017, arXiv:1707.06347; dual_clip: Ye et al. 2019, arXiv:1912.09729.
     Differs: the two sides of the clip have names of their own.
     Raises: ValueError for clip_low outside [0, 1), clip_high < 0, dual_clip <= 1 + clip_high,
-    advantages that do not fit, require grad or are not finite, otherwise as importance_ratio.
+    advantages that do not fit, require grad or are not finite, a result that overflows the dtype
+    of logp, otherwise as importance_ratio.
     """
     _require_clips(clip_low, clip_high, dual_clip)
     _require_advantages(logp, advantages)
@@ -75,7 +77,7 @@ def clipped_surrogate(
     if dual_clip is not None:
         floored = maximum(surrogate, dual_clip * advantages)  # eq. eq-ppo-dual-clip
         surrogate = torch.where(advantages < 0, floored, surrogate)
-    return surrogate.to(logp.dtype)
+    return narrowed(surrogate, logp.dtype, "the surrogate")
 
 
 def ppo_policy_loss(
@@ -108,7 +110,8 @@ def ppo_policy_loss(
         clip_high=clip_high,
         dual_clip=dual_clip,
     )
-    return aggregate(-surrogate, counted, agg=agg, norm=norm).to(logp.dtype)  # eq. eq-ppo-loss
+    loss = aggregate(-surrogate, counted, agg=agg, norm=norm)  # eq. eq-ppo-loss
+    return narrowed(loss, logp.dtype, "the loss")
 
 
 def clip_fraction(

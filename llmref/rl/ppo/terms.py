@@ -11,7 +11,7 @@ from llmref._require import boolean_mask, require_dim, require_floating, require
 from llmref.functional._tokens import token_mask
 from llmref.functional.aggregation import Aggregation, aggregate
 from llmref.functional.softmax import entropy, softmax
-from llmref.rl._tokens import token_values
+from llmref.rl._tokens import narrowed, token_values
 
 
 def clipped_value_loss(
@@ -31,7 +31,8 @@ def clipped_value_loss(
     Differs: has the factor 1/2. clip is in units of the value, so it depends on the reward's scale;
     None leaves the plain squared error.
     Raises: ValueError if clip is not positive, old_values or returns require grad, something does
-    not fit or is not finite where the mask counts, for an empty row; TypeError for integers.
+    not fit or is not finite where the mask counts, the loss overflows, for an empty row; TypeError
+    for integers.
     """
     counted = token_mask(mask, values=values)
     value = token_values("values", values, counted, constant=False)
@@ -42,7 +43,7 @@ def clipped_value_loss(
         require_in("(0, inf]", clip=clip)
         near = old + bounded(value - old, -clip, clip)
         loss = maximum(loss, (near - target).square())  # eq. eq-ppo-value-clip
-    return aggregate(loss / 2, counted, agg=agg, norm=norm).to(values.dtype)
+    return narrowed(aggregate(loss / 2, counted, agg=agg, norm=norm), values.dtype, "the loss")
 
 
 def categorical_entropy(logits: Tensor, *, dim: int = -1) -> Tensor:
@@ -62,7 +63,7 @@ def categorical_entropy(logits: Tensor, *, dim: int = -1) -> Tensor:
 def entropy_bonus(
     logits: Tensor, mask: Tensor, *, agg: Aggregation, norm: float | None = None
 ) -> Tensor:
-    """Mean entropy of the counted tokens' laws: a loss subtracts a multiple of it.
+    """Mean entropy of the distributions at the counted tokens: a loss subtracts a multiple of it.
 
     Shapes: logits (N, T, V), mask (N, T) -> ()
     Source: Schulman et al. 2017, arXiv:1707.06347.

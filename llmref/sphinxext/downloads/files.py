@@ -4,12 +4,15 @@ That happens in Sphinx's own workers. Leaves out: pages that no list names.
 """
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from docutils import nodes
+from nbformat import NotebookNode
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.downloads.blocks import as_markdown
@@ -36,10 +39,21 @@ def write_page(
         return
     # myst-nb keeps the executed pages here.
     kept = Path(app.outdir).parent / "jupyter_execute" / f"{pagename}.ipynb"
-    cells = plain_cells(page, nbformat.read(kept, as_version=4))
+    cells = plain_cells(page, _read(kept))
     path.write_text(cells_as_markdown(page, cells), encoding="utf-8")
     notebook = as_notebook(page, cells, requirement(app.config))
     nbformat.write(notebook, path.with_suffix(".ipynb"))
+
+
+def _read(path: Path) -> NotebookNode:
+    """Read what myst-nb keeps; a build beside this one may be writing the same at this moment."""
+    for _ in range(50):
+        try:
+            notebook: NotebookNode = nbformat.read(path, as_version=4)
+            return notebook
+        except nbformat.reader.NotJSONError:
+            time.sleep(0.1)
+    raise ExtensionError(f"{path} is no notebook")
 
 
 def _plain(page: Page) -> str:

@@ -2,10 +2,13 @@
 
 A failing cell does not stop its page. One that exceeds its time, or takes its kernel down, ends it;
 one that prints without end is cut off. A page that draws random numbers which it has not seeded
-fails: elsewhere it would show others.
-Leaves out: only torch's global generator is watched, and only where kernels can be forked.
+fails, for elsewhere it would show others; so does a cell with a check that it does not show, and a
+check that fails, whatever the cell announces.
+Leaves out: only the global generators of Python, numpy and torch are watched, and only where
+kernels can be forked.
 """
 
+import ast
 import asyncio
 import queue
 from typing import Any
@@ -15,18 +18,21 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from llmref.sphinxext.execution.kernels import UNSEEDED
+from llmref.records import CHECK_ERRORS
 
 # Of one cell; the largest of the site has a fifth of it.
 _MOST_BYTES = 4_000_000
-# Whether torch's generator still has the seed of the server, and has moved on from there.
-_DREW_UNSEEDED = f"""(lambda torch: torch is not None and torch.initial_seed() == {UNSEEDED} and not
-torch.equal(torch.get_rng_state(), torch.Generator().manual_seed({UNSEEDED}).get_state())
-)(__import__("sys").modules.get("torch"))"""
+# What the server watches: the global generators from which unseeded numbers were drawn.
+_DREW_UNSEEDED = """[name for name, generator in
+__import__("random").__dict__.get("llmref_watched", {}).items() if generator.drawn()]"""
 _ADVICE = (
-    "this page draws from torch's global generator, which no cell seeds: "
-    "call torch.manual_seed in its first cell, or draw from a torch.Generator"
+    "this page draws from the global generator of {}, which no cell has seeded before: "
+    "seed it in the first cell, or draw from a generator of your own"
 )
+# The results of checks that passed and were not shown.
+_UNSHOWN = """(lambda check: check.unshown() if check else [])(
+__import__("sys").modules.get("llmref.verify.check"))"""
+_LOST = "a check of {} is not shown, so it does not count: make it the last expression of its cell"
 
 
 class CellClient(NotebookClient):
@@ -103,28 +109,38 @@ async def until_ready(channels: AsyncKernelClient) -> None:
             continue  # published before the subscription: ask again
 
 
-async def refuse_unseeded(channels: AsyncKernelClient, code: list[NotebookNode]) -> None:
-    """Add an error to the last cell whose errors are shown, if the page drew unseeded numbers."""
-    drew = await asyncio.wait_for(_evaluate(channels, _DREW_UNSEEDED), timeout=60)
-    if drew == "True":
-        for cell in [cell for cell in code if not _announces_error(cell)][-1:]:
-            cell.outputs.append(_error("UnseededError", _ADVICE))
+async def refuse_what_is_hidden(channels: AsyncKernelClient, code: list[NotebookNode]) -> None:
+    """Add errors to the last cell, if the page drew unseeded numbers or made checks in vain."""
+    questions = ((_DREW_UNSEEDED, "Unseeded", _ADVICE), (_UNSHOWN, "UnshownCheck", _LOST))
+    for question, name, advice in questions:
+        found = await asyncio.wait_for(_evaluate(channels, question), timeout=60)
+        for cell in code[-1:]:
+            cell.outputs += [_error(f"{name}Error", advice.format(it)) for it in found]
 
 
-async def _evaluate(channels: AsyncKernelClient, expression: str) -> str:
-    """Return what an expression is in the kernel, as text, and leave no trace there."""
+async def _evaluate(channels: AsyncKernelClient, expression: str) -> Any:
+    """Return what an expression is in the kernel, and leave no trace there."""
     request = channels.execute("", silent=True, user_expressions={"it": expression})
     while True:
         reply = await channels.get_shell_msg()
         if reply["parent_header"].get("msg_id") == request:
-            return str(reply["content"]["user_expressions"]["it"]["data"]["text/plain"])
+            return ast.literal_eval(
+                reply["content"]["user_expressions"]["it"]["data"]["text/plain"]
+            )
 
 
 def has_unannounced_error(cell: NotebookNode) -> bool:
-    """Whether the cell raised an error without the tag raises-exception."""
-    return not _announces_error(cell) and any(
-        output.output_type == "error" for output in cell.outputs
+    """Whether the cell raised an error that the tag raises-exception does not announce."""
+    announced = _announces_error(cell)
+    return any(
+        output.output_type == "error" and not (announced and may_be_announced(output.ename))
+        for output in cell.outputs
     )
+
+
+def may_be_announced(name: str) -> bool:
+    """Whether the tag raises-exception can announce an error: that of a check counts anyway."""
+    return name not in CHECK_ERRORS
 
 
 def _announces_error(cell: NotebookNode) -> bool:

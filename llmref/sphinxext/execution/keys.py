@@ -38,6 +38,7 @@ c = get_config()
 c.HistoryManager.enabled = False
 c.IPKernelApp.log_level = "CRITICAL"  # else it says that sockets are local, and was interrupted
 c.InlineBackend.figure_formats = {"svg"}
+c.InteractiveShell.enable_tip = False  # it is drawn by random, before the first cell
 c.InlineBackend.rc = {"svg.hashsalt": "llmref"}
 c.InlineBackend.print_figure_kwargs = {"bbox_inches": "tight", "metadata": {"Date": None}}
 """

@@ -9,6 +9,7 @@ from myst_nb.sphinx_ import Parser
 from nbformat import NotebookNode, from_dict
 from sphinx.util import logging
 
+from llmref.sphinxext.execution.cells import may_be_announced
 from llmref.sphinxext.execution.keys import code_of
 from llmref.sphinxext.execution.pages import EDITED, Executed, executed_by_name, read_notebook
 
@@ -55,7 +56,8 @@ class StrictRenderer(NbElementRenderer):
         self, output: Any, cell_metadata: dict[str, Any], cell_index: int, source_line: int
     ) -> list[nodes.Element]:
         """Warn with page, line, cell and traceback, unless the cell is tagged raises-exception."""
-        if "raises-exception" in cell_metadata.get("tags", []):
+        announced = "raises-exception" in cell_metadata.get("tags", [])
+        if announced and may_be_announced(output["ename"]):
             # The message is the point; the frames would show the paths of this machine.
             output = {**output, "traceback": [f"{output['ename']}: {output['evalue']}"]}
         else:

@@ -19,7 +19,7 @@ from sphinx.errors import ExtensionError
 from llmref.sphinxext.execution.cells import (
     CellClient,
     has_unannounced_error,
-    refuse_unseeded,
+    refuse_what_is_hidden,
     run_cells,
     until_ready,
 )
@@ -155,7 +155,7 @@ async def _run(
         completed = await run_cells(client, page.notebook)
         page.cell_cpu_seconds = _cpu_seconds(manager) - before
         if completed:
-            await refuse_unseeded(client.kc, code)
+            await refuse_what_is_hidden(client.kc, code)
     finally:
         client.kc.stop_channels()
     page.outputs = [cell.outputs for cell in code]

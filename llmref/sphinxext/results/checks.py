@@ -4,9 +4,12 @@ from typing import ClassVar
 
 from docutils import nodes
 from myst_nb.core.render import MimeData, NbElementRenderer
+from sphinx.util import logging
 
-from llmref.records import MIME_TYPE
+from llmref.records import MIME_TYPE, seal
 from llmref.sphinxext.results.nodes import check_node
+
+logger = logging.getLogger(__name__)
 
 
 class CheckRenderer:
@@ -22,6 +25,16 @@ class CheckRenderer:
         if data.mime_type != MIME_TYPE or inline:
             return None
         assert isinstance(data.content, dict)
-        node = check_node(data.content)
-        node.line = (data.line or 2) - 1  # myst-nb counts one too many
+        line = (data.line or 2) - 1  # myst-nb counts one too many
+        record = {key: value for key, value in data.content.items() if key != "seal"}
+        if data.content.get("seal") != seal(record):
+            logger.warning(
+                "a record that no check has made: show what a function of llmref.verify returns",
+                location=(renderer.renderer.document.settings.env.docname, line),
+                type="llmref",
+                subtype="record",
+            )
+            return []
+        node = check_node(record)
+        node.line = line
         return [node]

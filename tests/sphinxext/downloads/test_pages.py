@@ -1,12 +1,14 @@
 """A page as Markdown and as a notebook: complete, and nothing in it that only the site reads."""
 
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from llmref.sphinxext.downloads.files import _read
 from tests.small_site import Built, Site
 
 BASE = "https://example.org/book/"
@@ -248,6 +250,14 @@ def test_what_is_not_known_stops_a_strict_build_at_its_line(site: Site) -> None:
     line = site.line("index.md", "{strange}")
     assert f"index.md:{line + 1}: WARNING: the downloads know no directive str" in built.warnings
     assert built.warnings.count("WARNING") == 2
+
+
+def test_a_notebook_that_another_build_is_writing_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "page.ipynb"
+    path.write_text("", encoding="utf-8")
+    whole = nbformat.writes(nbformat.v4.new_notebook())
+    threading.Timer(0.3, path.write_text, [whole]).start()
+    assert _read(path).cells == []
 
 
 def test_without_an_address_links_are_relative(site: Site) -> None:

@@ -294,8 +294,33 @@ def test_a_page_that_draws_unseeded_numbers_is_refused(site: Site) -> None:
     assert built.code == 1
     refused = [line for line in built.warnings.splitlines() if "UnseededError" in line]
     places = [Path(line.split(": ")[0]).name for line in refused]
-    last_cells = {"layer.md": "import torch", "unseeded.md": "1 + 1"}
+    last_cells = {"layer.md": "import torch", "unseeded.md": ":tags: [raises-exception]"}
     assert sorted(places) == [f"{name}:{site.line(name, it)}" for name, it in last_cells.items()]
+
+
+@pytest.mark.parametrize(
+    ("code", "source"),
+    [
+        ("import random\nrandom.random() < 2", "random"),
+        ("import numpy\nnumpy.random.rand() < 2", "numpy.random"),
+        ("import random\nrandom.seed()\nrandom.random() < 2", "random"),
+        ("import torch\nx = torch.rand(1)\ntorch.manual_seed(0)\ntorch.rand(1) < 2", "torch"),
+        ("import numpy\nx = numpy.random.rand()\nnumpy.random.seed(0)", "numpy.random"),
+        ("import random\nrandom.seed(3)\nrandom.random() < 2", ""),
+        ("import numpy\nnumpy.random.seed(seed=3)\nnumpy.random.rand() < 2", ""),
+        ("import numpy\nnumpy.random.default_rng(0).random() < 2", ""),
+        ("import torch\ntorch.random.manual_seed(0)\ntorch.rand(1) < 2", ""),
+        ("import torch\ntorch.manual_seed(0)\nx = torch.rand(1)\ntorch.manual_seed(1)", ""),
+    ],
+)
+def test_every_global_generator_is_seeded_before_the_first_draw(
+    site: Site, code: str, source: str
+) -> None:
+    site.configure("llmref_preload = ('numpy', 'torch')")
+    site.write("index.md", page("I", code), executed=True)
+    built = site.build()
+    assert built.code == (1 if source else 0)
+    assert (f"from the global generator of {source}, which" in built.warnings) == bool(source)
 
 
 def test_figures_are_drawn_inline_in_a_forked_kernel(site: Site) -> None:

@@ -8,10 +8,12 @@ every kernel with all that its cells have started, removes FOLDER and exits.
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
 import os
+import random
 import shutil
 import signal
 import sys
@@ -35,12 +37,10 @@ def main(folder: str, seed: int, modules: list[str]) -> None:
     gc.disable()  # nothing that is imported is garbage, and looking for it takes a tenth longer
     for module in [*_KERNEL_MODULES, *modules]:
         importlib.import_module(module)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(seed)
     gc.freeze()  # nor in any kernel, which would copy the memory that it shares
     gc.enable()
     operations: dict[str, Callable[..., Any]] = {
-        "launch": launch,
+        "launch": functools.partial(launch, seed),
         "poll": poll,
         "signal": send_signal,
     }
@@ -58,11 +58,54 @@ def main(folder: str, seed: int, modules: list[str]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def launch(arguments: list[str], directory: str, environment: dict[str, str]) -> int:
+class Watched:
+    """A global generator of random numbers; it stands in place of the function that seeds it.
+
+    It is asked at the end of a page whether numbers were drawn that no cell had seeded.
+    """
+
+    def __init__(self, owner: Any, name: str, state: Callable[[], Any], seed: int) -> None:
+        self._seed, self._state = getattr(owner, name), state
+        self._seed(seed)
+        self._untouched = state()
+        self._seeded = self._drawn = False
+        setattr(owner, name, self)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Seed; without a number that is a draw from the system."""
+        self._drawn = self.drawn() or next(iter((*arguments, *options.values())), None) is None
+        self._seeded = True
+        return self._seed(*arguments, **options)
+
+    def drawn(self) -> bool:
+        """Whether a number was drawn that was not seeded."""
+        return self._drawn or (not self._seeded and self._state() != self._untouched)
+
+
+def watch_generators(seed: int) -> None:
+    """Seed the generators of Python, numpy and torch, and watch them in every kernel."""
+    watched = {"random": Watched(random, "seed", random.getstate, seed)}
+    if numpy := sys.modules.get("numpy"):
+        state = numpy.random.get_state
+        watched["numpy.random"] = Watched(
+            numpy.random,
+            "seed",
+            lambda: [str(part) for part in (*state(), state()[1].tobytes())],
+            seed,
+        )
+    if torch := sys.modules.get("torch"):
+        watched["torch"] = Watched(
+            torch, "manual_seed", lambda: torch.get_rng_state().numpy().tobytes(), seed
+        )
+        torch.random.manual_seed = torch.manual_seed
+    sys.modules["random"].__dict__["llmref_watched"] = watched
+
+
+def launch(seed: int, arguments: list[str], directory: str, environment: dict[str, str]) -> int:
     """Fork a kernel and return its process id."""
     pid = os.fork()
     if pid == 0:
-        _become_kernel(arguments, directory, environment)
+        _become_kernel(seed, arguments, directory, environment)
     _exit_codes[pid] = None
     return pid
 
@@ -118,7 +161,9 @@ def _control(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _become_kernel(arguments: list[str], directory: str, environment: dict[str, str]) -> None:
+def _become_kernel(
+    seed: int, arguments: list[str], directory: str, environment: dict[str, str]
+) -> None:
     """In the child: drop what is the server's, and run the kernel until it ends."""
     code = 1
     server = os.getppid()
@@ -137,6 +182,7 @@ def _become_kernel(arguments: list[str], directory: str, environment: dict[str, 
         application: Any = IPKernelApp.instance()
         # The kernel ends by itself when the server is no longer its parent.
         application.initialize([*arguments, f"--IPKernelApp.parent_handle={server}"])
+        watch_generators(seed)  # not before: Python seeds its own anew in each forked process
         application.start()
         code = 0
     except BaseException:

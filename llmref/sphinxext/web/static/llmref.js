@@ -172,4 +172,8 @@ openTarget();
 const sizes = new ResizeObserver((entries) => makeReachableIfWide(entries.map(({ target }) => target)));
 const wide = [...document.querySelectorAll(WIDE)];
 wide.forEach((box) => sizes.observe(box));
-document.fonts.ready.then(() => makeReachableIfWide(wide));
+// A font changes how wide a formula is, not its box; one that only a fold needs comes when that opens.
+// What is folded has no size yet, and asking for it would lay it out.
+const measureShown = () => makeReachableIfWide(wide.filter((box) => !box.closest("details:not([open])")));
+document.fonts.ready.then(measureShown);
+document.fonts.addEventListener("loadingdone", measureShown);

@@ -1,0 +1,12 @@
+"""PPO: the clipped loss of the policy, a mean over tokens."""
+
+import torch
+
+
+def ppo_loss(logp, old_logp, advantages, mask, clip):
+    logp, old_logp = logp[mask], old_logp[mask]  # (tokens,); padding may overflow
+    A = advantages[mask]  # held fixed, as old_logp is
+    ratio = torch.exp(logp - old_logp)  # one per token; 1 before the first update
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    surrogate = torch.minimum(ratio * A, clipped * A)  # the smaller, not the clipped
+    return -surrogate.mean()  # over all counted tokens of the batch

@@ -1,0 +1,102 @@
+"""The checks of code by hand see every slip: each mutant of the code fails on its own page."""
+
+import ast
+import importlib
+import re
+import signal
+import sys
+import types
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.mutants import mutants
+from tests.small_site import ROOT
+
+FOLDER = ROOT / "llmref" / "practice" / "by_hand"
+TOPICS = sorted(
+    path.relative_to(FOLDER).with_suffix("").as_posix()
+    for path in FOLDER.glob("*/*.py")
+    if path.stem != "__init__"
+)
+CELL = re.compile(
+    r"^```\{code-cell\} python\n((?::\w+:.*\n)*|---\n.*?\n---\n)(.*?)^```$", re.M | re.S
+)
+# What gives the same on every input that the code is for: topic, line of code, change.
+EQUIVALENT = {
+    ("attention/online_softmax", "out = q.new_zeros(", "1 becomes one less"): "zeros broadcast",
+}
+
+
+def cells_by_hand(topic: str) -> list[str]:
+    """The cells of the page up to its first run, which are those that check code by hand."""
+    text = (ROOT / "docs" / f"{topic}.md").read_text(encoding="utf-8")
+    return [match[2] for match in CELL.finditer(text.partition("\n## Run it")[0])]
+
+
+def run(topic: str, code: types.CodeType, cells: list[types.CodeType]) -> None:
+    """Run the cells, with a module of this code in place of the topic's code by hand."""
+    name = f"llmref.practice.by_hand.{topic.replace('/', '.')}"
+    folder, _, topic_name = name.rpartition(".")
+    module = types.ModuleType(name)
+    exec(code, vars(module))
+    sys.modules[name] = module
+    setattr(importlib.import_module(folder), topic_name, module)
+    scope = {"__name__": "__main__"}
+    for cell in cells:
+        exec(cell, scope)
+
+
+@pytest.fixture
+def as_in_a_kernel() -> Iterator[None]:
+    """Undo what cells do to the process; and let no mutant run for ever."""
+    modules = {name: it for name, it in sys.modules.items() if name.startswith("llmref.practice")}
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    yield
+    signal.alarm(0)
+    torch.set_default_dtype(dtype)
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(True)
+    for name, module in modules.items():
+        sys.modules[name] = module
+        folder, _, last = name.rpartition(".")
+        setattr(sys.modules[folder], last, module)
+
+
+def too_long(*_: object) -> None:
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_every_mutant_of_code_by_hand_is_rejected_by_its_page(
+    topic: str, as_in_a_kernel: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    signal.signal(signal.SIGALRM, too_long)
+    source = (FOLDER / f"{topic}.py").read_text(encoding="utf-8")
+    cells = [compile(cell, "cell", "exec") for cell in cells_by_hand(topic)]
+    assert cells
+
+    def passes(tree: ast.Module) -> bool:
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float32)
+        signal.alarm(20)
+        try:
+            run(topic, compile(tree, topic, "exec"), cells)
+        except Exception:
+            return False
+        return True
+
+    assert passes(ast.parse(source)), "the cells must pass with the code as it is"
+    lines = source.splitlines()
+    alive = [change for change, tree in mutants(source) if passes(tree)]
+    for of_topic, start, equivalent in EQUIVALENT:
+        if of_topic == topic:
+            alive = [it for it in alive if not is_change(it, lines, start, equivalent)]
+    assert alive == []
+
+
+def is_change(change: str, lines: list[str], start: str, wanted: str) -> bool:
+    place, _, what = change.partition(": ")
+    return what == wanted and lines[int(place.split()[1]) - 1].lstrip().startswith(start)
