@@ -210,6 +210,20 @@ def test_a_refusal_names_argument_rule_and_value(error, message, call):
         call()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16])
+def test_narrow_ids_are_compared_with_the_size_in_full(dtype):
+    """In uint8 a size of 256 would be 0, in int8 one of 200 would be -56."""
+    for size in (200, 256, 40000):
+        require_ids(size, x=torch.tensor([0, 5, 127], dtype=dtype))
+    with pytest.raises(ValueError, match=r"x holds the id 127, outside \[0, 100\)"):
+        require_ids(100, x=torch.tensor([127], dtype=dtype))
+
+
+def test_float8_is_named_with_the_rule():
+    with pytest.raises(TypeError, match=r"x must have 16 bits at least, got torch\.float8_e5m2"):
+        require_floating(x=torch.zeros(2).to(torch.float8_e5m2))
+
+
 def test_a_mask_of_zeros_and_ones_is_boolean_whatever_its_dtype():
     for dtype in (torch.bool, torch.uint8, torch.int64, torch.bfloat16, torch.float64):
         mask = boolean_mask(torch.tensor([0, 1], dtype=dtype))
