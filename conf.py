@@ -51,7 +51,6 @@ llmref_first_edition = (
     "functional/sft",
     "functional/softmax",
     "norm/layer_norm",
-    "rl/gspo",
 )
 llmref_show_all = True  # a public function that no page shows is a warning
 llmref_wheel_of = str(ROOT)  # stands beside the site, and notebooks install it
