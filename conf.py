@@ -44,7 +44,6 @@ llmref_first_edition = (
     "functional/quantization",
     "functional/sampling",
     "functional/sft",
-    "rl/gspo",
 )
 llmref_show_all = True  # a public function that no page shows is a warning
 llmref_wheel_of = str(ROOT)  # stands beside the site, and notebooks install it

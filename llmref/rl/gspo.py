@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llmref.functional._tokens import require_rows, token_mask
 from llmref.functional.aggregation import aggregate
-from llmref.rl._tokens import token_advantages, token_log_probs
+from llmref.rl._tokens import narrowed, token_advantages, token_log_probs
 from llmref.rl.ppo import clipped_surrogate, importance_ratio
 
 
@@ -20,10 +20,11 @@ def sequence_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor) -> Tensor:
     Shapes: logp, old_logp, mask (N, T) -> (N,)
     Source: Zheng et al. 2025, arXiv:2507.18071.
     Raises: ValueError if old_logp requires grad, something does not fit, a counted log-probability
-    is not finite or above 1e-6, for an empty row, if the ratio overflows; TypeError for integers.
+    is not finite or above 1e-6, for an empty row, if the ratio overflows the dtype of logp;
+    TypeError for integers.
     """
     ratio = importance_ratio(*_as_log_probs(_mean_log_ratio(logp, old_logp, mask)))
-    return ratio.to(logp.dtype)  # eq. eq-gspo-ratio
+    return narrowed(ratio, logp.dtype, "the ratio")  # eq. eq-gspo-ratio
 
 
 def gspo_loss(
@@ -39,8 +40,8 @@ def gspo_loss(
 
     Shapes: logp, old_logp, mask (N, T), advantages (N,) -> ()
     Source: Zheng et al. 2025, arXiv:2507.18071.
-    Raises: ValueError unless advantages are (N,), otherwise as sequence_ratio and
-    ppo.clipped_surrogate.
+    Raises: ValueError unless advantages are (N,), if the loss overflows the dtype of logp,
+    otherwise as sequence_ratio and ppo.clipped_surrogate.
     """
     log_ratio = _mean_log_ratio(logp, old_logp, mask)  # (N,)
     if advantages.shape != log_ratio.shape:
@@ -51,7 +52,7 @@ def gspo_loss(
     surrogate = clipped_surrogate(
         *_as_log_probs(log_ratio), advantages, clip_low=clip_low, clip_high=clip_high
     )
-    return -surrogate.mean().to(logp.dtype)  # eq. eq-gspo-loss
+    return narrowed(-surrogate.mean(), logp.dtype, "the loss")  # eq. eq-gspo-loss
 
 
 def gspo_token_loss(
@@ -67,7 +68,8 @@ def gspo_token_loss(
 
     Shapes: logp, old_logp, mask (N, T), advantages (N,) or (N, T) -> ()
     Source: Zheng et al. 2025, arXiv:2507.18071.
-    Raises: as sequence_ratio and ppo.clipped_surrogate.
+    Raises: ValueError if the loss overflows the dtype of logp, otherwise as sequence_ratio and
+    ppo.clipped_surrogate.
     """
     counted = token_mask(mask, logp=logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
@@ -77,7 +79,8 @@ def gspo_token_loss(
     surrogate = clipped_surrogate(
         *_as_log_probs(log_ratio), weights, clip_low=clip_low, clip_high=clip_high
     )
-    return aggregate(-surrogate, counted, agg="seq-mean-token-mean").to(logp.dtype)
+    loss = aggregate(-surrogate, counted, agg="seq-mean-token-mean")
+    return narrowed(loss, logp.dtype, "the loss")
 
 
 def _mean_log_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor) -> Tensor:

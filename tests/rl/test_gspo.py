@@ -85,6 +85,18 @@ def test_a_long_ratio_near_one_keeps_its_digits_in_float32():
     torch.testing.assert_close(out.double(), exact, atol=2e-7, rtol=0)
 
 
+def test_what_overflows_float16_is_refused():
+    """-0.5 against -12.5 twice: the ratio e^12 = 162755 is beyond 65504; good rows are clipped."""
+    logp, old = (torch.full((1, 2), x, dtype=torch.float16) for x in (-0.5, -12.5))
+    bad, mask = -torch.ones(1, dtype=torch.float16), torch.ones(1, 2)
+    with pytest.raises(ValueError, match=r"the ratio overflows torch.float16: .* 162755"):
+        sequence_ratio(logp, old, mask)
+    for loss in (gspo_loss, gspo_token_loss):
+        with pytest.raises(ValueError, match=r"the loss overflows torch.float16: .* 162755"):
+            loss(logp, old, bad, mask)
+        assert loss(logp, old, -bad, mask).item() == pytest.approx(-1, abs=1e-3)
+
+
 # ---------------------------------------------------------------- the losses
 
 

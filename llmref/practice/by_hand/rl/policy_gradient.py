@@ -4,7 +4,7 @@ import torch
 
 
 def reinforce_loss(logp, advantages, mask):
-    weighted = torch.where(mask, advantages * logp, 0.0)  # (N, T); advantages held fixed
+    weighted = torch.where(mask, advantages * logp, 0.0)  # advantages are fixed
     return -weighted.sum(dim=1).mean()  # sum over tokens, mean over responses
 
 
@@ -21,4 +21,4 @@ def gae(rewards, values, gamma, lam):
         delta = rewards[..., t] + gamma * next_value - values[..., t]  # (...)
         running = delta + gamma * lam * running
         advantages[..., t], next_value = running, values[..., t]
-    return advantages, advantages + values  # the second are the critic's targets
+    return advantages, advantages + values  # and the critic's targets

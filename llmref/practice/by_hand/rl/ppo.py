@@ -4,9 +4,9 @@ import torch
 
 
 def ppo_loss(logp, old_logp, advantages, mask, clip):
-    logp, old_logp = logp[mask], old_logp[mask]  # (tokens,); padding may overflow
+    logp, old_logp = logp[mask], old_logp[mask]  # (n,), counted tokens
     A = advantages[mask]  # held fixed, as old_logp is
-    ratio = torch.exp(logp - old_logp)  # one per token; 1 before the first update
+    ratio = torch.exp(logp - old_logp)  # 1 before the first update
     clipped = ratio.clamp(1 - clip, 1 + clip)
-    surrogate = torch.minimum(ratio * A, clipped * A)  # the smaller, not the clipped
+    surrogate = torch.minimum(ratio * A, clipped * A)  # the smaller of both
     return -surrogate.mean()  # over all counted tokens of the batch
