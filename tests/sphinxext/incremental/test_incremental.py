@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from llmref.records import MIME_TYPE, seal
 from tests.small_site import EXECUTED, Site, tree
 
 # `make test-all` sets it to 200; here the sequences are the same in every run.
@@ -24,14 +25,23 @@ authors: [{name: Nobody}]
 version: "VERSION"
 date-released: "2020-01-01"
 """
+RECORD = {
+    "result": "alpha-0",
+    "kind": "exact",
+    "figure": "all",
+    "rejected": {"other": "0"},
+    "statement": ["a = b"],
+    "note": "one case",
+    "equation": "",
+    "turned": 0,
+    "function": "",
+}
 # The module of the page that is now and then wrong.
-CHECK = """
+CHECK = f"""
 class Record:
     def _repr_mimebundle_(self, **kwargs):
-        record = dict(result="alpha-0", kind="exact", figure="all", rejected={"other": "0"},
-                      statement=["a = b"], note="one case", equation="",
-                      turned=0, function="")
-        return {"application/vnd.llmref.check+json": record, "text/plain": "checked"}
+        record = {RECORD | {"seal": seal(RECORD)}!r}
+        return {{"{MIME_TYPE}": record, "text/plain": "checked"}}
 
 class verify:
     statement = staticmethod(lambda id, text: Record())

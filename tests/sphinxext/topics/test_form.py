@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.small_site import Built, Site
+from llmref.sphinxext.api.public import groups, topics
+from tests.small_site import ROOT, Built, Site
 
 KL = """
     # KL penalties (k1, k2, k3)
@@ -263,16 +264,36 @@ WITHOUT = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "message"), WITHOUT)
-def test_a_page_that_lacks_a_part_stops_the_build(
-    site: Site, old: str, new: str, message: str
-) -> None:
-    assert old in KL
-    built = fill(site, KL.replace(old, new, 1)).build()
+# A real topic for each, since only the page of a topic must have a form.
+TOPICS = [f"{group}/{name}" for group in groups(ROOT) for name in topics(group, ROOT)]
+
+
+@pytest.fixture(scope="module")
+def lacking(module_site: Callable[[], Site]) -> Built:
+    """A page for each part that may be missing, with what is else good on the page on KL."""
+    site = module_site()
+    site.configure('extensions.insert(1, "sphinx_design")')
+    site.configure("llmref_preload = ('torch', 'sympy')")
+    for (old, new, _), topic in zip(WITHOUT, TOPICS, strict=False):
+        assert old in KL
+        page = KL.replace(old, new, 1).replace("{by-hand} kl-by-hand", f"{{by-hand}} {own(topic)}")
+        site.write(f"{topic}.md", page, executed=True)
+    site.write("index.md", "# Small\n\n```{toctree}\n:glob:\n\n*/*\nother\n```\n")
+    site.write("other.md", "# Other\n")
+    built = site.build()
     assert built.code != 0
-    reported = [line for line in built.warnings.splitlines() if message in line]
-    assert reported, built.warnings
-    assert all("kl.md:" in line for line in reported)
+    return built
+
+
+def own(topic: str) -> str:
+    return topic.partition("/")[2].replace("_", "-") + "-by-hand"
+
+
+@pytest.mark.parametrize("number", range(len(WITHOUT)), ids=[message for *_, message in WITHOUT])
+def test_a_page_that_lacks_a_part_stops_the_build(lacking: Built, number: int) -> None:
+    topic, message = TOPICS[number], WITHOUT[number][2].replace("kl-by-hand", own(TOPICS[number]))
+    reported = [line for line in lacking.warnings.splitlines() if message in line]
+    assert any(f"{topic}.md:" in line for line in reported), lacking.warnings
 
 
 def test_sections_out_of_order_stop_the_build(site: Site) -> None:
@@ -319,9 +340,9 @@ def test_the_notebook_checks_what_the_reader_wrote(good: Built) -> None:
 
 def test_a_page_without_its_file_by_hand_is_told_where_it_belongs(site: Site) -> None:
     fill(site)
-    site.write("rl/dpo.md", KL.replace("kl-by-hand", "dpo-by-hand"), executed=True)
+    site.write("rl/unwritten.md", KL.replace("kl-by-hand", "unwritten-by-hand"), executed=True)
     built = site.build()
-    assert "belongs into llmref/practice/by_hand/rl/dpo.py" in built.warnings
+    assert "belongs into llmref/practice/by_hand/rl/unwritten.py" in built.warnings
 
 
 def test_code_by_hand_that_does_not_parse_is_named_with_its_line(site: Site) -> None:
