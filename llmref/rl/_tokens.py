@@ -49,7 +49,7 @@ def token_log_probs(name: str, logp: Tensor, counted: Tensor, *, constant: bool)
 
 
 def token_values(name: str, values: Tensor, counted: Tensor, *, constant: bool) -> Tensor:
-    """Return one number a token, zero where nothing counts, in float32 at least.
+    """Return one number per token, zero where nothing counts, in float32 at least.
 
     Shapes: values (N, T), counted (N, T) -> (N, T)
     Raises: ValueError if a counted one is not finite, or if `constant` and they require grad;
@@ -65,7 +65,7 @@ def token_values(name: str, values: Tensor, counted: Tensor, *, constant: bool) 
 
 
 def token_advantages(advantages: Tensor, counted: Tensor) -> Tensor:
-    """Return one advantage a token, zero where nothing counts, in float32 at least.
+    """Return one advantage per token, zero where nothing counts, in float32 at least.
 
     Shapes: advantages (N,) or (N, T), counted (N, T) -> (N, T)
     Raises: as token_values, with constant.

@@ -1,7 +1,7 @@
 """What changes when the ratio is a geometric mean?
 
-One ratio a sequence, the geometric mean of its tokens' ratios, clipped as a whole; and the form
-with one ratio a token that has the same value and gradient.
+One ratio per sequence, the geometric mean of its tokens' ratios, clipped as a whole; and the form
+with one ratio per token that has the same value and gradient.
 Leaves out: KL penalties (see kl), group advantages (see grpo).
 """
 
@@ -46,8 +46,8 @@ def gspo_loss(
     log_ratio = _mean_log_ratio(logp, old_logp, mask)  # (N,)
     if advantages.shape != log_ratio.shape:
         raise ValueError(
-            f"advantages {tuple(advantages.shape)} must be (N,) = {tuple(log_ratio.shape)}, one a "
-            "sequence; gspo_token_loss takes one a token"
+            f"advantages {tuple(advantages.shape)} must be (N,) = {tuple(log_ratio.shape)}, one "
+            "per sequence; gspo_token_loss takes one per token"
         )
     surrogate = clipped_surrogate(
         *_as_log_probs(log_ratio), advantages, clip_low=clip_low, clip_high=clip_high
@@ -64,7 +64,7 @@ def gspo_token_loss(
     clip_low: float = 3e-4,
     clip_high: float = 4e-4,
 ) -> Tensor:
-    """The same with one advantage a token: each token has its sequence's ratio, its own gradient.
+    """The same with one advantage per token: each token has its sequence's ratio, its own gradient.
 
     Shapes: logp, old_logp, mask (N, T), advantages (N,) or (N, T) -> ()
     Source: Zheng et al. 2025, arXiv:2507.18071.

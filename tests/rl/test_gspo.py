@@ -276,5 +276,5 @@ def test_wrong_input_of_the_ratio_is_named(change, error, match):
 
 def test_one_advantage_a_token_belongs_to_the_token_form():
     logp, old, _ = random_batch(11)
-    with pytest.raises(ValueError, match="gspo_token_loss takes one a token"):
+    with pytest.raises(ValueError, match="gspo_token_loss takes one per token"):
         gspo_loss(logp, old, torch.ones_like(logp), MASK)

@@ -2,7 +2,7 @@
 
 reinforce: the return of each token, and the loss whose gradient is the policy gradient. baselines,
 advantages: what goes into it in place of the return. Leaves out: importance ratios and clipping
-(see ppo), division by a group's spread, the training of a critic.
+(see ppo), division by a group's standard deviation, the training of a critic.
 """
 
 from llmref.rl.policy_gradient.advantages import (
