@@ -4,6 +4,7 @@ The process is forked from one that has imported Sphinx already, which saves two
 `build_cold` starts Python anew, with another seed of its hashes, for tests that compare bytes.
 """
 
+import filecmp
 import multiprocessing
 import os
 import shutil
@@ -116,6 +117,7 @@ class Site:
         """Build in this process, which saves the seconds of a start."""
         folder = self.root / "_build" / name
         _assets._file_checksum_inner.cache_clear()  # of style sheets, for a single build
+        filecmp.clear_cache()  # by size and time, which two texts may share in one process
         app = SphinxTestApp(
             "html",
             srcdir=self.root,

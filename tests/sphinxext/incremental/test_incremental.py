@@ -267,6 +267,7 @@ def built(module_site: Callable[[], Site]) -> Model:
 @example(edits=[("static", "", "", True), ("style", "", "", True), ("data", "", "", True)])
 @example(edits=[("heading", "beta", "", True), ("shown", "alpha", "", True)])
 @example(edits=[("older", "beta", "", True), ("exchange", "beta", "gamma", True)])
+@example(edits=[("older", "beta", "", True), ("older", "beta", "", True)])
 @example(edits=[("caption", "", "", True), ("entry", "", "", True), ("markup", "beta", "", True)])
 def test_an_incremental_build_equals_a_clean_one(
     built: Model, edits: list[tuple[str, str, str, bool]]
