@@ -33,7 +33,8 @@ def int_matmul(
     is too large.
     """
     zx, zw = index(zx), _per_channel("zw", zw, qw)
-    sx, sw = torch.as_tensor(sx, device=qx.device), _per_channel("sw", sw, qw)
+    sx = _scale(sx).to(qx.device)
+    sw = _per_channel("sw", _scale(sw), qw)
     _check_product(qx, zx, sx, qw, zw, sw)
     # eq. eq-int-matmul. int32 wraps around, so a term may overflow where the bracket does not.
     total = (
@@ -121,6 +122,11 @@ def _int32_product(qx: Tensor, qw: Tensor) -> Tensor:
     """(M, K), (N, K) -> (M, N): sums of products modulo 2^32, as int32 registers hold them."""
     # Most devices multiply no integer matrices; float64 is exact, since the sums are below 2^53.
     return (qx.double() @ qw.double().T).to(torch.int64).to(torch.int32)
+
+
+def _scale(value: Tensor | float) -> Tensor:
+    """A scale as a tensor; a number is float32, whatever the default dtype is."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32)
 
 
 def _per_channel(name: str, value: Tensor | float, qw: Tensor) -> Tensor:

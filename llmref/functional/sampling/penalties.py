@@ -39,9 +39,10 @@ def presence_frequency_penalty(
     Raises: as repetition_penalty; ValueError if a penalty is not finite.
     """
     require_in("(-inf, inf)", presence=presence, frequency=frequency)
-    counts = _counts(logits, previous)
     wide = widen(logits, "logits")
-    return (wide - presence * (counts > 0) - frequency * counts).to(logits.dtype)
+    # A count times a number has the default dtype, whatever the logits have.
+    counts = _counts(logits, previous).to(wide.dtype)
+    return (wide - presence * counts.clamp(max=1) - frequency * counts).to(logits.dtype)
 
 
 def _counts(logits: Tensor, previous: Tensor) -> Tensor:
