@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.laws.calls import CALLS, Call
 
+nan = float("nan")
 GROUPS = ("attention", "components", "functional", "norm", "rl")
 NAMES = [call.name for call in CALLS]
 calls = pytest.mark.parametrize("call", CALLS, ids=NAMES)
@@ -172,3 +173,51 @@ def test_fewer_digits_give_nearly_the_same(call: Call, dtype: torch.dtype) -> No
     except ValueError:
         wanted = run(call)
     same(found, wanted, rtol=BOUNDS[dtype])
+
+
+# The logits before a token predict it, so a mask of tokens counts them one place earlier.
+SHIFTED = {"functional.sequence_logprob", "functional.sft_loss", "functional.sft_token_losses"}
+
+
+def with_nan_behind(call: Call) -> tuple[Any, ...] | None:
+    """The arguments with a NaN wherever the mask says no; None if there is no mask of entries."""
+    masks = [it for it in call.arguments if isinstance(it, Tensor) and it.dtype == torch.bool]
+    if len(masks) != 1:
+        return None
+    hidden = ~masks[0]
+    if call.name in SHIFTED:
+        hidden = torch.cat([hidden[:, 1:], torch.ones_like(hidden[:, :1])], dim=1)
+
+    def hide(tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point() or tensor.shape[: hidden.ndim] != hidden.shape:
+            return tensor
+        return tensor.masked_fill(
+            hidden.view(*hidden.shape, *[1] * (tensor.ndim - hidden.ndim)), nan
+        )
+
+    with_nan = changed(call.arguments, hide)
+    any_nan = any(it.isnan().any() for it in tensors(with_nan) if it.is_floating_point())
+    return with_nan if any_nan else None
+
+
+MASKED = [call for call in CALLS if with_nan_behind(call) is not None]
+
+
+def test_every_loss_over_tokens_has_a_mask() -> None:
+    assert len(MASKED) >= 20
+
+
+@pytest.mark.parametrize("call", MASKED, ids=[call.name for call in MASKED])
+def test_a_nan_behind_a_mask_is_not_seen_and_has_no_gradient(call: Call) -> None:
+    arguments = with_nan_behind(call)
+    assert arguments is not None
+    same(run(call, arguments), run(call), rtol=1e-12)
+    leaf = next(it for it in arguments if is_float(it)).requires_grad_()  # the others are constants
+    for value in run(call, arguments):
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+            assert gradient.isfinite().all()
+
+
+def is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
