@@ -38,7 +38,6 @@ llmref_citation = str(ROOT / "CITATION.cff")
 llmref_first_edition = (
     "components/bpe",
     "components/linear",
-    "components/lora",
     "components/swiglu",
     "functional/info_nce",
     "functional/quantization",
