@@ -3,6 +3,7 @@
 The gradients of torch's own clamp, minimum and maximum at a tie differ between its versions.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -29,6 +30,14 @@ def widen(x: Tensor, name: str = "x") -> Tensor:
     """
     require_floating(**{name: x})
     return x.to(wide_dtype(x))
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """All leading axes as one; sizes may be 0, which reshape(-1, n) refuses.
+
+    Shapes: x (..., n) -> (m, n)
+    """
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def check_distribution(p: Tensor, dim: int = -1, *, name: str = "p") -> None:

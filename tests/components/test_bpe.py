@@ -359,6 +359,24 @@ def test_the_longest_special_token_wins() -> None:
     assert tokenizer.encode("<s><s><s>abc", allowed_special="all") == [257, 256, *b"abc"]
 
 
+def test_the_leftmost_special_token_wins_before_a_longer_one() -> None:
+    """In abcd, ab begins before bcd; abc begins with ab and is longer."""
+    tokenizer = BPETokenizer(special_tokens={"ab": 256, "bcd": 257})
+    assert tokenizer.encode("abcd", allowed_special="all") == [256, *b"cd"]
+    assert _text.split_special("abcd", ["ab", "bcd", "abc"]) == ["", "abc", "d"]
+
+
+def test_a_token_that_only_whole_pieces_reach_is_refused(tmp_path: Path) -> None:
+    """The 256 bytes and abc: tiktoken encodes the piece abc as 256, and abcd as four bytes."""
+    tokens = {bytes([i]): i for i in range(256)} | {b"abc": 256}
+    with pytest.raises(ValueError, match=r"b'abc' \(rank 256\) is not the merge of two earlier"):
+        bpe.merges_from_ranks(tokens)
+    lines = (base64.b64encode(token) + b" %d\n" % rank for token, rank in tokens.items())
+    (tmp_path / "ranks").write_bytes(b"".join(lines))
+    with pytest.raises(ValueError, match="not the merge of two earlier tokens"):
+        BPETokenizer.from_tiktoken(tmp_path / "ranks", pattern=None)
+
+
 def test_no_merge_crosses_a_special_token() -> None:
     tokenizer = BPETokenizer([(97, 98)], special_tokens={"|": 300})
     assert tokenizer.encode("a|b", allowed_special="all") == [97, 300, 98]
@@ -573,6 +591,12 @@ def test_wrong_training_is_refused() -> None:
         bpe.learn_merges({(256, 1): 1}, 1)
     with pytest.raises(ValueError, match="a word must occur at least once, got 0 times"):
         bpe.learn_merges({(1, 1): 0}, 1)
+    with pytest.raises(ValueError, match=r"a word must hold at least one byte, got \(\)"):
+        bpe.learn_merges({(): 1, (97, 97): 1}, 1)
+    with pytest.raises(TypeError, match="special must be a sequence of str, got the str '<s>'"):
+        bpe.count_words("a<s>bs", None, "<s>")
+    with pytest.raises(ValueError, match=r"pair must occur in the words, got \(3, 4\)"):
+        bpe.PairIndex({(1, 2): 1}).merge((3, 4), 256)
     with pytest.raises(ValueError, match="num_merges must be at least 0, got -1"):
         bpe.learn_merges({(1, 1): 1}, -1)
     with pytest.raises(ValueError, match="min_count must be at least 1, got 0"):

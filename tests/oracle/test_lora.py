@@ -35,7 +35,7 @@ class Model(nn.Module):
 def ours_of(r, alpha, *, rank_stabilized=False, dtype=torch.float64):
     model = Model(dtype)
     model.q = LoRALinear(model.q, r, alpha, rank_stabilized=rank_stabilized)
-    model.q.lora_B.data = random(5, r, seed=1).to(dtype)
+    model.q.lora_B.data = random(5, r, seed=1).to(model.q.lora_B.dtype)
     return model
 
 

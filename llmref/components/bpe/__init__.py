@@ -1,8 +1,8 @@
 """How does byte-pair encoding turn any text into ids from a learned vocabulary, and back?
 
 tokenizer: the whole. merges: learning and applying them, with the counts of index. words:
-cutting text. Leaves out: normalisation, offsets of tokens in the text,
-dropout of merges, unigram models.
+cutting text. Leaves out: tokenizer.json and merges.txt, normalisation, several patterns in a row,
+byte fallback, offsets of tokens in the text, dropout of merges, unigram models.
 """
 
 from llmref.components.bpe.index import (

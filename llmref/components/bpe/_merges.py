@@ -6,8 +6,10 @@ from llmref.components.bpe.index import Pair
 
 
 def require_words(words: Mapping[tuple[int, ...], int]) -> None:
-    """Raise ValueError for a word that is not made of bytes, or does not occur."""
+    """Raise ValueError for a word that is empty, not made of bytes, or does not occur."""
     for word, weight in words.items():
+        if not word:
+            raise ValueError("a word must hold at least one byte, got ()")
         if any(not 0 <= symbol < 256 for symbol in word):
             raise ValueError(f"words are made of bytes 0 to 255, got {word}")
         if weight < 1:

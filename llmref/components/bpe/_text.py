@@ -17,9 +17,10 @@ def compile_pattern(pattern: str) -> regex.Pattern[str]:
 
 
 def split_special(text: str, special: Iterable[str]) -> list[str]:
-    """Ordinary text at even places, special tokens at odd places; the longest one wins.
+    """Ordinary text at even places, special tokens at odd places.
 
-    split_special("a<b>c", ["<b>"]) = ["a", "<b>", "c"].
+    They are found from left to right; of those that begin at one place the longest wins.
+    split_special("abcd", ["ab", "bcd", "abc"]) = ["", "abc", "d"].
     """
     names = sorted(special, key=lambda name: (-len(name), name))
     if not names:

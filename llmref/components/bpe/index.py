@@ -56,7 +56,12 @@ class PairIndex:
         return None
 
     def merge(self, pair: Pair, new_id: int) -> None:
-        """Replace the pair at its places, from left to right, and count its neighbours anew."""
+        """Replace the pair at its places, from left to right, and count its neighbours anew.
+
+        Raises: ValueError if the pair never occurred, or was merged before.
+        """
+        if pair not in self.places:
+            raise ValueError(f"pair must occur in the words, got {pair}")
         a, b = pair
         symbols, before, after, weight = self.symbols, self.before, self.after, self.weight
         counts, places = self.counts, self.places

@@ -63,8 +63,8 @@ def learn_merges(
     Source: Sennrich, Haddow & Birch 2015, arXiv:1508.07909, Algorithm 1; the index after Larsson &
     Moffat 1999.
     Differs: bytes in place of characters, no end-of-word sign; the paper leaves ties open.
-    Raises: ValueError for an id that is no byte, a weight or min_count < 1, num_merges < 0, or an
-    unknown method; TypeError unless the two numbers are ints.
+    Raises: ValueError for an empty word, an id that is no byte, a weight or min_count < 1,
+    num_merges < 0, or an unknown method; TypeError unless the two numbers are ints.
     """
     require_words(words)
     require_size(0, num_merges=num_merges)
@@ -147,7 +147,9 @@ def merges_from_ranks(tokens: Mapping[bytes, int]) -> tuple[list[Pair], list[int
     """The merge that made each token, and the ids: first the bytes, then the tokens by rank.
 
     Encoding a token with the merges before its own must leave two parts: they are its pair.
-    Source: the rule of tiktoken, solved for the pair.
+    Source: the pairwise rule of tiktoken, solved for the pair.
+    Differs: tiktoken looks up a whole piece first, so its files may hold tokens that no merge
+    makes, and Llama 3's does; such a file is refused.
     Raises: ValueError if a byte is missing, or a token is not the merge of two earlier ones.
     """
     single = [bytes([byte]) for byte in range(256)]

@@ -246,7 +246,8 @@ class BPETokenizer:
     ) -> Self:
         """Read a rank file of tiktoken; the ids are those of tiktoken with the same pattern.
 
-        Raises: ValueError if the file is damaged, or its ranks are not those of a list of merges.
+        Raises: ValueError if the file is damaged, or a token is not the merge of two earlier ones:
+        tiktoken finds such a token as a whole piece, and Llama 3's file has some.
         """
         try:
             merges, ids = merges_from_ranks(_files.read_tiktoken(path))

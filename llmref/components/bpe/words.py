@@ -53,8 +53,11 @@ def count_words(
     """How often each pre-token occurs, as bytes; special tokens are cut out first.
 
     count_words("aa aa", " ?a+") = {(97, 97): 1, (32, 97, 97): 1}.
-    Raises: TypeError unless the corpus is str, or str all through; ValueError as pretokenize.
+    Raises: TypeError unless the corpus is str, or str all through, or if special is one str;
+    ValueError as pretokenize.
     """
+    if isinstance(special, str):
+        raise TypeError(f"special must be a sequence of str, got the str {special!r}")
     documents = [corpus] if isinstance(corpus, str) else corpus
     pieces: Counter[str] = Counter()
     for document in documents:

@@ -7,8 +7,9 @@ import math
 
 from torch import Tensor
 
-from llmref._numeric import widen
+from llmref._numeric import as_rows, widen
 from llmref._require import (
+    require_finite,
     require_one_dtype,
     require_positive,
     require_shapes,
@@ -38,11 +39,13 @@ def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
     Differs: float16 and bfloat16 are computed in float32 and rounded once.
     Raises: TypeError unless both are floating point and of one dtype; ValueError if the shapes do
-    not fit.
+    not fit, or an entry overflows or is NaN.
     """
     require_one_dtype(A=A, B=B)
     require_shapes("A (r, in), B (out, r)", A=A, B=B)
-    return (scaling * (widen(B) @ widen(A))).to(A.dtype)  # eq. eq-lora-delta
+    delta = (scaling * (widen(B) @ widen(A))).to(A.dtype)  # eq. eq-lora-delta
+    require_finite(delta=delta)
+    return delta
 
 
 def lora_backward(
@@ -53,16 +56,18 @@ def lora_backward(
     Shapes: grad_out (..., out), x (..., in), A (r, in), B (out, r) -> (r, in), (out, r)
     Source: Hu et al. 2021, arXiv:2106.09685 (the forward formula, differentiated).
     Differs: float16 and bfloat16 are computed in float32 and rounded once.
-    Raises: as lora_delta, for all four; ValueError if grad_out or x does not fit.
+    Raises: as lora_delta, for all four; ValueError if grad_out or x does not fit, or a gradient
+    overflows or is NaN.
     """
     named = {"A": A, "B": B, "x": x, "grad_out": grad_out}
     require_one_dtype(**named)
     require_shapes("A (r, in), B (out, r), x (..., in), grad_out (..., out)", **named)
-    rows, inputs = (widen(t).reshape(-1, t.shape[-1]) for t in (grad_out, x))  # (m, ...)
+    rows, inputs = as_rows(widen(grad_out)), as_rows(widen(x))  # (m, out), (m, in)
     # eq. eq-lora-gradients, line by line
-    grad_B = scaling * rows.T @ (inputs @ widen(A).T)
-    grad_A = scaling * (rows @ widen(B)).T @ inputs
-    return grad_A.to(A.dtype), grad_B.to(B.dtype)
+    grad_B = (scaling * rows.T @ (inputs @ widen(A).T)).to(B.dtype)
+    grad_A = (scaling * (rows @ widen(B)).T @ inputs).to(A.dtype)
+    require_finite(grad_A=grad_A, grad_B=grad_B)
+    return grad_A, grad_B
 
 
 def lora_param_count(in_features: int, out_features: int, r: int) -> int:

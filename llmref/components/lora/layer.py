@@ -23,6 +23,8 @@ class LoRALinear(nn.Module):
     It wraps the layer that it is given (the same Parameter objects) and freezes its weight and
     bias. lora_A (r, in) is drawn as nn.Linear draws its weight, lora_B (out, r) is zero, so the
     new layer starts with the output of the old one. Dropout acts on the adapter's input alone.
+    Both factors are float32 at least: a step of 1e-5 would vanish in 16 bits. The sum is rounded
+    to the dtype of the base's output.
     Shapes: x (..., in) -> (..., out)
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
     Differs: A is uniform, as in the code of the paper; the paper says Gaussian.
@@ -52,8 +54,9 @@ class LoRALinear(nn.Module):
         self.r, self.alpha, self.rank_stabilized = r, alpha, rank_stabilized
         self.base = base.requires_grad_(False)
         self.dropout = nn.Dropout(dropout)
-        self.lora_A = nn.Parameter(base.weight.new_empty(r, base.in_features))
-        self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, r))
+        like, wide = base.weight, wide_dtype(base.weight)
+        self.lora_A = nn.Parameter(like.new_empty(r, base.in_features, dtype=wide))
+        self.lora_B = nn.Parameter(like.new_zeros(base.out_features, r, dtype=wide))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # bound 1 / sqrt(in), for every r
         self.merged = False
         # Buffers move with the layer; what they hold is no part of a checkpoint.
@@ -73,15 +76,16 @@ class LoRALinear(nn.Module):
         y: Tensor = self.base(x)
         if self.merged:
             return y
-        code = functional.linear(self.dropout(x), self.lora_A)  # (..., r)
-        return y + self.scaling * functional.linear(code, self.lora_B)  # eq. eq-lora
+        code = functional.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., r)
+        update = self.scaling * functional.linear(code, self.lora_B)
+        return (y + update).to(y.dtype)  # eq. eq-lora
 
     def merged_weight(self) -> Tensor:
         """The weight with the adapter added, as a new tensor; the layer stays as it is.
 
         Each entry is rounded once: at most u |W + D| from the sum of the weight W and the computed
         update D, with u = eps / 2 of the weight's dtype. Sixteen-bit weights are added in float32,
-        which costs about 2^-24 |W + D| more.
+        which costs about 2^-24 |W + D| more, and may round a sum just above a tie down to it.
         Shapes: -> (out, in)
         Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
         Raises: ValueError if an entry overflows or is NaN.

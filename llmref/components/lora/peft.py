@@ -1,7 +1,7 @@
 """Adapters under the names of peft: what its file holds, and the configuration beside it.
 
-Leaves out: writing the files (safetensors and JSON), and the names that peft gives to several
-adapters at once.
+Leaves out: files (safetensors and JSON); reading adapter_config.json, so also its rank_pattern
+and alpha_pattern; DoRA, biases, embeddings and modules_to_save; several adapters at once.
 """
 
 import re
@@ -22,7 +22,8 @@ def peft_state_dict(model: nn.Module) -> dict[str, Tensor]:
     stored as here: A (r, in), B (out, r).
     Shapes: -> tensors (r, in) and (out, r), copies
     Source: a convention of peft.
-    Raises: ValueError if the model holds no adapter, or is one itself and so has no name.
+    Raises: ValueError if the model holds no adapter, is one itself and so has no name, or has one
+    under two names, of which a file could hold but one.
     """
     return {
         key: factor.detach().clone().contiguous()
@@ -35,11 +36,12 @@ def peft_state_dict(model: nn.Module) -> dict[str, Tensor]:
 def load_peft_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy factors saved by peft into the adapters of a model; the file has no scale.
 
-    Rank and scale come from adapter_config.json: build the adapters with them first.
+    Rank and scale come from adapter_config.json, for each layer also from its rank_pattern and
+    alpha_pattern: build the adapters with them first. No check can see a wrong scale here.
     Shapes: as peft_state_dict
     Source: a convention of peft.
     Raises: as peft_state_dict; ValueError if a layer is merged, a key is missing or left over, or
-    a shape differs. Nothing is copied then.
+    a shape differs, or a factor is not exact in the dtype of its layer. Nothing is copied then.
     """
     layers = _adapters(model)
     merged = [name for name, layer in layers.items() if layer.merged]
@@ -57,6 +59,11 @@ def load_peft_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     for key, factor in factors.items():
         if factor.shape != state[key].shape:
             raise ValueError(f"{key} must be {(*factor.shape,)}, got {(*state[key].shape,)}")
+        saved = state[key].to(factor.device)
+        if not torch.equal(saved.to(factor.dtype).to(saved.dtype), saved):
+            raise ValueError(
+                f"{key} in {saved.dtype} must be exact in the {factor.dtype} of its layer"
+            )
     for key, factor in factors.items():
         factor.copy_(state[key])
 
@@ -86,7 +93,10 @@ def peft_adapter_config(model: nn.Module) -> dict[str, object]:
 
 
 def _adapters(model: nn.Module) -> dict[str, LoRALinear]:
-    layers = {n: m for n, m in model.named_modules() if isinstance(m, LoRALinear)}
+    named = model.named_modules(remove_duplicate=False)
+    layers = {n: m for n, m in named if isinstance(m, LoRALinear)}
+    if len(set(layers.values())) < len(layers):
+        raise ValueError(f"each adapter must have one name, got one under several: {list(layers)}")
     if not layers or "" in layers:
         raise ValueError(
             f"needs a model with LoRALinear inside, under a name, got {type(model).__name__}"
