@@ -43,7 +43,6 @@ llmref_first_edition = (
     "functional/info_nce",
     "functional/quantization",
     "functional/sampling",
-    "functional/sft",
     "rl/gspo",
 )
 llmref_show_all = True  # a public function that no page shows is a warning
