@@ -41,7 +41,6 @@ llmref_first_edition = (
     "functional/info_nce",
     "functional/quantization",
     "functional/sampling",
-    "functional/sft",
 )
 llmref_show_all = True  # a public function that no page shows is a warning
 llmref_wheel_of = str(ROOT)  # stands beside the site, and notebooks install it

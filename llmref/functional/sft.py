@@ -13,6 +13,7 @@ from torch import Tensor
 from llmref._require import (
     boolean_mask,
     require_ids,
+    require_int,
     require_integers,
     require_shapes,
     require_size,
@@ -24,8 +25,8 @@ from llmref.functional.cross_entropy import cross_entropy
 class PackedBatch(NamedTuple):
     """Documents side by side in rows of one length.
 
-    Shapes: all (N, T). `segment_ids` number the documents of a row from 0, `position_ids` restart
-    with each; padding has segment -1, position 0 and mask False.
+    Shapes: all (N, T), in int64 but for `mask`. `segment_ids` number the documents of a row from 0,
+    `position_ids` restart with each; padding has segment -1, position 0 and mask False.
     """
 
     tokens: Tensor
@@ -96,9 +97,9 @@ def response_mask(prompt_lengths: Tensor, lengths: Tensor, max_len: int) -> Tens
     Raises: TypeError unless both hold integers and max_len is an int; ValueError for wrong shapes
     or unless 0 <= prompt_length <= length <= max_len.
     """
-    _require_lengths(prompt_lengths, lengths, max_len)
+    begins, ends = _require_lengths(prompt_lengths, lengths, max_len)
     positions = torch.arange(max_len, device=lengths.device)
-    return (positions >= prompt_lengths[:, None]) & (positions < lengths[:, None])
+    return (positions >= begins[:, None]) & (positions < ends[:, None])
 
 
 def pack_sequences(
@@ -106,18 +107,21 @@ def pack_sequences(
 ) -> PackedBatch:
     """Put documents side by side into rows of max_len, longest first into the tightest row.
 
-    Within a row they keep the given order. The first token of a document is masked: in a row of its
-    own nothing predicts it.
+    Within a row they keep the given order, and become int64. The first token of a document is
+    masked: in a row of its own nothing predicts it.
     Shapes: seqs and masks, of one length each: (T_1,), (T_2,), ... -> (N, max_len)
     Source: Krell et al. 2021, arXiv:2107.02027.
-    Raises: TypeError for tokens that are not integers or a max_len that is no int; ValueError if
-    there is nothing to pack, a document is empty or longer than max_len, or its mask does not fit.
+    Raises: TypeError for tokens that are not integers, or a max_len or pad_id that is no int;
+    ValueError if there is nothing to pack, a document is empty or longer than max_len, or its mask
+    does not fit.
     """
+    require_int(pad_id=pad_id)
     counted = _check_documents(seqs, masks, max_len)
     rows = _best_fit([len(seq) for seq in seqs], max_len)
-    tokens = seqs[0].new_full((len(rows), max_len), pad_id)
-    segment_ids = torch.full_like(tokens, -1, dtype=torch.long)
-    position_ids = torch.zeros_like(segment_ids)
+    # In int64, which holds the ids of every document and of padding, whatever their dtypes.
+    tokens = seqs[0].new_full((len(rows), max_len), pad_id, dtype=torch.long)
+    segment_ids = torch.full_like(tokens, -1)
+    position_ids = torch.zeros_like(tokens)
     mask = torch.zeros_like(tokens, dtype=torch.bool)
     for r, row in enumerate(rows):
         end = 0
@@ -146,18 +150,23 @@ def packed_attention_mask(segment_ids: Tensor) -> Tensor:
     return allowed[:, None]
 
 
-def _require_lengths(prompt_lengths: Tensor, lengths: Tensor, max_len: int) -> None:
+def _require_lengths(
+    prompt_lengths: Tensor, lengths: Tensor, max_len: int
+) -> tuple[Tensor, Tensor]:
+    """Both lengths in int64, in which any max_len can be compared with them, once they fit."""
     require_size(0, max_len=max_len)
     named = {"prompt_lengths": prompt_lengths, "lengths": lengths}
     require_integers(**named)
     require_shapes("prompt_lengths (B,), lengths (B,)", **named)
-    fits = (prompt_lengths >= 0) & (prompt_lengths <= lengths) & (lengths <= max_len)
+    begins, ends = prompt_lengths.long(), lengths.long()
+    fits = (begins >= 0) & (begins <= ends) & (ends <= max_len)
     if not fits.all():
         row = int((~fits).nonzero()[0])
         raise ValueError(
             f"needs 0 <= prompt length <= length <= max_len {max_len}, prompt included, got "
-            f"{prompt_lengths[row]} and {lengths[row]} in row {row}"
+            f"{begins[row]} and {ends[row]} in row {row}"
         )
+    return begins, ends
 
 
 def _require_pieces(segment_ids: Tensor) -> None:

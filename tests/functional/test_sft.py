@@ -292,6 +292,24 @@ def test_packing_two_documents_into_one_row():
     assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1, 0]]
 
 
+@pytest.mark.parametrize("small", [torch.int8, torch.uint8, torch.int16, torch.int32])
+def test_packing_documents_of_several_dtypes_changes_no_id(small):
+    """Id 40000 does not fit into the first document's int16, nor -100 for padding into uint8."""
+    docs = [torch.tensor([1, 2], dtype=small), torch.tensor([40000, 300])]
+    packed = pack_sequences(docs, [torch.ones(2)] * 2, max_len=5, pad_id=-100)
+    assert packed.tokens.dtype == torch.int64
+    assert packed.tokens.tolist() == [[1, 2, 40000, 300, -100]]
+    with pytest.raises(TypeError, match=r"pad_id must be an int, got 0\.5"):
+        pack_sequences(docs, [torch.ones(2)] * 2, max_len=5, pad_id=0.5)
+
+
+@pytest.mark.parametrize("small", [torch.int8, torch.uint8])
+def test_lengths_in_eight_bits_are_compared_in_full(small):
+    """Rows of 300 wrap to 44 in eight bits, below a length of 120."""
+    mask = response_mask(torch.tensor([100], dtype=small), torch.tensor([120], dtype=small), 300)
+    assert mask.nonzero()[:, 1].tolist() == list(range(100, 120))
+
+
 def test_packing_puts_the_longest_first_into_the_tightest_row():
     """Lengths 2, 4, 3, 1 in rows of 5: 4 + 1 and 3 + 2, each in the given order.
 
