@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "practice": LEAVES
     | {"practice", "attention", "components", "norm", "functional", "rl", "verify"},
     "hosting": LEAVES | {"hosting"},
+    "__main__": {"practice"},
     "sphinxext": LEAVES | {"sphinxext", "hosting"},
 }
 # The same within the machinery.

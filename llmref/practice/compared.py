@@ -1,0 +1,130 @@
+"""What a function returned beside what it should have: equal, or the difference in words.
+
+Tensors, numpy arrays and numbers are compared as numbers, whatever their dtype; lists and tuples
+are alike. Leaves out: which inputs are tried (judging).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# The error that another order of summation may leave, relative to the largest entry.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+
+
+def difference(found: Any, wanted: Any, dtype: torch.dtype) -> str:
+    """How `found` differs from `wanted`, in words; empty if it does not."""
+    for place, one, other in _pairs(found, wanted):
+        what = f"{place} is" if place else "it is"
+        if isinstance(other, str) or isinstance(one, str):
+            return one if isinstance(one, str) else f"{what} {one!r}, not {other!r}"
+        if one.shape != other.shape:
+            return f"the shape of {place or 'the result'} is {shape(one)}, not {shape(other)}"
+        if (one.isnan() & ~other.isnan()).any():
+            return f"{what} not a number where it should be {_first(other, one.isnan())}"
+        if not _close(one, other, dtype):
+            return f"{what} {text(one)}, not {text(other)}" if one.numel() < 40 else f"{what} off"
+    return ""
+
+
+def error(found: Any, wanted: Any) -> float:
+    """The largest difference of finite entries, relative to the largest of them."""
+    largest = 0.0
+    for _, one, other in _pairs(found, wanted):
+        if isinstance(one, Tensor) and isinstance(other, Tensor) and other.numel():
+            finite = other.isfinite() & one.isfinite()
+            size = float(other[finite].abs().max()) if finite.any() else 0.0
+            gap = float((one - other)[finite].abs().max()) if finite.any() else 0.0
+            largest = max(largest, gap / size if size else gap)
+    return largest
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Whether two functions gave the same, which may be NaN; for finding a known mistake."""
+    try:
+        pairs = list(_pairs(found, wanted))
+    except TypeError:
+        return False
+    return all(
+        isinstance(one, Tensor)
+        and isinstance(other, Tensor)
+        and one.shape == other.shape
+        and bool((one.isnan() == other.isnan()).all())
+        and _close(one.nan_to_num(0.0), other.nan_to_num(0.0), torch.float64)
+        for _, one, other in pairs
+    )
+
+
+def text(value: Any) -> str:
+    """A value as a reader types it: torch.tensor([[1., 2.]])."""
+    if isinstance(value, Tensor):
+        return f"torch.tensor({_entries(value.tolist())})"
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(map(text, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    return repr(value)
+
+
+def shape(value: Tensor) -> str:
+    return str(tuple(value.shape))
+
+
+def _entries(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_entries, value))}]"
+    if isinstance(value, float):
+        return f"{value:.6g}" if "." in f"{value:.6g}" or "e" in f"{value:.6g}" else f"{value:.6g}."
+    return repr(value)
+
+
+def _pairs(found: Any, wanted: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Tensors side by side, by the place where they stand; a text where there is no pair."""
+    if isinstance(wanted, (list, tuple)):
+        if not isinstance(found, (list, tuple)):
+            yield place, f"it returns {_kind(found)}, not {len(wanted)} values", None
+        elif len(found) != len(wanted):
+            yield place, f"it returns {len(found)} values, not {len(wanted)}", None
+        else:
+            for number, (one, other) in enumerate(zip(found, wanted, strict=True), start=1):
+                yield from _pairs(one, other, f"value {number}{' of ' + place if place else ''}")
+        return
+    one = as_tensor(found)
+    if one is None:
+        yield place, f"it returns {_kind(found)}, not {_kind(wanted)}", None
+    else:
+        yield place, one, as_tensor(wanted)
+
+
+def as_tensor(value: Any) -> Tensor | None:
+    """A number, an array or a tensor as float64, detached; None if it is none of them."""
+    if value is None or isinstance(value, (str, bytes, dict, set)):
+        return None
+    try:
+        tensor = torch.as_tensor(value).detach()
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return tensor.to(torch.float64)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing (None)"
+    if isinstance(value, (list, tuple)):
+        return f"{len(value)} values"
+    return f"a {type(value).__name__}"
+
+
+def _close(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    infinite = other.isinf() | one.isinf()
+    if not torch.equal(one[infinite], other[infinite]):
+        return False
+    finite = ~infinite & ~other.isnan()
+    size = float(other[finite].abs().max()) if finite.any() else 0.0
+    limit = TOLERANCE[dtype] * max(size, 1e-3)
+    return bool(((one - other)[finite].abs() <= limit).all())
+
+
+def _first(other: Tensor, where: Tensor) -> str:
+    return f"{float(other[where][0]):.6g}"

@@ -1,0 +1,184 @@
+"""The console command `llmref practice`."""
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmref.practice.exercise import Exercise, Mistake
+from llmref.practice.exercises import exercise, exercises
+from llmref.practice.progress import Progress
+from llmref.practice.submission import SECONDS, judge_file
+from llmref.practice.verdict import SITE, Verdict
+
+_START = '''"""{task}
+
+Shapes and meaning: {link}
+Judge it with: llmref practice check {name}
+"""
+
+import torch
+
+
+def {signature}:
+    raise NotImplementedError("write it here")
+'''
+_MARKS = {"right": "right", "convention": "another convention", "wrong": "begun", "": ""}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 if what was judged is right, and for all that judges nothing."""
+    options = _parser().parse_args(arguments)
+    folder: Path = options.folder
+    try:
+        progress = Progress(folder)
+        asked = exercise(options.name) if getattr(options, "name", None) else None
+        return int(options.run(options, asked, progress))
+    except (KeyError, ValueError, OSError) as failure:
+        print(failure.args[0] if isinstance(failure, KeyError) else failure, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llmref", description="The mathematics of large language models."
+    )
+    areas = parser.add_subparsers(required=True, metavar="practice")
+    practice = areas.add_parser("practice", help="write the formulas by hand, and have them judged")
+    practice.add_argument(
+        "--folder", type=Path, default=Path("practice"), help="where your files are (practice)"
+    )
+    practice.set_defaults(run=_list)
+    commands = practice.add_subparsers(metavar="command")
+
+    def add(name: str, run: object, words: str, *, named: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=words)
+        if named:
+            command.add_argument("name", help="an exercise, such as rms_norm")
+        command.set_defaults(run=run)
+        return command
+
+    add("list", _list, "all exercises, with your progress", named=False)
+    add("status", _status, "what you have solved", named=False)
+    add("start", _start, "write the file with the signature")
+    check = add("check", _check, "judge your file")
+    check.add_argument("--watch", action="store_true", help="again whenever the file is saved")
+    check.add_argument("--seconds", type=float, default=SECONDS, help="the time limit (20)")
+    add("hint", _hint, "one more hint, three at most")
+    add("solution", _solution, "the code by hand of the page")
+    bug = add("bug", _bug, "find the mistake: a wrong version, of which you name the line")
+    bug.add_argument("line", nargs="?", type=int, help="your answer, the number of the wrong line")
+    bug.add_argument("--seed", type=int, default=None, help="which of the mistakes")
+    return parser
+
+
+def _list(options: argparse.Namespace, asked: None, progress: Progress) -> int:
+    topic = ""
+    for name, it in exercises().items():
+        if it.topic != topic:
+            topic = it.topic
+            print(f"{topic}")
+        print(f"  {name:22} level {it.level}  {_MARKS[progress.outcome(name)]:20} {it.task}")
+    print("\nllmref practice start NAME writes a file for you, and check NAME judges it.")
+    return 0
+
+
+def _status(options: argparse.Namespace, asked: None, progress: Progress) -> int:
+    known = exercises()
+    right = [name for name in known if progress.outcome(name) == "right"]
+    print(f"{len(right)} of {len(known)} right: {', '.join(right) or 'none yet'}")
+    begun = [name for name in known if progress.outcome(name) in ("wrong", "convention")]
+    if begun:
+        print(f"begun: {', '.join(begun)}")
+    return 0
+
+
+def _start(options: argparse.Namespace, asked: Exercise, progress: Progress) -> int:
+    path = _file(options, asked)
+    if path.exists():
+        print(f"{path} is there already; it was left as it is.")
+        return 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    link = f"{SITE}/{asked.topic}.html#symbols"
+    text = _START.format(task=asked.task, link=link, name=asked.name, signature=asked.signature)
+    path.write_text(text, encoding="utf-8")
+    print(f"{path} is yours to fill. Then: llmref practice check {asked.name}")
+    return 0
+
+
+def _check(options: argparse.Namespace, asked: Exercise, progress: Progress) -> int:
+    path = _file(options, asked)
+    if not path.is_file():
+        raise ValueError(f"there is no {path}; llmref practice start {asked.name} writes it")
+    while True:
+        saved = path.stat().st_mtime_ns
+        verdict = judge_file(asked, path, seconds=options.seconds)
+        print(verdict, flush=True)
+        progress.keep(asked.name, outcome=verdict.outcome)
+        if not options.watch:
+            return _code(verdict)
+        print(f"waiting for {path} to be saved; Ctrl-C ends", flush=True)
+        while not path.is_file() or path.stat().st_mtime_ns == saved:
+            time.sleep(0.2)
+
+
+def _hint(options: argparse.Namespace, asked: Exercise, progress: Progress) -> int:
+    given = min(progress.hints(asked.name) + 1, len(asked.hints))
+    for number, hint in enumerate(asked.hints[:given], start=1):
+        print(f"{number}. {hint}")
+    progress.keep(asked.name, hints=given)
+    if given == len(asked.hints):
+        print(f"That was the last one. llmref practice solution {asked.name} shows the code.")
+    return 0
+
+
+def _solution(options: argparse.Namespace, asked: Exercise, progress: Progress) -> int:
+    print(asked.source)
+    return 0
+
+
+def _bug(options: argparse.Namespace, asked: Exercise, progress: Progress) -> int:
+    """Show a wrong version; or judge the line that the reader names."""
+    seed = options.seed if options.seed is not None else progress.bug(asked.name)
+    if seed is None or (options.line is None and options.seed is None):
+        seed = random.randrange(len(asked.mistakes))
+    mistake = asked.mistakes[seed % len(asked.mistakes)]
+    progress.keep(asked.name, bug=seed)
+    wrong = _wrong_lines(asked, mistake)
+    if options.line is None:
+        print(f"One thing is wrong here. Task: {asked.task}\n")
+        for number, line in enumerate(asked.edited(mistake).splitlines(), start=1):
+            print(f"{number:3}  {line}")
+        print(f"\nYour answer: llmref practice bug {asked.name} LINE")
+        return 0
+    if options.line in wrong:
+        print(f"right: line {options.line}, {mistake.name}. {mistake.why}")
+        return 0
+    print(f"wrong: line {options.line} is as it should be. Read on, or ask for a hint.")
+    return 1
+
+
+def _wrong_lines(asked: Exercise, mistake: Mistake) -> set[int]:
+    before, after = asked.source.splitlines(), asked.edited(mistake).splitlines()
+    return {
+        number
+        for number, line in enumerate(after, start=1)
+        if line not in before or before.count(line) != after.count(line)
+    }
+
+
+def _file(options: argparse.Namespace, asked: Exercise) -> Path:
+    folder: Path = options.folder
+    return folder / f"{asked.name}.py"
+
+
+def _code(verdict: Verdict) -> int:
+    return 0 if verdict.outcome == "right" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

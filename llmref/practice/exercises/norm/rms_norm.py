@@ -1,0 +1,183 @@
+"""Exercises on RMSNorm."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
+from llmref.practice.exercises.norm._inputs import number, rows
+
+
+def _forward() -> list[tuple[Any, ...]]:
+    return [
+        (number(3.0), number(1.0), 0.0),
+        (number(1.0, 7.0), number(1.0, 1.0), 0.0),
+        (number(1.0, 7.0), number(1.0, 3.0), 0.0),
+        (number(1.0, 1.0), number(1.0, 1.0), 3.0),
+        (torch.tensor([[1.0, 7.0, 4.0], [2.0, -2.0, 1.0]]).double(), number(2.0, 1.0, -1.0), 0.5),
+        (rows(2, 3, 5), rows(5, seed=1), 0.1),
+        (rows(4, 7, seed=2), rows(7, seed=3), 1e-5),
+    ]
+
+
+def _backward() -> list[tuple[Any, ...]]:
+    return [
+        (number(1.0), number(3.0), number(1.0), 0.5),
+        (number(5.0, 0.0), number(1.0, 7.0), number(1.0, 1.0), 0.0),
+        (number(5.0, 1.0), number(1.0, 7.0), number(1.0, 3.0), 1.0),
+        (rows(2, 3, seed=4), rows(2, 3, seed=5), rows(3, seed=6), 0.1),
+        (rows(2, 3, 5, seed=7), rows(2, 3, 5, seed=8), rows(5, seed=9), 1e-3),
+    ]
+
+
+def _scaled(function: Function, x: Tensor, weight: Tensor, eps: float) -> bool:
+    return apart(function(4 * x, weight, 0.0), function(x, weight, 0.0))
+
+
+def _alone(function: Function, x: Tensor, weight: Tensor, eps: float) -> bool:
+    flat = x.reshape(-1, x.shape[-1])
+    together = function(x, weight, eps).reshape(flat.shape)
+    return apart(together[:1], function(flat[:1], weight, eps))
+
+
+def _orthogonal(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> bool:
+    grad_x = function(grad, x, weight, 0.0)[0]
+    return apart((grad_x * x).sum(-1), torch.zeros_like(x[..., 0]))
+
+
+def _summed(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> bool:
+    twice = (torch.stack([it, it]) for it in (grad, x))
+    once = function(grad, x, weight, eps)[1]
+    return apart(function(*twice, weight, eps)[1], 2 * once)
+
+
+_MEAN = "wide.square().mean(-1, keepdim=True)"
+
+EXERCISES = (
+    Exercise(
+        name="rms_norm",
+        topic="norm/rms_norm",
+        level=1,
+        task="Divide each row by its root mean square (eps inside the root), times the gain.",
+        inputs=_forward,
+        definition="norm-rms",
+        laws=(
+            Law("Each row is normalised by itself, whatever stands beside it.", "norm-rms", _alone),
+            Law(
+                "With eps = 0 a row and four times the row give the same.",
+                "norm-rms-invariance",
+                _scaled,
+            ),
+        ),
+        mistakes=(
+            Mistake(
+                "norm in place of the root mean square",
+                "The length of a row is the root of a sum, and grows with the number of features.",
+                ((_MEAN, "wide.square().sum(-1, keepdim=True)"),),
+            ),
+            Mistake(
+                "eps outside the root",
+                "It is added to the mean of the squares, before the root.",
+                (("torch.rsqrt(" + _MEAN + " + eps)", "1 / (" + _MEAN + ".sqrt() + eps)"),),
+            ),
+            Mistake(
+                "root forgotten",
+                "The mean of the squares is not yet the root mean square.",
+                (("torch.rsqrt(" + _MEAN + " + eps)", "1 / (" + _MEAN + " + eps)"),),
+            ),
+            Mistake(
+                "one mean for all rows",
+                "A mean without an axis runs over the whole tensor.",
+                ((_MEAN, "wide.square().mean()"),),
+            ),
+            Mistake(
+                "gain forgotten",
+                "Each feature has a gain of its own.",
+                (("weight * (wide * rrms)", "wide * rrms"),),
+            ),
+            Mistake(
+                "mean subtracted",
+                "That is LayerNorm without its bias; RMSNorm leaves the mean in.",
+                (("wide = x.to(", "x = x - x.mean(-1, keepdim=True); wide = x.to("),),
+            ),
+        ),
+        conventions=(
+            Convention(
+                "gains stored as 1 + w",
+                "Gemma stores w and multiplies by 1 + w. To match, multiply by the gain itself.",
+                (("weight * (wide * rrms)", "(1 + weight) * (wide * rrms)"),),
+            ),
+        ),
+        hints=(
+            "Which numbers does one row need beside itself? One: its root mean square.",
+            "The mean of the squares keeps the axis, so that it divides the row.",
+            "Where eps stands decides what a row of zeros gives.",
+        ),
+        branches={
+            "several rows": lambda x, weight, eps: x.ndim > 1 and x.shape[0] > 1,
+            "eps = 0": lambda x, weight, eps: eps == 0,
+            "eps as large as the squares": lambda x, weight, eps: eps > 1,
+            "a gain that differs between features": lambda x, weight, eps: (
+                weight.unique().numel() > 1
+            ),
+        },
+    ),
+    Exercise(
+        name="rms_norm_backward",
+        topic="norm/rms_norm",
+        level=3,
+        task="Return the gradients with respect to x and the gain, given that of the output.",
+        inputs=_backward,
+        definition="norm-rms-backward",
+        laws=(
+            Law(
+                "With eps = 0 the gradient of a row is orthogonal to the row.",
+                "norm-rms-jacobian",
+                _orthogonal,
+            ),
+            Law("The gradient of the gain is a sum over all rows.", "norm-rms-backward", _summed),
+        ),
+        mistakes=(
+            Mistake(
+                "r held constant",
+                "The root mean square depends on every feature of the row.",
+                (("(g - x_hat * (g * x_hat).mean(-1, keepdim=True))", "g"),),
+            ),
+            Mistake(
+                "gain forgotten",
+                "The gradient passes the gain before it meets the normalised row.",
+                (("g = weight * grad", "g = grad"),),
+            ),
+            Mistake(
+                "sum in place of the mean",
+                "The mean square has a factor 1/n.",
+                (("(g * x_hat).mean(-1", "(g * x_hat).sum(-1"),),
+            ),
+            Mistake(
+                "not divided by r",
+                "The output scales with 1/r, and so does its gradient.",
+                (("grad_x = rrms * (", "grad_x = ("),),
+            ),
+            Mistake(
+                "gain in its own gradient",
+                "The output is linear in the gain, so the gain does not stand in this gradient.",
+                (("(grad * x_hat).reshape", "(g * x_hat).reshape"),),
+            ),
+            Mistake(
+                "gradient of the gain averaged over rows",
+                "A parameter that is used in every row collects a sum.",
+                ((".sum(0)", ".mean(0)"),),
+            ),
+        ),
+        hints=(
+            "Let g be the gradient with respect to the normalised row.",
+            "Moving along the row itself changes nothing: what of g has to go?",
+            "What is left is divided by the root mean square; the gain collects over rows.",
+        ),
+        branches={
+            "several rows": lambda grad, x, weight, eps: x.ndim > 1 and x.shape[0] > 1,
+            "eps = 0": lambda grad, x, weight, eps: eps == 0,
+        },
+    ),
+)

@@ -1,0 +1,90 @@
+"""A verdict: what the judge says, as text and in a notebook.
+
+It never shows the solution.
+"""
+
+import html
+from dataclasses import dataclass, field
+
+SITE = "https://llmref.github.io/llmref"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says of one function.
+
+    `outcome` is 'right', 'convention' or 'wrong'. Where it is not right: `problem` is what was
+    seen, on the smallest input that shows it, which `call` writes out and which should give
+    `expected`; `law` is the law that is broken, `result` the id of the result that proves it;
+    `mistake` and `convention` name what the function equals on all inputs, and `why` says why
+    people write it, or who does. Where it is right: `inputs`, the largest relative `error`, and the
+    `time` against the model solution.
+    """
+
+    exercise: str
+    topic: str
+    outcome: str
+    problem: str = ""
+    call: str = ""
+    expected: str = ""
+    law: str = ""
+    result: str = ""
+    mistake: str = ""
+    convention: str = ""
+    why: str = ""
+    printed: str = ""
+    inputs: int = 0
+    error: float = 0.0
+    time: float = 0.0
+    laws: list[str] = field(default_factory=list)
+
+    @property
+    def counterexample(self) -> str:
+        """The smallest input that shows it, and what it should give."""
+        return f"{self.call}\n    should give {self.expected}" if self.expected else self.call
+
+    @property
+    def link(self) -> str:
+        """Where the law is proved."""
+        return f"{SITE}/{self.topic}.html#{self.result}" if self.result else ""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Each part with its heading."""
+        if self.outcome == "right":
+            seen = f"{self.inputs} inputs in float64 and float32, largest error {self.error:.1g}"
+            laws = [("law", law) for law in self.laws]
+            return [
+                ("right", f"{self.exercise}: {seen}, {self.time:.1f} times the model's time"),
+                *laws,
+            ]
+        first = ("wrong", f"{self.exercise}: {self.problem}")
+        if self.outcome == "convention":
+            first = ("another convention", f"{self.exercise} is right by {self.convention}")
+        parts = [
+            ("try", self.counterexample),
+            ("law", f"{self.law} ({self.result})" if self.result else self.law),
+            ("mistake", self.mistake),
+            ("why", self.why),
+            ("read", self.link),
+        ]
+        return [first, *(part for part in parts if part[1])]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {words}" for name, words in self.lines())
+
+    def _repr_html_(self) -> str:
+        colours = {"right": "#1a7f37", "convention": "#9a6700", "wrong": "#b35900"}
+        rows = "".join(
+            f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{_cell(name, words)}</td></tr>"
+            for name, words in self.lines()
+        )
+        edge = f"border-left:4px solid {colours[self.outcome]};padding-left:8px"
+        return f"<div style='{edge}'><table>{rows}</table></div>"
+
+
+def _cell(name: str, words: str) -> str:
+    shown = html.escape(words)
+    if name == "try":
+        return f"<pre>{shown}</pre>"
+    return f'<a href="{shown}">{shown}</a>' if name == "read" else shown

@@ -1,0 +1,166 @@
+"""The console command, through a real terminal."""
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmref.practice.console import main
+
+RIGHT = """
+def rms_norm(x, weight, eps):
+    return weight * x / (x.square().mean(-1, keepdim=True) + eps) ** 0.5
+"""
+WRONG = """
+def rms_norm(x, weight, eps):
+    return weight * x / (x.square().mean(-1, keepdim=True) ** 0.5 + eps)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "practice"
+
+
+def test_the_list_has_every_exercise_with_level_and_progress(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["practice"]) == 0
+    said = capsys.readouterr().out
+    assert "norm/rms_norm" in said
+    assert "rms_norm_backward      level 3" in said
+    assert not folder.exists()
+
+
+def test_a_start_writes_the_signature_and_never_writes_over_a_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["practice", "start", "rms_norm"]) == 0
+    path = folder / "rms_norm.py"
+    assert "def rms_norm(x, weight, eps):" in path.read_text(encoding="utf-8")
+    assert "rsqrt" not in path.read_text(encoding="utf-8")
+    path.write_text("mine", encoding="utf-8")
+    assert main(["practice", "start", "rms_norm"]) == 0
+    assert path.read_text(encoding="utf-8") == "mine"
+    assert "is there already; it was left as it is" in capsys.readouterr().out
+
+
+def test_a_check_tells_right_from_wrong_and_keeps_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["practice", "check", "rms_norm"]) == 2
+    assert "llmref practice start rms_norm writes it" in capsys.readouterr().err
+    folder.mkdir()
+    (folder / "rms_norm.py").write_text(WRONG, encoding="utf-8")
+    assert main(["practice", "check", "rms_norm"]) == 1
+    assert "mistake: 'eps outside the root'" in capsys.readouterr().out
+    assert main(["practice", "status"]) == 0
+    assert "begun: rms_norm" in capsys.readouterr().out
+    (folder / "rms_norm.py").write_text(RIGHT, encoding="utf-8")
+    assert main(["practice", "check", "rms_norm"]) == 0
+    (folder / "rms_norm.py").write_text(WRONG, encoding="utf-8")
+    assert main(["practice", "check", "rms_norm"]) == 1  # but what was right stays right
+    kept = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    assert kept == {"rms_norm": {"outcome": "right"}}
+
+
+def test_hints_come_one_by_one_and_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (1, 2, 3, 3):
+        assert main(["practice", "hint", "rms_norm"]) == 0
+        said = capsys.readouterr().out
+        assert (f"{number}. " in said, f"{number + 1}. " in said) == (True, False)
+    assert "That was the last one" in said
+
+
+def test_the_solution_is_the_code_by_hand(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["practice", "solution", "rms_norm"]) == 0
+    assert capsys.readouterr().out.startswith("def rms_norm(x, weight, eps):\n")
+
+
+def test_a_bug_is_found_by_its_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["practice", "bug", "rms_norm", "--seed", "1"]) == 0
+    shown = capsys.readouterr().out
+    (line,) = (it for it in shown.splitlines() if ".sqrt() + eps" in it)
+    assert main(["practice", "bug", "rms_norm", "1"]) == 1
+    assert "line 1 is as it should be" in capsys.readouterr().out
+    assert main(["practice", "bug", "rms_norm", line.split()[0]]) == 0
+    assert "right: line" in capsys.readouterr().out
+
+
+def test_an_unknown_name_and_a_damaged_progress_get_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["practice", "hint", "rmsnorm"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "there is no exercise 'rmsnorm'; is it rms_norm or rms_norm_backward?\n"
+    )
+    folder.mkdir()
+    (folder / "progress.json").write_text("{", encoding="utf-8")
+    assert main(["practice", "status"]) == 2
+    assert "progress.json is damaged" in capsys.readouterr().err
+
+
+class Terminal:
+    """A command in a terminal of its own."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._main, side = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "llmref", *arguments],
+            cwd=folder,
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        os.close(side)
+        self.said = ""
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while text not in self.said:
+            ready, _, _ = select.select([self._main], [], [], end - time.monotonic())
+            assert ready, f"{text!r} did not come: {self.said}"
+            self.said += os.read(self._main, 4096).decode()
+
+    def forget(self) -> None:
+        self.said = ""
+
+    def interrupt(self) -> int:
+        os.write(self._main, b"\x03")
+        self.process.send_signal(2)
+        return self.process.wait(timeout=30)
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Terminal]:
+    (tmp_path / "practice").mkdir()
+    (tmp_path / "practice" / "rms_norm.py").write_text(WRONG, encoding="utf-8")
+    terminal = Terminal(tmp_path, "practice", "check", "rms_norm", "--watch")
+    yield terminal
+    terminal.process.kill()
+    terminal.process.wait()
+
+
+def test_a_watched_file_is_judged_at_each_save(watching: Terminal, tmp_path: Path) -> None:
+    watching.wait_for("waiting for")
+    assert "mistake: 'eps outside the root'" in watching.said
+    watching.forget()
+    (tmp_path / "practice" / "rms_norm.py").write_text(RIGHT, encoding="utf-8")
+    watching.wait_for("waiting for")
+    assert "right: rms_norm" in watching.said
+    watching.forget()
+    (tmp_path / "practice" / "rms_norm.py").write_text("def rms_norm(:\n", encoding="utf-8")
+    watching.wait_for("waiting for")
+    assert "in line 1 of" in watching.said
+    assert watching.interrupt() == 130

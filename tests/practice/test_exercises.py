@@ -1,0 +1,158 @@
+"""Every exercise: right solutions pass, mistakes and mutants do not, each by its name."""
+
+import ast
+import re
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+
+from llmref.practice.exercise import Exercise
+from llmref.practice.exercises import exercises
+from llmref.practice.judging import judge_here
+from llmref.records import ids_in_use
+from tests.mutants import mutants
+from tests.small_site import ROOT
+
+EXERCISES = list(exercises().values())
+of_all = pytest.mark.parametrize("exercise", EXERCISES, ids=[it.name for it in EXERCISES])
+SOLUTIONS = {
+    name: functions
+    for path in sorted((ROOT / "tests" / "practice" / "solutions").glob("[!_]*.py"))
+    for name, functions in import_module(f"tests.practice.solutions.{path.stem}").SOLUTIONS.items()
+}
+
+
+@of_all
+def test_the_model_solution_is_right(exercise: Exercise) -> None:
+    answer = judge_here(exercise, exercise.solution)
+    assert answer["outcome"] == "right"
+    assert answer["error"] == 0
+
+
+@of_all
+def test_other_right_solutions_are_right(exercise: Exercise) -> None:
+    assert len(SOLUTIONS[exercise.name]) >= 3
+    for function in SOLUTIONS[exercise.name]:
+        answer = judge_here(exercise, function)
+        assert answer["outcome"] == "right", (function.__name__, answer)
+
+
+@of_all
+def test_every_mistake_is_rejected_and_named(exercise: Exercise) -> None:
+    assert len(exercise.mistakes) >= 3
+    for mistake in exercise.mistakes:
+        answer = judge_here(exercise, exercise.variant(mistake))
+        assert answer["outcome"] == "wrong", mistake.name
+        assert f"'{mistake.name}'" in answer["mistake"]
+        assert answer["law"]
+        assert answer["problem"]
+
+
+@of_all
+def test_every_other_convention_is_recognised(exercise: Exercise) -> None:
+    for convention in exercise.conventions:
+        answer = judge_here(exercise, exercise.variant(convention))
+        assert (answer["outcome"], answer["convention"]) == ("convention", convention.name)
+
+
+@of_all
+def test_every_mutant_of_the_solution_is_rejected(exercise: Exercise) -> None:
+    scope = vars(import_module(exercise.solution.__module__))
+    alive = []
+    for change, tree in mutants(exercise.source):
+        mutant = dict(scope)
+        exec(compile(tree, exercise.name, "exec"), mutant)
+        if judge_here(exercise, mutant[exercise.name])["outcome"] == "right":
+            alive.append(change)
+    assert alive == []
+
+
+@of_all
+def test_the_inputs_reach_every_branch_and_come_in_the_order_of_size(exercise: Exercise) -> None:
+    inputs = exercise.inputs()
+    for name, reaches in exercise.branches.items():
+        assert any(reaches(*given) for given in inputs), name
+        assert not all(reaches(*given) for given in inputs), name
+    sizes = [sum(it.numel() for it in given if isinstance(it, torch.Tensor)) for given in inputs]
+    assert sizes == sorted(sizes)
+
+
+@of_all
+def test_laws_hold_for_the_solution_and_are_proved_on_the_site(exercise: Exercise) -> None:
+    known = ids_in_use(ROOT / "docs" / "result-ids.txt")
+    page = (ROOT / "docs" / f"{exercise.topic}.md").read_text(encoding="utf-8")
+    for result in (exercise.definition, *(law.result for law in exercise.laws)):
+        assert result in known
+        assert f":label: {result}\n" in page
+    for law in exercise.laws:
+        assert not any(law.breaks(exercise.solution, *given) for given in exercise.inputs())
+
+
+@of_all
+def test_each_law_is_broken_by_a_mistake(exercise: Exercise) -> None:
+    for law in exercise.laws:
+        variants = [exercise.variant(mistake) for mistake in exercise.mistakes]
+        assert any(
+            breaks(law.breaks, variant, given)
+            for variant in variants
+            for given in exercise.inputs()
+        ), law.words
+
+
+def breaks(law: Any, function: Any, given: tuple[Any, ...]) -> bool:
+    try:
+        return bool(law(function, *given))
+    except Exception:
+        return False
+
+
+@of_all
+def test_a_counterexample_gives_what_it_says(exercise: Exercise) -> None:
+    """Pasted as it is printed, it gives what is expected, and the mistake gives something else."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        for mistake in exercise.mistakes:
+            answer = judge_here(exercise, exercise.variant(mistake))
+            if "expected" not in answer:
+                continue
+            scope = {"torch": torch, exercise.name: exercise.solution, "inf": torch.inf}
+            found, expected = eval(answer["call"], scope), eval(answer["expected"], scope)
+            assert judged_the_same(found, expected)
+            scope[exercise.name] = exercise.variant(mistake)
+            assert not judged_the_same(eval(answer["call"], scope), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def judged_the_same(found: Any, expected: Any) -> bool:
+    if isinstance(expected, (list, tuple)):
+        return len(found) == len(expected) and all(map(judged_the_same, found, expected))
+    if not isinstance(expected, torch.Tensor):
+        return bool(found == expected)
+    if found.shape != expected.shape:
+        return False
+    return torch.allclose(found.double(), expected.double(), rtol=1e-5, atol=1e-6, equal_nan=False)
+
+
+@of_all
+def test_hints_are_words_and_no_code(exercise: Exercise) -> None:
+    assert 1 <= len(exercise.hints) <= 3
+    for line in exercise.source.splitlines()[1:]:
+        code = line.split("#")[0].strip()
+        assert all(code not in hint for hint in exercise.hints if len(code) > 8)
+    assert all("torch." not in hint for hint in exercise.hints)
+
+
+def test_every_function_by_hand_that_is_an_exercise_is_judged_by_its_own_topic() -> None:
+    for it in EXERCISES:
+        path = ROOT / "llmref" / "practice" / "by_hand" / f"{it.topic}.py"
+        names = [
+            node.name
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef)
+        ]
+        assert it.name in names
+        assert re.fullmatch(r"[a-z0-9_]+", it.name)
+        assert it.level in (1, 2, 3)

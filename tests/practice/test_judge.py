@@ -1,0 +1,186 @@
+"""The judge with functions that are wrong in every way but one: each gets a plain answer."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from llmref.practice import judge
+from llmref.practice.exercises import exercise
+from llmref.practice.submission import judge_file
+
+forked = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="processes are not forked")
+
+
+def good(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+def test_a_right_function_is_right_and_told_how_sure() -> None:
+    verdict = judge("rms_norm", good)
+    assert verdict.outcome == "right"
+    assert verdict.inputs == 7
+    assert verdict.error < 1e-12
+    assert str(verdict).startswith(
+        "right: rms_norm: 7 inputs in float64 and float32, largest error"
+    )
+    assert "law: Each row is normalised by itself" in str(verdict)
+
+
+def test_a_lambda_and_a_closure_may_be_judged() -> None:
+    shift = 0.0
+    assert judge("rms_norm", lambda x, w, eps: good(x, w, eps) + shift).outcome == "right"
+
+
+def test_a_wrong_function_gets_law_counterexample_mistake_and_link() -> None:
+    verdict = judge("rms_norm", lambda x, w, eps: x / (x.norm(dim=-1, keepdim=True) + 1e-300) * w)
+    assert verdict.outcome == "wrong"
+    assert verdict.counterexample == (
+        "rms_norm(torch.tensor([1., 7.]), torch.tensor([1., 1.]), 0.0)\n"
+        "    should give torch.tensor([0.2, 1.4])"
+    )
+    assert verdict.link == "https://llmref.github.io/llmref/norm/rms_norm.html#norm-rms"
+
+
+def test_a_known_mistake_is_named_with_its_reason() -> None:
+    verdict = judge(
+        "rms_norm", lambda x, w, eps: w * x / (x.square().mean(-1, keepdim=True).sqrt() + eps)
+    )
+    assert verdict.mistake == "'eps outside the root'"
+    assert verdict.why == "It is added to the mean of the squares, before the root."
+
+
+def test_another_convention_is_no_mistake() -> None:
+    verdict = judge("rms_norm", lambda x, w, eps: good(x, 1 + w, eps))
+    assert verdict.outcome == "convention"
+    assert "another convention: rms_norm is right by gains stored as 1 + w" in str(verdict)
+    assert "Gemma" in verdict.why
+
+
+def raises(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    rows = x.reshape(-1, x.shape[-1])
+    return rows[len(rows) + 7]
+
+
+def changes(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    weight += 1
+    return good(x, weight - 1, eps)
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"),
+    [
+        (lambda x, w: x, "it cannot be called as rms_norm(x, weight, eps): "),
+        (lambda x, w, eps: None, "it returns nothing (None), not a Tensor"),
+        (lambda x, w, eps: "one", "it returns a str, not a Tensor"),
+        (lambda x, w, eps: [good(x, w, eps)] * 2, "the shape of the result is"),
+        (lambda x, w, eps: good(x, w, eps)[..., :0], "the shape of the result is (0,), not (1,)"),
+        (lambda x, w, eps: good(x, w, eps) * torch.nan, "it is not a number where it should be 1"),
+        (raises, "it raises IndexError: index 8 is out of bounds"),
+        (changes, "it changes its argument weight; work on a copy"),
+        (lambda x, w, eps: sys.exit(3), "it raises SystemExit: 3"),
+        (3, "rms_norm must be a function, not a int"),
+        (lambda x, w, eps: good(x.float(), w.float(), eps) * (1 + 1e-5), "it is torch.tensor"),
+    ],
+)
+def test_each_bad_function_gets_a_plain_answer(function: Any, problem: str) -> None:
+    verdict = judge("rms_norm", function)
+    assert verdict.outcome == "wrong"
+    assert verdict.problem.startswith(problem)
+
+
+def test_an_exception_is_shown_at_the_line_of_the_reader() -> None:
+    verdict = judge("rms_norm", raises)
+    line = raises.__code__.co_firstlineno + 2
+    assert verdict.problem.endswith(f"in line {line}: return rows[len(rows) + 7]")
+
+
+@forked
+def test_an_endless_loop_is_stopped_and_what_it_printed_is_seen(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def loops(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        print("begun")
+        while True:
+            pass
+
+    assert judge("rms_norm", loops, seconds=1).problem == "it did not finish in 1 s"
+    assert capsys.readouterr().out == "begun\n"
+
+
+@forked
+def test_nothing_that_a_function_does_stays(tmp_path: Path) -> None:
+    def meddles(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        torch.set_default_dtype(torch.float16)
+        os.environ["LLMREF_MEDDLED"] = "1"
+        return good(x, weight, eps)
+
+    assert judge("rms_norm", meddles).outcome == "right"
+    assert torch.get_default_dtype() == torch.float32
+    assert "LLMREF_MEDDLED" not in os.environ
+
+
+@forked
+def test_a_function_that_ends_the_process_is_told_so() -> None:
+    verdict = judge("rms_norm", lambda x, w, eps: os._exit(1))
+    assert verdict.problem == "your code ended the process it ran in"
+
+
+def test_an_unknown_exercise_names_the_nearest() -> None:
+    with pytest.raises(KeyError, match="no exercise 'rmsnorm'; is it rms_norm"):
+        judge("rmsnorm", good)
+
+
+def test_the_notebook_shows_it_as_a_table_and_escapes_what_it_shows() -> None:
+    def wrong(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        raise ValueError("<b>")
+
+    shown = judge("rms_norm", wrong)._repr_html_()
+    assert "&lt;b&gt;" in shown
+    assert "<b>" not in shown
+    assert "<pre>rms_norm(torch.tensor([3.])" in shown
+
+
+FILES: dict[str, tuple[str, str]] = {
+    "no function": ("x = 1\n", "defines no function rms_norm"),
+    "a syntax error": ("def rms_norm(x, weight, eps:\n    return x\n", "in line 1 of"),
+    "an import that fails": (
+        "import nothing_of_this_name\n",
+        "raises ModuleNotFoundError in line 1",
+    ),
+    "an error on the way": ("a = 1\nb = a / 0\n", "raises ZeroDivisionError in line 2"),
+    "a blank that is not filled": (
+        "def rms_norm(x, weight, eps):\n    raise NotImplementedError('write it here')\n",
+        "it raises NotImplementedError: write it here, in line 2: raise NotImplementedError",
+    ),
+    "an end": ("import sys\nsys.exit()\n", "raises SystemExit in line 2"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_each_bad_file_gets_a_plain_answer(tmp_path: Path, kind: str) -> None:
+    text, problem = FILES[kind]
+    path = tmp_path / "rms_norm.py"
+    path.write_text(text, encoding="utf-8")
+    verdict = judge_file(exercise("rms_norm"), path, seconds=20)
+    assert verdict.outcome == "wrong"
+    assert problem in verdict.problem
+
+
+def test_a_file_that_is_no_text_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "rms_norm.py"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "is no Python text" in judge_file(exercise("rms_norm"), path, seconds=20).problem
+
+
+def test_a_message_never_shows_the_solution() -> None:
+    lines = [line.split("#")[0].strip() for line in exercise("rms_norm").source.splitlines()]
+    functions: list[Callable[..., Any]] = [raises, changes, lambda x, w, eps: x]
+    for function in functions:
+        said = str(judge("rms_norm", function))
+        assert not any(line in said for line in lines[1:])
