@@ -99,10 +99,7 @@ def test_an_unknown_name_and_a_damaged_progress_get_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["practice", "hint", "rmsnorm"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "there is no exercise 'rmsnorm'; is it rms_norm or rms_norm_backward?\n"
-    )
+    assert capsys.readouterr().err.startswith("there is no exercise 'rmsnorm'; is it rms_norm or ")
     folder.mkdir()
     (folder / "progress.json").write_text("{", encoding="utf-8")
     assert main(["practice", "status"]) == 2

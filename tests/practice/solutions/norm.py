@@ -69,3 +69,58 @@ SOLUTIONS = {
         rms_backward_by_quotient,
     ],
 }
+
+
+def layer_loops(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    rows = []
+    for row in x.reshape(-1, x.shape[-1]):
+        mean = sum(row) / len(row)
+        variance = sum((entry - mean) ** 2 for entry in row) / len(row)
+        rows.append(weight * (row - mean) / (variance + eps) ** 0.5 + bias)
+    return torch.stack(rows).reshape(x.shape)
+
+
+def layer_numpy(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> np.ndarray:
+    array = x.numpy()
+    mean, variance = array.mean(-1, keepdims=True), array.var(-1, keepdims=True)
+    return weight.numpy() * (array - mean) / np.sqrt(variance + eps) + bias.numpy()
+
+
+def layer_torch(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return functional.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def layer_backward_autograd(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> list[Tensor]:
+    leaves = [it.clone().requires_grad_() for it in (x, weight, torch.zeros_like(weight))]
+    layer_loops(*leaves, eps).backward(grad)
+    return [it.grad for it in leaves]  # type: ignore[misc]
+
+
+def layer_backward_by_jacobian(
+    grad: Tensor, x: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    n = x.shape[-1]
+    centring = torch.eye(n, dtype=x.dtype) - 1 / n
+    rows, grads = x.reshape(-1, n) @ centring, grad.reshape(-1, n)
+    s = (rows.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+    hat = rows / s
+    g = grads * weight
+    out = (g @ centring - hat * (g * hat).sum(-1, keepdim=True) / n) / s
+    return out.reshape(x.shape), (grads * hat).sum(0), grads.sum(0)
+
+
+def layer_backward_torch(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, ...]:
+    leaves = [it.clone().requires_grad_() for it in (x, weight, torch.zeros_like(weight))]
+    return torch.autograd.grad(
+        functional.layer_norm(leaves[0], weight.shape, *leaves[1:], eps), leaves, grad
+    )
+
+
+SOLUTIONS |= {
+    "layer_norm": [layer_loops, layer_numpy, layer_torch],
+    "layer_norm_backward": [
+        layer_backward_autograd,
+        layer_backward_by_jacobian,
+        layer_backward_torch,
+    ],
+}

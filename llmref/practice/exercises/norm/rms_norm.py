@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises.norm._inputs import number, rows
+from llmref.practice.exercises._inputs import number, rows
 
 
 def _forward() -> list[tuple[Any, ...]]:

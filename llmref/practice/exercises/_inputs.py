@@ -1,4 +1,4 @@
-"""Rows that every exercise on norms is judged by, smallest first."""
+"""Numbers that exercises are judged by: a few that one can follow, and rows of any size."""
 
 import torch
 from torch import Tensor

@@ -1,0 +1,1 @@
+"""Exercises on functions that losses and layers are made of."""
