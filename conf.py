@@ -37,7 +37,6 @@ llmref_citation = str(ROOT / "CITATION.cff")
 # Topics whose pages have the form of the first edition still.
 llmref_first_edition = (
     "components/linear",
-    "components/swiglu",
     "functional/info_nce",
     "functional/quantization",
     "functional/sampling",

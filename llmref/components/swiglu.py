@@ -10,9 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from llmref._numeric import widen
 from llmref._require import (
     require_choice,
+    require_finite,
     require_floating,
+    require_in,
     require_positive,
     require_shapes,
     require_size,
@@ -31,26 +34,36 @@ def glu(gate: Tensor, up: Tensor, activation: Activation = "silu", *, beta: floa
     Source: Dauphin et al. 2016, arXiv:1612.08083 (sigmoid); Shazeer 2020, arXiv:2002.05202.
     Differs: the names are those of the activations: silu is SwiGLU, gelu GEGLU, relu ReGLU,
     sigmoid GLU and identity the bilinear layer. beta belongs to silu alone.
-    Raises: ValueError if the shapes differ, for another activation, or a beta that is not used;
-    TypeError unless both are floating point.
+    Raises: ValueError if the shapes differ, for another activation, a beta that is not used, or a
+    product that overflows or is NaN; TypeError unless both are floating point.
     """
     require_floating(gate=gate, up=up)
     require_shapes("gate (...), up (...)", gate=gate, up=up)
     _require_activation(activation, beta)
-    return _activate(gate, activation, beta) * up  # eq. eq-swiglu
+    h = _activate(gate, activation, beta) * up  # eq. eq-swiglu
+    require_finite(h=h)
+    return h
 
 
-def swiglu_backward(grad_h: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the two branches from that of their product; h itself is not needed.
+def swiglu_backward(
+    grad_h: Tensor, gate: Tensor, up: Tensor, *, beta: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the two branches of glu with silu, from that of their product.
 
     Shapes: grad_h, gate and up (..., F) -> (..., F) twice, of gate and of up
     Source: Shazeer 2020, arXiv:2002.05202 (the forward formula, differentiated).
-    Raises: ValueError if the shapes differ; TypeError unless all are floating point.
+    Differs: float16 and bfloat16 are computed in float32 and rounded once.
+    Raises: ValueError if the shapes differ, beta is not positive and finite, or a gradient
+    overflows or is NaN; TypeError unless all are floating point.
     """
     named = {"grad_h": grad_h, "gate": gate, "up": up}
     require_floating(**named)
     require_shapes("gate (...), up (...), grad_h (...)", **named)
-    return grad_h * up * d_silu(gate), grad_h * silu(gate)  # eq. eq-swiglu-backward
+    dh, g, v = widen(grad_h), widen(gate), widen(up)
+    dg, dv = dh * (v * d_silu(g, beta)), dh * silu(g, beta)  # eq. eq-swiglu-backward
+    grad_gate, grad_up = dg.to(gate.dtype), dv.to(up.dtype)
+    require_finite(grad_gate=grad_gate, grad_up=grad_up)
+    return grad_gate, grad_up
 
 
 def swiglu_hidden_dim(
@@ -64,16 +77,18 @@ def swiglu_hidden_dim(
 
     swiglu_hidden_dim(4096, multiple_of=256) = 11008.
     Shapes: integers -> an integer
-    Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2, for 2/3 of 4 d; the order of the
-    roundings is that of the published code.
-    Raises: ValueError if dim or multiple_of is below 1, or ratio or multiplier is not positive;
-    TypeError unless dim and multiple_of are ints.
+    Source: Shazeer 2020, arXiv:2002.05202, section 2, for 2/3 of 4 d; the roundings, in this
+    order, are those of Llama's published code (Touvron et al. 2023, arXiv:2302.13971).
+    Raises: ValueError if dim or multiple_of is below 1, ratio or multiplier is not positive, or a
+    width becomes 0 or infinite; TypeError unless dim and multiple_of are ints.
     """
     require_size(1, dim=dim, multiple_of=multiple_of)
     require_positive(ratio=float(ratio), multiplier=1.0 if multiplier is None else multiplier)
     hidden = int(ratio * dim)
     if multiplier is not None:
+        require_in("[0, inf)", width=multiplier * hidden)
         hidden = int(multiplier * hidden)
+    require_size(1, hidden=hidden)
     return -(-hidden // multiple_of) * multiple_of  # eq. eq-swiglu-rounding
 
 

@@ -66,6 +66,34 @@ def test_backward_equals_autograd(shape):
         close(ours.detach(), theirs)
 
 
+@pytest.mark.parametrize("beta", [0.3, 1.0, 2.0])
+def test_backward_knows_the_slope(beta):
+    """At g = 0.7, v = 1.3 and beta 2 the gradients are 1.3316 and 0.5615; beta 1 gives others."""
+    gate, up = (torch.tensor([value]).double().requires_grad_() for value in (0.7, 1.3))
+    expected = torch.autograd.grad(glu(gate, up, beta=beta).sum(), (gate, up))
+    actual = swiglu_backward(torch.ones(1).double(), gate.detach(), up.detach(), beta=beta)
+    close(torch.cat(actual), torch.cat(expected))
+    if beta == 2.0:
+        close(torch.cat(actual), torch.tensor([1.3316, 0.5615]).double(), atol=5e-5)
+
+
+def test_sixteen_bit_gradients_are_rounded_once():
+    grad, gate, up = (random(64, seed=s).bfloat16() for s in range(3))
+    wide = swiglu_backward(grad.float(), gate.float(), up.float())
+    for ours, exact in zip(swiglu_backward(grad, gate, up), wide, strict=True):
+        assert torch.equal(ours, exact.bfloat16())
+
+
+def test_what_overflows_is_refused():
+    """300 times 300 is above 65504, the largest number of float16."""
+    big = torch.full((1,), 300.0).half()
+    with pytest.raises(ValueError, match="h must be finite, got inf"):
+        glu(big, big)
+    with pytest.raises(ValueError, match="grad_gate must be finite, got inf"):
+        swiglu_backward(big, big, big)
+    assert glu(big, big.float()).item() == 90000
+
+
 def test_gradcheck_of_the_layer():
     layer, x = SwiGLU(3, 4).double(), random(2, 3).requires_grad_()
     weights = tuple(layer.parameters())
@@ -152,7 +180,29 @@ def test_sixteen_bits_stay_sixteen_bits():
             r"grad_h must be \(\.\.\.\) = \(2, 3\) beside gate \(2, 3\), up \(2, 3\), got \(3,\)",
         ),
         (lambda x: swiglu_hidden_dim(0), ValueError, "dim must be at least 1, got 0"),
+        (lambda x: swiglu_hidden_dim(4096.5), TypeError, r"dim must be an int, got 4096\.5"),
         (lambda x: swiglu_hidden_dim(3, multiplier=0.0), ValueError, "multiplier must be positive"),
+        (
+            lambda x: swiglu_hidden_dim(8, multiplier=math.inf),
+            ValueError,
+            "multiplier must be positive and finite, got inf",
+        ),
+        (
+            lambda x: swiglu_hidden_dim(8, multiplier=1e308),
+            ValueError,
+            r"width must be in \[0, inf\), got inf",
+        ),
+        (
+            lambda x: swiglu_hidden_dim(1, ratio=Fraction(1, 2)),
+            ValueError,
+            "hidden must be at least 1, got 0",
+        ),
+        (
+            lambda x: swiglu_hidden_dim(8, multiplier=0.01),
+            ValueError,
+            "hidden must be at least 1, got 0",
+        ),
+        (lambda x: swiglu_backward(x, x, x, beta=0.0), ValueError, "beta must be positive"),
         (lambda x: ffn_params(3, 0, gated=True), ValueError, "hidden must be at least 1, got 0"),
         (lambda x: SwiGLU(3, 0), ValueError, "hidden must be at least 1, got 0"),
         (lambda x: SwiGLU(3, 4, activation="tanh"), ValueError, "activation must be one of"),
