@@ -39,7 +39,6 @@ llmref_first_edition = (
     "components/linear",
     "functional/info_nce",
     "functional/quantization",
-    "functional/sampling",
 )
 llmref_show_all = True  # a public function that no page shows is a warning
 llmref_wheel_of = str(ROOT)  # stands beside the site, and notebooks install it
