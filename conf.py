@@ -36,7 +36,6 @@ llmref_result_ids = str(ROOT / "docs" / "result-ids.txt")
 llmref_citation = str(ROOT / "CITATION.cff")
 # Topics whose pages have the form of the first edition still.
 llmref_first_edition = (
-    "components/linear",
     "functional/info_nce",
     "functional/quantization",
 )

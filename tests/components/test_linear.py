@@ -94,6 +94,26 @@ def test_without_bias_there_is_no_bias_gradient():
     assert linear_backward(linear(x, weight), x, weight, has_bias=False)[2] is None
 
 
+def test_no_features_give_no_gradients():
+    """No inputs: dX and dW are empty, db is the sum of 3 ones; no outputs: dX is 0."""
+    dx, dw, db = linear_backward(torch.ones(3, 2), torch.ones(3, 0), torch.ones(2, 0))
+    assert (dx.shape, dw.shape, db.tolist()) == ((3, 0), (2, 0), [3.0, 3.0])
+    dx, dw, db = linear_backward(torch.ones(2, 3, 0), torch.ones(2, 3, 5), torch.ones(0, 5))
+    assert not dx.any()
+    assert (dx.shape, dw.shape, db.shape) == ((2, 3, 5), (0, 5), (0,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_what_overflows_is_refused(dtype):
+    big = torch.full((1, 1), 2 * torch.finfo(dtype).max ** 0.5, dtype=dtype)
+    with pytest.raises(ValueError, match="y must be finite, got inf"):
+        linear(big, big)
+    with pytest.raises(ValueError, match="grad_x must be finite, got inf"):
+        linear_backward(big, big * 0, big)
+    with pytest.raises(ValueError, match="grad_weight must be finite, got inf"):
+        linear_backward(big, big, big * 0)
+
+
 def test_no_rows_give_zero_gradients():
     x, weight, _ = inputs(lead=(0, 3))
     _, grad_weight, grad_bias = linear_backward(linear(x, weight), x, weight)
@@ -358,7 +378,7 @@ def test_options_out_of_range_are_refused():
         uniform_bound(-1.0)
     with pytest.raises(ValueError, match="name must be one of"):
         activation_gain("softmax")
-    with pytest.raises(ValueError, match=r"a must be in \(-inf, inf\), got nan"):
+    with pytest.raises(ValueError, match=r"a must be in \[-1e150, 1e150\], got nan"):
         activation_gain("leaky_relu", math.nan)
     with pytest.raises(ValueError, match="tokens must be at least 1, got 0"):
         linear_flops(0, 2, 3)

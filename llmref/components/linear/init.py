@@ -70,9 +70,9 @@ def activation_gain(name: GainOf, a: float = 0.01) -> float:
     Shapes: a name -> a float
     Source: He et al. 2015, arXiv:1502.01852, for relu and leaky_relu.
     Differs: torch.nn.init.calculate_gain has the empirical 5 / 3 for tanh; here it is 1.5925.
-    Raises: ValueError if the name is unknown or a is not finite.
+    Raises: ValueError if the name is unknown, or a is beyond 1e150 in size.
     """
-    require_in("(-inf, inf)", a=a)
+    require_in("[-1e150, 1e150]", a=a)
     require_choice(GainOf, name=name)
     exact = {"linear": 1.0, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + a * a))}
     smooth: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "silu": silu, "gelu": gelu}

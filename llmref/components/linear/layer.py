@@ -6,8 +6,14 @@ Leaves out: how the weights are drawn (see init).
 import torch
 from torch import Tensor, nn
 
-from llmref._numeric import widen
-from llmref._require import require_choice, require_one_dtype, require_shapes, require_size
+from llmref._numeric import as_rows, widen
+from llmref._require import (
+    require_choice,
+    require_finite,
+    require_one_dtype,
+    require_shapes,
+    require_size,
+)
 from llmref.components.linear.init import Scheme, activation_gain, init_std, uniform_bound
 
 
@@ -19,13 +25,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Source: torch.nn.functional.linear, whose layout of the weight is used.
     Differs: float16 and bfloat16 are computed in float32 and rounded once.
     Raises: TypeError unless all are floating point and of one dtype; ValueError if the shapes do
-    not fit.
+    not fit, or the result overflows or is NaN.
     """
     named = {"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias}
     require_one_dtype(**named)
     require_shapes("weight (out, in), x (..., in), bias (out,)", **({"bias": None} | named))
     y = widen(x) @ widen(weight).T  # eq. eq-linear
-    return (y if bias is None else y + bias).to(x.dtype)
+    y = (y if bias is None else y + bias).to(x.dtype)
+    require_finite(y=y)
+    return y
 
 
 def linear_backward(
@@ -37,18 +45,21 @@ def linear_backward(
     Shapes: grad_out (..., out), x (..., in), weight (out, in) -> (..., in), (out, in), (out,) or
     None
     Source: Rumelhart, Hinton & Williams 1986.
-    Raises: as linear; ValueError if grad_out is not (..., out).
+    Raises: as linear, also for the gradients; ValueError if grad_out is not (..., out).
     """
     named = {"x": x, "weight": weight, "grad_out": grad_out}
     require_one_dtype(**named)
     require_shapes("weight (out, in), x (..., in), grad_out (..., out)", **named)
-    grad, wide = widen(grad_out), widen(x)
-    rows, inputs = grad.reshape(-1, grad.shape[-1]), wide.reshape(-1, wide.shape[-1])  # (m, ...)
+    rows, inputs = as_rows(widen(grad_out)), as_rows(widen(x))  # (m, out), (m, in)
     # eq. eq-linear-backward, line by line
-    grad_x = grad @ widen(weight)
-    grad_weight = rows.T @ inputs
-    grad_bias = rows.sum(0).to(weight.dtype) if has_bias else None
-    return grad_x.to(x.dtype), grad_weight.to(weight.dtype), grad_bias
+    grad_x = (widen(grad_out) @ widen(weight)).to(x.dtype)
+    grad_weight = (rows.T @ inputs).to(weight.dtype)
+    require_finite(grad_x=grad_x, grad_weight=grad_weight)
+    if not has_bias:
+        return grad_x, grad_weight, None
+    grad_bias = rows.sum(0).to(weight.dtype)
+    require_finite(grad_bias=grad_bias)
+    return grad_x, grad_weight, grad_bias
 
 
 class Linear(nn.Module):
