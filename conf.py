@@ -42,7 +42,6 @@ llmref_first_edition = (
     "components/swiglu",
     "functional/info_nce",
     "functional/quantization",
-    "functional/sampling",
     "rl/gspo",
 )
 llmref_show_all = True  # a public function that no page shows is a warning

@@ -1,6 +1,7 @@
 """What an argument must satisfy: each requirement once, its message with name, rule and value."""
 
 import re
+from numbers import Real
 from typing import get_args
 
 import torch
@@ -56,6 +57,15 @@ def require_int(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name} must be an int, got {value!r}")
+
+
+def require_number(**values: object) -> None:
+    """Raise TypeError for a value that is neither a number nor a tensor without axes."""
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.ndim:
+            raise TypeError(f"{name} must be one number, got a tensor {tuple(value.shape)}")
+        if isinstance(value, bool) or not isinstance(value, Real | Tensor):
+            raise TypeError(f"{name} must be a number, got {value!r}")
 
 
 def require_size(least: int, /, *, hint: str = "", **values: object) -> None:

@@ -137,6 +137,82 @@ def test_penalties_skip_what_is_no_token():
     close(repetition_penalty(z, seen[:, :0], 1.3), z, atol=0)
 
 
+def test_subtractions_do_not_depend_on_the_default_dtype():
+    """0.3 in float32 is 0.3 + 1.2e-8: too coarse for logits in float64."""
+    z, seen = random(1, 5), torch.tensor([[0, 1, 1]])
+    expected = z - torch.tensor([[0.4, 0.5, 0, 0, 0]], dtype=torch.float64)
+    assert torch.get_default_dtype() == torch.float32
+    close(presence_frequency_penalty(z, seen, 0.3, 0.1), expected, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "penalise",
+    [
+        lambda z, seen: repetition_penalty(z, seen, 2.0),
+        lambda z, seen: repetition_penalty(z, seen, 0.5),
+        lambda z, seen: presence_frequency_penalty(z, seen, -1e4, 0.0),
+        lambda z, seen: presence_frequency_penalty(z, seen, 0.0, 1e300),
+        lambda z, seen: presence_frequency_penalty(z, seen, 1e308, -1e308),
+    ],
+)
+def test_penalties_that_overflow_are_refused(penalise):
+    """Twice -60000, or 60000 + 10000, is beyond float16; before, a token was lost or NaN."""
+    z = torch.tensor([[60000.0, 1.0, -60000.0]], dtype=torch.float16)
+    with pytest.raises(ValueError, match=r"overflow torch\.float16"):
+        penalise(z, torch.tensor([[0, 2, 2, 2]]))
+
+
+def test_what_is_removed_already_is_no_overflow():
+    z, seen = torch.tensor([[1.0, -INF]]), torch.tensor([[1]])
+    assert repetition_penalty(z, seen, 2.0).tolist() == [[1.0, -INF]]
+    assert presence_frequency_penalty(z, seen, 1.0, 1.0).tolist() == [[1.0, -INF]]
+
+
+def test_top_p_counts_tails_that_float32_would_lose():
+    """One token has all but 2e-6 of the mass; 999 others share that: 1 - 1e-9 needs all of them."""
+    z = torch.zeros(1000)
+    z[0] = 20.0
+    assert top_p_filter(z, 1 - 1e-9).isfinite().all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_large_constant_does_not_swallow_the_noise(method):
+    """Around 1e17 float64 has steps of 16, beside which Gumbel noise would be rounded away."""
+    z = torch.full((4000, 2), 1e17, dtype=torch.float64)
+    share = sample(z, method=method, generator=generator()).double().mean()
+    assert abs(share - 0.5) < 0.04
+    firsts = sample_without_replacement(z, 1, generator=generator()).double().mean()
+    assert abs(firsts - 0.5) < 0.04
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: apply_temperature(torch.zeros(2, 3), x),
+        lambda x: process_logits(torch.zeros(2, 3), temperature=x),
+        lambda x: sample(torch.zeros(2, 3), temperature=x),
+        lambda x: top_p_filter(torch.zeros(2, 3), x),
+        lambda x: min_p_filter(torch.zeros(2, 3), x),
+        lambda x: process_logits(torch.zeros(2, 3), min_p=x),
+        lambda x: repetition_penalty(torch.zeros(2, 3), torch.zeros(2, 1).long(), x),
+        lambda x: presence_frequency_penalty(torch.zeros(2, 3), torch.zeros(2, 1).long(), x, 0),
+    ],
+)
+def test_numbers_are_numbers(call):
+    with pytest.raises(TypeError, match=r"must be one number, got a tensor \(3,\)"):
+        call(torch.tensor([0.5, 0.6, 0.7]))
+    with pytest.raises(TypeError, match="must be a number, got '0.5'"):
+        call("0.5")
+    with pytest.raises(TypeError, match="must be a number, got True"):
+        call(True)
+
+
+def test_more_draws_than_an_index_can_hold_are_refused():
+    with pytest.raises(ValueError, match="different tokens from 3 finite logits"):
+        sample_without_replacement(torch.zeros(3), 10**30)
+    assert sample_without_replacement(torch.zeros(0, 3), 2).shape == (0, 2)
+
+
 @given(weights, st.integers(1, 7))
 @law
 def test_top_k_is_the_heaviest_set_of_its_size(w, k):

@@ -1,4 +1,4 @@
-"""How is a token drawn from the law that the filters leave, and how probable was it?
+"""How is a token drawn from the distribution that the filters leave, and how probable was it?
 
 Leaves out: the filters (see filters).
 """
@@ -15,6 +15,7 @@ from llmref._require import (
     require_choice,
     require_float_dtype,
     require_ids,
+    require_number,
     require_shapes,
     require_size,
 )
@@ -36,7 +37,7 @@ def sample(
     min_p: float | None = None,
     order: Sequence[str] = FILTERS,
 ) -> Tensor:
-    """Draw one token from each row, from the law that the filters leave.
+    """Draw one token from each row, from the distribution that the filters leave.
 
     The filters are those of process_logits; temperature = 0 takes the largest logit, the lowest
     index among ties.
@@ -46,17 +47,17 @@ def sample(
     Raises: as process_logits; ValueError for an unknown method.
     """
     require_choice(Method, method=method)
-    law = _sampled_law(logits, temperature, top_k, top_p, min_p, order).double()
+    left = _what_is_left(logits, temperature, top_k, top_p, min_p, order).double()
     if method == "inverse_cdf":
-        mass = softmax(law).cumsum(-1)
+        mass = softmax(left).cumsum(-1)
         # The last sum may differ from 1; u is below 1, so the product is below the last sum.
-        u = _uniform(mass[..., -1:].shape, generator, torch.float64, law.device) * mass[..., -1:]
+        u = _uniform(mass[..., -1:].shape, generator, torch.float64, left.device) * mass[..., -1:]
         return torch.searchsorted(mass, u, right=True).squeeze(-1)  # eq. eq-sampling-inverse-cdf
     if method == "exponential":
-        clocks = -_uniform(law.shape, generator, torch.float64, law.device).log()
-        return (softmax(law) / clocks).argmax(-1)  # eq. eq-sampling-race
-    noise = gumbel_noise(law.shape, generator=generator, device=law.device)
-    return (law + noise).argmax(-1)  # eq. eq-sampling-gumbel-max
+        clocks = -_uniform(left.shape, generator, torch.float64, left.device).log()
+        return (softmax(left) / clocks).argmax(-1)  # eq. eq-sampling-race
+    noise = gumbel_noise(left.shape, generator=generator, device=left.device)
+    return (_from_peak(left) + noise).argmax(-1)  # eq. eq-sampling-gumbel-max
 
 
 def gumbel_noise(
@@ -66,7 +67,7 @@ def gumbel_noise(
     dtype: torch.dtype = torch.float64,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Draws from the law with distribution function exp(-exp(-g)), all of them finite.
+    """Draws from the Gumbel distribution, with the distribution function exp(-exp(-g)), all finite.
 
     Shapes: shape -> shape; on the generator's device if there is one
     Source: Gumbel 1954.
@@ -88,10 +89,11 @@ def sample_without_replacement(
     require_peak(logits, "sample_without_replacement")
     require_size(1, k=k)
     possible = logits.isfinite().sum(-1)
-    if (possible < k).any():
-        raise ValueError(f"cannot draw {k} different tokens from {possible.min()} finite logits")
+    least = int(possible.min()) if possible.numel() else k
+    if least < k:
+        raise ValueError(f"cannot draw {k} different tokens from {least} finite logits")
     noise = gumbel_noise(logits.shape, generator=generator, device=logits.device)
-    return (logits.double() + noise).topk(k).indices  # eq. eq-sampling-gumbel-top-k
+    return (_from_peak(logits.double()) + noise).topk(k).indices  # eq. eq-sampling-gumbel-top-k
 
 
 def filtered_logprob(
@@ -104,7 +106,7 @@ def filtered_logprob(
     min_p: float | None = None,
     order: Sequence[str] = FILTERS,
 ) -> Tensor:
-    """Log-probability of a token under the law that `sample` draws from with these filters.
+    """Log-probability of a token under what `sample` draws from with these filters.
 
     Shapes: logits (..., V), token (...) -> (...); -inf for a token that the filters remove
     Source: the definition of conditional probability.
@@ -114,11 +116,11 @@ def filtered_logprob(
     """
     require_shapes("logits (..., V), token (...)", logits=logits, token=token)
     require_ids(logits.shape[-1], token=token)
-    log_q = log_softmax(_sampled_law(logits, temperature, top_k, top_p, min_p, order))
+    log_q = log_softmax(_what_is_left(logits, temperature, top_k, top_p, min_p, order))
     return log_q.gather(-1, token.long().unsqueeze(-1)).squeeze(-1)  # eq. eq-sampling-filtered
 
 
-def _sampled_law(
+def _what_is_left(
     logits: Tensor,
     temperature: float,
     top_k: int | None,
@@ -126,7 +128,8 @@ def _sampled_law(
     min_p: float | None,
     order: Sequence[str],
 ) -> Tensor:
-    """Logits of the law that is drawn from, at least float32; temperature 0 is one-hot."""
+    """Logits of what is drawn from, at least float32; temperature 0 is one-hot."""
+    require_number(temperature=temperature)
     wide = widen(logits, "logits")
     kept = process_logits(
         wide,
@@ -137,6 +140,11 @@ def _sampled_law(
         order=order,
     )
     return top_k_filter(kept, 1) if temperature == 0 else kept
+
+
+def _from_peak(logits: Tensor) -> Tensor:
+    """Distances from the largest logit: beside a large one, noise would be rounded away."""
+    return logits - logits.amax(-1, keepdim=True)
 
 
 def _uniform(

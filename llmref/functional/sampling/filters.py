@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import minus_max, widen
-from llmref._require import require_in, require_size
+from llmref._require import require_in, require_number, require_size
 from llmref.functional.sampling._peak import require_peak
 from llmref.functional.softmax import softmax
 
@@ -25,10 +25,12 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     Source: Ackley, Hinton & Sejnowski 1985.
     Differs: the largest logit becomes 0, which softmax does not see and a repetition penalty does:
     that one comes first.
-    Raises: TypeError unless logits are floating point; ValueError if a row has no finite maximum,
-    or the temperature is not positive and finite (0 means greedy in
-    `sample` and `filtered_logprob`, nowhere else).
+    A distance beyond the dtype becomes -inf; its probability is 0 there anyway.
+    Raises: TypeError unless logits are floating point and the temperature is a number; ValueError
+    if a row has no finite maximum, or the temperature is not positive and finite (0 means greedy
+    in `sample` and `filtered_logprob`, nowhere else).
     """
+    require_number(temperature=temperature)
     shifted = minus_max(logits, -1, "apply_temperature", name="logits")
     limits = torch.finfo(shifted.dtype)
     if not limits.tiny <= temperature <= limits.max:  # 0 / 0 and -inf / inf are NaN
@@ -60,15 +62,16 @@ def top_p_filter(logits: Tensor, p: float) -> Tensor:
     Probabilities (0.6, 0.3, 0.1), p = 0.7: the first two, as 0.6 < 0.7. p = 1 changes nothing.
     Shapes: logits (..., V) -> (..., V)
     Source: Holtzman et al. 2019, arXiv:1904.09751.
-    Raises: TypeError unless logits are floating point; ValueError if a row has no finite maximum,
-    or p is not in (0, 1].
+    Raises: TypeError unless logits are floating point and p is a number; ValueError if a row has no
+    finite maximum, or p is not in (0, 1].
     """
     require_peak(logits, "top_p_filter")
+    require_number(p=p)
     require_in("(0, 1]", p=p)
     if p == 1:  # rounded sums may reach 1 before the last token
         return logits.clone()
     order = _descending(logits)
-    mass = softmax(widen(logits, "logits").gather(-1, order)).cumsum(-1)
+    mass = softmax(logits.double().gather(-1, order)).cumsum(-1)  # float32 loses small tails
     before = torch.nn.functional.pad(mass[..., :-1], (1, 0))  # of the tokens in front
     kept = torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before < p)
     return logits.masked_fill(~kept, -math.inf)  # eq. eq-sampling-top-p
@@ -80,9 +83,10 @@ def min_p_filter(logits: Tensor, p: float) -> Tensor:
     Probabilities (0.6, 0.3, 0.1), p = 0.4: the first two, as 0.3 >= 0.24.
     Shapes: logits (..., V) -> (..., V)
     Source: Nguyen et al. 2024, arXiv:2407.01082.
-    Raises: TypeError unless logits are floating point; ValueError if a row has no finite maximum,
-    or p is not in (0, 1].
+    Raises: TypeError unless logits are floating point and p is a number; ValueError if a row has no
+    finite maximum, or p is not in (0, 1].
     """
+    require_number(p=p)
     require_in("(0, 1]", p=p)
     removed = minus_max(logits, -1, "min_p_filter", name="logits") < math.log(p)
     return logits.masked_fill(removed, -math.inf)  # eq. eq-sampling-min-p
@@ -105,6 +109,7 @@ def process_logits(
     set.
     """
     require_peak(logits, "process_logits")
+    require_number(temperature=temperature)
     _require_filters(top_k, top_p, min_p)
     filters: dict[str, tuple[Callable[..., Tensor], float | None]] = {
         "temperature": (apply_temperature, None if temperature == 1 else temperature),
@@ -128,8 +133,10 @@ def _require_filters(top_k: int | None, top_p: float | None, min_p: float | None
     if top_k is not None:
         require_size(1, top_k=top_k)
     if top_p is not None:
+        require_number(top_p=top_p)
         require_in("(0, 1]", top_p=top_p)
     if min_p is not None:
+        require_number(min_p=min_p)
         require_in("(0, 1]", min_p=min_p)
 
 

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_ids, require_in, require_positive, require_shapes
+from llmref._require import (
+    require_ids,
+    require_in,
+    require_number,
+    require_positive,
+    require_shapes,
+)
 from llmref.functional.sampling._peak import require_peak
 
 
@@ -19,13 +25,14 @@ def repetition_penalty(logits: Tensor, previous: Tensor, penalty: float) -> Tens
     Source: Keskar et al. 2019, arXiv:1909.05858.
     Differs: the paper divides logits of either sign, which raises the negative ones.
     Raises: TypeError for wrong dtypes; ValueError for wrong shapes, an id outside [-1, V), a row
-    without finite maximum, or a penalty that is not positive and finite.
+    without finite maximum, a penalty that is not positive and finite, or a result that overflows.
     """
+    require_number(penalty=penalty)
     require_positive(penalty=penalty)
     seen = _counts(logits, previous) > 0
     wide = widen(logits, "logits")
     lowered = torch.where(wide > 0, wide / penalty, wide * penalty)
-    return torch.where(seen, lowered, wide).to(logits.dtype)  # eq. eq-sampling-repetition
+    return _rounded(torch.where(seen, lowered, wide), logits)  # eq. eq-sampling-repetition
 
 
 def presence_frequency_penalty(
@@ -38,10 +45,20 @@ def presence_frequency_penalty(
     Source: the completions API of OpenAI.
     Raises: as repetition_penalty; ValueError if a penalty is not finite.
     """
+    require_number(presence=presence, frequency=frequency)
     require_in("(-inf, inf)", presence=presence, frequency=frequency)
     counts = _counts(logits, previous)
-    wide = widen(logits, "logits")
-    return (wide - presence * (counts > 0) - frequency * counts).to(logits.dtype)
+    seen = (counts > 0).double()  # a boolean would take the default dtype
+    return _rounded(logits.double() - (presence * seen + frequency * counts.double()), logits)
+
+
+def _rounded(penalised: Tensor, logits: Tensor) -> Tensor:
+    """In the dtype of the logits; refuse a finite logit that is no longer finite."""
+    result = penalised.to(logits.dtype)
+    lost = logits[logits.isfinite() & ~result.isfinite()]
+    if lost.numel():
+        raise ValueError(f"the penalty makes the logit {lost[0].item():g} overflow {logits.dtype}")
+    return result
 
 
 def _counts(logits: Tensor, previous: Tensor) -> Tensor:
