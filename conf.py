@@ -36,13 +36,8 @@ llmref_result_ids = str(ROOT / "docs" / "result-ids.txt")
 llmref_citation = str(ROOT / "CITATION.cff")
 # Topics whose pages have the form of the first edition still.
 llmref_first_edition = (
-    "components/bpe",
-    "components/linear",
-    "components/lora",
-    "components/swiglu",
     "functional/info_nce",
     "functional/quantization",
-    "rl/gspo",
 )
 llmref_show_all = True  # a public function that no page shows is a warning
 llmref_wheel_of = str(ROOT)  # stands beside the site, and notebooks install it
