@@ -41,7 +41,6 @@ llmref_first_edition = (
     "components/lora",
     "components/swiglu",
     "functional/info_nce",
-    "functional/quantization",
     "functional/sampling",
     "functional/sft",
 )
