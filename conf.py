@@ -40,7 +40,6 @@ llmref_first_edition = (
     "components/linear",
     "components/lora",
     "components/swiglu",
-    "functional/info_nce",
     "functional/sampling",
     "functional/sft",
 )
