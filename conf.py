@@ -34,11 +34,6 @@ nb_merge_streams = True
 bibtex_bibfiles = ["docs/references.bib"]
 llmref_result_ids = str(ROOT / "docs" / "result-ids.txt")
 llmref_citation = str(ROOT / "CITATION.cff")
-# Topics whose pages have the form of the first edition still.
-llmref_first_edition = (
-    "functional/info_nce",
-    "functional/quantization",
-)
 llmref_show_all = True  # a public function that no page shows is a warning
 llmref_wheel_of = str(ROOT)  # stands beside the site, and notebooks install it
 llmref_optional = ("building", "contributing", "errata", "graph", "ledger")  # in llms.txt

@@ -10,9 +10,10 @@ import math
 import torch
 from torch import Tensor
 
-from llmref._numeric import Reduction, reduce_rows, widen
+from llmref._numeric import Reduction, reduce_rows, wide_dtype, widen
 from llmref._require import (
     require_axis,
+    require_finite,
     require_ids,
     require_positive,
     require_shapes,
@@ -37,18 +38,18 @@ def info_nce(
     Shapes: query (B, D), key (B, D), negatives (K, D) for all or (B, K, D) for each -> (), or (B,)
     Source: van den Oord, Li & Vinyals 2018, arXiv:1807.03748.
     Raises: TypeError unless floating point; ValueError if the shapes do not fit, there is no
-    negative, the temperature is not positive and finite, a vector to be normalised is 0, or the
-    reduction is unknown.
+    negative, the temperature is not one positive and finite number, a vector to be normalised is 0,
+    or the reduction is unknown.
     """
     require_shapes("query (B, D), key (B, D)", query=query, key=key)
-    require_positive(temperature=temperature)
+    _require_number(temperature=temperature)
     direction = _unit if normalize else widen
-    query, key = direction(query, "query"), direction(key, "key")
+    query, key = _one_dtype(direction(query, "query"), direction(key, "key"))
     if negatives is None:
         return info_nce_from_scores(query @ key.T / temperature, reduction=reduction)
     axes = "B, K, D" if negatives.ndim == 3 else "K, D"
     require_shapes(f"query (B, D), negatives ({axes})", query=query, negatives=negatives)
-    negatives = direction(negatives, "negatives")
+    query, key, negatives = _one_dtype(query, key, direction(negatives, "negatives"))
     own = (query * key).sum(-1, keepdim=True)  # (B, 1)
     others = (negatives @ query.unsqueeze(-1)).squeeze(-1)  # (B, K)
     scores = torch.cat([own, others], dim=1) / temperature
@@ -83,15 +84,18 @@ def decoupled_contrastive(
     Scores ((0, log 3), (0, 0)), positives on the diagonal: (log 3, 0).
     Shapes: as info_nce_from_scores
     Source: Yeh et al. 2021, arXiv:2110.06848.
-    Raises: as info_nce_from_scores; a row needs a finite score besides its positive.
+    Raises: as info_nce_from_scores; ValueError unless the positive and one more score of each row
+    are finite.
     """
     index = _positive_index(scores, positive)
     wide = widen(scores, "scores")
+    own = wide.gather(1, index)  # (B, 1)
+    require_finite(" where it is the positive's", scores=own)
     others = logsumexp(wide.scatter(1, index, -math.inf))
     if not others.isfinite().all():
         raise ValueError("a row has no negative with a finite score")
     # eq. eq-decoupled
-    return reduce_rows(others - wide.gather(1, index).squeeze(1), reduction)
+    return reduce_rows(others - own.squeeze(1), reduction)
 
 
 def clip_loss(
@@ -105,8 +109,9 @@ def clip_loss(
     Raises: as info_nce.
     """
     require_shapes("image (B, D), text (B, D)", image=image, text=text)
-    require_positive(logit_scale=logit_scale)
-    scores = logit_scale * _unit(image, "image") @ _unit(text, "text").T
+    _require_number(logit_scale=logit_scale)
+    image, text = _one_dtype(_unit(image, "image"), _unit(text, "text"))
+    scores = logit_scale * image @ text.T
     return clip_loss_from_scores(scores, reduction=reduction)
 
 
@@ -148,15 +153,17 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
     x = ((1, 0),), y = ((0, 1),), alpha 2: 2.
     Shapes: x (B, D), y (B, D), meant to be unit vectors -> ()
     Source: Wang & Isola 2020, arXiv:2005.10242.
+    Differs: the gradient of a pair at distance 0, the least one, is 0 for every alpha.
     Raises: TypeError unless both are floating point; ValueError if the shapes differ, there is no
-    pair, or alpha is not positive.
+    pair, a distance is not finite, or alpha is not positive.
     """
     require_shapes("x (B, D), y (B, D)", x=x, y=y)
     require_axis("B", 1, "x (B, D)", x=x)
     require_positive(alpha=alpha)
     apart = widen(x) - widen(y, "y")
     distance: Tensor = torch.linalg.vector_norm(apart, dim=-1)  # (B,)
-    return distance.pow(alpha).mean()  # eq. eq-alignment
+    require_finite(distance=distance)
+    return distance[distance > 0].pow(alpha).sum() / len(x)  # eq. eq-alignment
 
 
 def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
@@ -165,14 +172,15 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
     x = ((1, 0), (-1, 0)), t = 2: -8.
     Shapes: x (B, D), meant to be unit vectors -> ()
     Source: Wang & Isola 2020, arXiv:2005.10242.
-    Raises: TypeError unless x is floating point; ValueError unless there are at least two vectors
-    and t is positive.
+    Raises: TypeError unless x is floating point; ValueError unless there are at least two vectors,
+    all distances are finite and t is positive.
     """
     require_axis("B", 2, "x (B, D)", x=x)
     require_positive(t=t)
     i, j = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
     wide = widen(x)
     square = (wide[i] - wide[j]).square().sum(-1)  # (B (B - 1) / 2,)
+    require_finite(square_distance=square)
     return logsumexp(-t * square) - math.log(len(i))  # eq. eq-uniformity
 
 
@@ -195,9 +203,23 @@ def _positive_index(scores: Tensor, positive: Tensor | None) -> Tensor:
 
 def _unit(x: Tensor, name: str) -> Tensor:
     """Each vector divided by its length, in at least float32."""
+    require_axis("D", 1, f"{name} (..., D)", **{name: x})
     wide = widen(x, name)
-    length: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-    if not ((length > 0) & length.isfinite()).all():
-        worst = length.flatten()[~((length > 0) & length.isfinite()).flatten()][0].item()
-        raise ValueError(f"a vector of {name} has length {worst:g} and no direction")
-    return wide / length
+    peak = wide.detach().abs().amax(-1, keepdim=True)  # squares neither overflow nor vanish
+    bad = peak[~((peak > 0) & peak.isfinite())]
+    if bad.numel():
+        raise ValueError(f"a vector of {name} has length {bad[0].item():g} and no direction")
+    scaled = wide / peak
+    length: Tensor = torch.linalg.vector_norm(scaled, dim=-1, keepdim=True)
+    return scaled / length
+
+
+def _one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.to(wide_dtype(*tensors)) for tensor in tensors)
+
+
+def _require_number(**values: float | Tensor) -> None:
+    for name, value in values.items():
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(f"{name} must be one number, got {tuple(value.shape)}")
+    require_positive(**values)

@@ -411,3 +411,70 @@ def test_a_negative_loss_certifies_nothing():
         mi_lower_bound(torch.tensor(math.nan), 4)
     with pytest.raises(ValueError, match=r"at least 2, got 1"):
         mi_lower_bound(torch.tensor(0.0), 1)
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-23, 1e-22, 1e19, 1e38])
+def test_embeddings_of_any_length_have_the_same_loss(size):
+    query, key = random(4, 3).float(), random(4, 3, seed=1).float()
+    query, key = query / query.abs().max(), key / key.abs().max()
+    expected = info_nce(query, key, temperature=0.5)
+    close(info_nce(size * query, key, temperature=0.5), expected, atol=1e-5)
+    both = clip_loss(query, key, logit_scale=2.0)
+    close(clip_loss(size * query, key, logit_scale=2.0), both, 1e-5)
+
+
+@pytest.mark.parametrize("bad", [INF, math.nan])
+def test_a_vector_that_is_not_finite_has_no_direction(bad):
+    with pytest.raises(ValueError, match=f"a vector of key has length {bad:g} and no direction"):
+        info_nce(torch.ones(2, 3), torch.tensor([[1.0, 2, bad], [1, 2, 3]]), temperature=1.0)
+
+
+def test_a_vector_without_entries_is_refused():
+    with pytest.raises(ValueError, match=r"query must be \(\.\.\., D\) with D >= 1, got \(2, 0\)"):
+        info_nce(torch.ones(2, 0), torch.ones(2, 0), temperature=1.0)
+
+
+def test_tensors_of_two_dtypes_give_the_wider_one():
+    query, key, others = random(3, 4), random(3, 4, seed=1), random(2, 4, seed=2)
+    for loss in (
+        lambda q, k: info_nce(q, k, temperature=0.5),
+        lambda q, k: info_nce(q, k, temperature=0.5, normalize=False),
+        lambda q, k: info_nce(q, k, temperature=0.5, negatives=others.to(k.dtype)),
+        lambda q, k: clip_loss(q, k, logit_scale=2.0),
+    ):
+        mixed = loss(query, key.float())
+        assert mixed.dtype == F64
+        close(mixed, loss(query, key), atol=1e-6)
+
+
+def test_a_temperature_for_each_row_is_refused():
+    with pytest.raises(ValueError, match=r"temperature must be one number, got \(3,\)"):
+        info_nce(torch.ones(3, 2), torch.ones(3, 2), temperature=torch.ones(3))
+    with pytest.raises(ValueError, match=r"logit_scale must be one number, got \(3,\)"):
+        clip_loss(torch.ones(3, 2), torch.ones(3, 2), logit_scale=torch.ones(3))
+    one = info_nce(random(3, 2), random(3, 2, seed=1), temperature=torch.tensor([0.5]))
+    close(one, info_nce(random(3, 2), random(3, 2, seed=1), temperature=0.5))
+
+
+@pytest.mark.parametrize("bad", [INF, -INF, math.nan])
+def test_a_positive_that_is_not_finite_has_no_decoupled_loss(bad):
+    with pytest.raises(ValueError, match="scores must be finite where it is the positive's, got"):
+        decoupled_contrastive(torch.tensor([[bad, 1.0], [0.0, 1.0]]))
+
+
+def test_pairs_at_distance_zero_have_no_gradient():
+    """The other pair has distance 4: the mean of 4^(1/2) and 0 is 1, its slope 1 / 8 along it."""
+    x = torch.tensor([[1.0, 1.0], [4.0, 0.0]], dtype=F64, requires_grad=True)
+    value = alignment(x, torch.tensor([[1.0, 1.0], [0.0, 0.0]], dtype=F64), alpha=0.5)
+    value.backward()
+    close(value.detach(), 1.0)
+    close(x.grad, [[0, 0], [0.125, 0]])
+
+
+def test_distances_that_are_not_finite_are_refused():
+    for x in (torch.tensor([[math.nan, 1.0]]), torch.full((1, 2), 3e38)):
+        with pytest.raises(ValueError, match="distance must be finite"):
+            alignment(x, -x)
+    for x in (torch.tensor([[math.nan, 1.0], [0.0, 0.0]]), 1e20 * torch.eye(2)):
+        with pytest.raises(ValueError, match="square_distance must be finite"):
+            uniformity(x)

@@ -707,3 +707,85 @@ def test_decibels_refuse_a_signal_of_zeros_and_another_shape():
 def test_a_dim_that_is_no_axis_is_refused(function):
     with pytest.raises(ValueError, match=r"dim must be an axis of x \(2, 3\), in \[-2, 2\), got 2"):
         function(torch.ones(2, 3), dim=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_integer_product_widens_scales_in_sixteen_bits(dtype):
+    """2e7 products of 1e-4 * 1e-4 are 0.2: in float16 the scales vanish and the sum overflows."""
+    qx, qw = torch.full((1, 2000), 100, dtype=torch.int8), torch.full((1, 2000), 100).to(torch.int8)
+    sx, sw = torch.tensor(1e-4, dtype=dtype), torch.tensor([1e-4], dtype=dtype)
+    product = int_matmul(qx, 0, sx, qw, 0, sw)
+    assert product.dtype == torch.float32
+    close(product, torch.tensor([[2e7 * sx.item() * sw.item()]]), atol=1e-7)
+
+
+def test_integer_product_of_scales_whose_own_product_vanishes():
+    """1e-30 * 1e-30 is 0 in float32, and 1e-30 * 1e8 * 1e-10 is not."""
+    q = torch.full((1, 10000), 100, dtype=torch.int8)
+    tiny, small = torch.tensor(1e-30), torch.tensor(1e-14)
+    expected = 1e8 * tiny.double() * small.double()
+    torch.testing.assert_close(int_matmul(q, 0, tiny, q, 0, small)[0, 0].double(), expected)
+    with pytest.raises(ValueError, match=r"must fit into torch.float32, got 1e\+68 in size"):
+        int_matmul(q, 0, torch.tensor(1e30), q, 0, torch.tensor(1e30))
+
+
+@pytest.mark.parametrize("zw", [5, torch.tensor(5), torch.tensor([5, -5, 0])])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int64])
+def test_integer_product_takes_zero_points_of_any_integer_type(zw, dtype):
+    """K zx zw = 64 * 3 * 5 = 960 wraps around in 8 bits."""
+    zw = torch.as_tensor(zw).clamp(min=0 if dtype == torch.uint8 else -5).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    qx, qw = (torch.randint(-128, 128, (n, 64), generator=generator).to(torch.int8) for n in (2, 3))
+    expected = (qx.double() - 3) @ (qw.double() - zw.double().reshape(-1, 1)).T
+    close(int_matmul(qx, 3, 1.0, qw, zw, 1.0).double(), expected)
+
+
+def test_zero_points_and_codes_beyond_32_bits_do_not_wrap():
+    q = torch.tensor([2**32 + 5])
+    assert dequantize(q, 1.0, 2**32, dtype=F64) == 5
+    assert dequantize(q - 2**32, 1.0, 2**32, dtype=F64) == 5 - 2**32
+
+
+def test_a_decoded_value_that_does_not_fit_is_refused():
+    """The step of [-M, M] is 2 M / 255, and its code -128 stands for -1.004 M."""
+    largest = torch.finfo(torch.float32).max
+    x = torch.tensor([-largest, largest])
+    scale, zero = affine_qparams(x)
+    with pytest.raises(ValueError, match="decoded values must fit into torch.float32, got inf"):
+        dequantize(quantize(x, scale, zero), scale, zero)
+    assert dequantize(quantize(x, scale, zero), scale.double(), zero, dtype=F64).isfinite().all()
+    with pytest.raises(ValueError, match="fit into torch.float16, got 70000 in size"):
+        dequantize(torch.tensor([7], dtype=torch.int8), 1e4, dtype=torch.float16)
+    with pytest.raises(ValueError, match="fit into torch.float16, got 66000 in size"):
+        fake_quantize(torch.tensor([65504.0]).half(), 1000.0, 0)
+    with pytest.raises(ValueError, match="fit into torch.float16, got 70000 in size"):
+        nf4_dequantize(torch.tensor([15]), torch.tensor([7e4]), (1,), dtype=torch.float16)
+    with pytest.raises(ValueError, match="fit into torch.float16, got 70000 in size"):
+        dequantize_groupwise(
+            torch.tensor([7], dtype=torch.int8), torch.tensor([1e4]), dtype=torch.float16
+        )
+
+
+def test_a_result_of_integers_is_refused():
+    with pytest.raises(TypeError, match=r"dtype must be floating point, got torch\.int8"):
+        dequantize(torch.ones(2, dtype=torch.int8), 1.0, dtype=torch.int8)
+    with pytest.raises(TypeError, match=r"dtype must be floating point, got torch\.int8"):
+        nf4_dequantize(torch.tensor([15]), torch.ones(1), (1,), dtype=torch.int8)
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+def test_an_absmax_that_is_none_is_refused(bad):
+    with pytest.raises(ValueError, match=r"absmax must be in \[0, inf\), got"):
+        nf4_dequantize(torch.tensor([15]), torch.tensor([bad]), (1,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_decibels_of_numbers_near_the_ends_of_the_dtype(dtype):
+    """The error of -x for x is twice as large as x: -6.02 dB."""
+    for size in (torch.finfo(dtype).max, 1.0, torch.finfo(dtype).tiny):
+        x = torch.tensor([size, size / 2], dtype=dtype)
+        close(sqnr_db(x, -x), torch.tensor(-20 * math.log10(2), dtype=dtype), atol=1e-5)
+    small = torch.tensor([torch.finfo(dtype).tiny], dtype=dtype)
+    large = torch.tensor([torch.finfo(dtype).max], dtype=dtype)
+    expected = 20 * (small.double().log10() - large.double().log10())
+    close(sqnr_db(small, large).double(), expected[0], atol=1e-3)

@@ -21,7 +21,7 @@ TOPICS = sorted(
     if path.stem != "__init__"
 )
 CELL = re.compile(
-    r"^```\{code-cell\} python\n((?::\w+:.*\n)*|---\n.*?\n---\n)(.*?)^```$", re.M | re.S
+    r"^```\{code-cell\} python\n(---\n.*?\n---\n|(?::\w+:[^\n]*\n)*)(.*?)^```$", re.M | re.S
 )
 # What gives the same on every input that the code is for: topic, line of code, change.
 EQUIVALENT = {

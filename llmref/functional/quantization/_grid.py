@@ -57,7 +57,20 @@ def grid_of(
         require_in(f"[{low}, {high}]", zero_point=offset)
     _require_axes("scale", steps, values)
     _require_axes("zero_point", offset, values)
-    return steps, offset.to(torch.int32)
+    return steps, offset.long()
+
+
+def decoded_as(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Decoded values in another dtype, refused where they do not fit into it.
+
+    Shapes: values (...) -> (...)
+    Raises: ValueError if a value overflows the dtype.
+    """
+    result = values.to(dtype)
+    if not result.isfinite().all():
+        largest = values.detach().abs().max().item()
+        raise ValueError(f"decoded values must fit into {dtype}, got {largest:g} in size")
+    return result
 
 
 def _require_axes(name: str, given: Tensor, values: Tensor) -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from llmref._numeric import wide_dtype
 from llmref._require import require_integers, require_positive, require_shapes
-from llmref.functional.quantization._grid import code_range, finite, grid_of
+from llmref.functional.quantization._grid import code_range, decoded_as, finite, grid_of
 
 
 def int_matmul(
@@ -28,14 +29,16 @@ def int_matmul(
     Shapes: qx (M, K), qw (N, K) int8 or uint8, sx scalar or (M, 1), zw and sw scalar or (N,) or
     (N, 1) -> (M, N)
     Source: Jacob et al. 2017, arXiv:1712.05877.
-    Differs: raises where a sum of K products might not fit in int32, whatever the codes are.
-    Raises: TypeError unless the codes are int8 or uint8; ValueError if the shapes do not fit or K
-    is too large.
+    Differs: raises where a sum of K products might not fit in int32, whatever the codes are; scales
+    in 16 bits are widened, so the result is at least float32.
+    Raises: TypeError unless the codes are int8 or uint8; ValueError if the shapes do not fit, K is
+    too large, or a product overflows.
     """
     zx, zw = index(zx), _per_channel("zw", zw, qw)
     sx = _scale(sx).to(qx.device)
     sw = _per_channel("sw", _scale(sw), qw)
     _check_product(qx, zx, sx, qw, zw, sw)
+    zw = zw.to(torch.int32)  # in 8 bits, K zx zw would wrap around at 128
     # eq. eq-int-matmul. int32 wraps around, so a term may overflow where the bracket does not.
     total = (
         _int32_product(qx, qw)
@@ -43,7 +46,8 @@ def int_matmul(
         - zx * qw.sum(1, dtype=torch.int32)
         + qx.shape[1] * zx * zw
     )
-    return sx * sw * total
+    # The product of the scales alone might underflow, and in 16 bits the sum would overflow.
+    return decoded_as(sx.double() * total * sw.double(), wide_dtype(sx, sw))
 
 
 def fake_quantize(
@@ -56,12 +60,14 @@ def fake_quantize(
     Source: Bengio, Léonard & Courville 2013, arXiv:1308.3432; scale: Esser et al. 2019,
     arXiv:1902.08153.
     Differs: gradcheck must fail here: this is the gradient of another function (eq-ste-surrogate).
-    Raises: as quantize.
+    Esser et al. compare x / scale with the end codes before rounding, and scale the gradient of the
+    scale down.
+    Raises: as quantize; ValueError if a value overflows the dtype of x.
     """
     wide = finite(x)
     steps, offset = grid_of(wide, scale, zero_point, wide.dtype, bits)
     result: Tensor = _StraightThrough.apply(wide.to(steps.dtype), steps, offset, bits)  # type: ignore[no-untyped-call]
-    return result.to(x.dtype)
+    return decoded_as(result, x.dtype)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -113,9 +119,15 @@ def sqnr_db(x: Tensor, xhat: Tensor) -> Tensor:
     signal, decoded = finite(x), finite(xhat, "xhat")
     if not signal.any():
         raise ValueError("a signal of zeros has no ratio to its noise")
-    size = signal.abs().max()  # the ratio keeps; squares neither overflow nor vanish
-    noise = ((signal - decoded) / size).square().sum()
-    return 10 * ((signal / size).square().sum() / noise).log10()  # eq. eq-sqnr
+    half = signal.double() / 2 - decoded.double() / 2  # a difference of finite numbers can overflow
+    ratio = _power_db(signal.double() / 2) - _power_db(half)  # eq. eq-sqnr
+    return ratio.to(wide_dtype(signal, decoded))
+
+
+def _power_db(x: Tensor) -> Tensor:
+    """Decibels of the sum of squares, which itself may neither overflow nor vanish."""
+    size = x.abs().max().clamp(min=torch.finfo(x.dtype).tiny)
+    return 20 * size.log10() + 10 * (x / size).square().sum().log10()
 
 
 def _int32_product(qx: Tensor, qw: Tensor) -> Tensor:

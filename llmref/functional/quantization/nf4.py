@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from llmref._numeric import wide_dtype
-from llmref._require import require_in, require_integers, require_size
-from llmref.functional.quantization._grid import finite
+from llmref._require import require_float_dtype, require_in, require_integers, require_size
+from llmref.functional.quantization._grid import decoded_as, finite
 
 
 def pack_int4(q: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def unpack_int4(packed: Tensor) -> Tensor:
 
 
 def nf4_codebook(dtype: torch.dtype = torch.float64) -> Tensor:
-    """The 16 levels of NF4: quantiles of the normal law, 7 below 0, 0, and 8 above.
+    """The 16 levels of NF4: quantiles of the normal distribution, 7 below 0, 0, and 8 above.
 
     Divided by the largest: -1, -0.6962, ..., 0, 0.0796, ..., 1, which is not symmetric.
     Shapes: -> (16,), ascending
@@ -97,14 +97,17 @@ def nf4_dequantize(
     Shapes: idx (n,), absmax (ceil(n / block_size),) -> shape, which has n entries
     Source: Dettmers et al. 2023, arXiv:2305.14314.
     Raises: TypeError unless idx is an integer tensor and block_size an int; ValueError if an index
-    is outside [0, 15], or the sizes do not fit one another.
+    is outside [0, 15], an absmax is negative or not finite, the sizes do not fit one another, or a
+    value overflows dtype.
     """
     require_integers(idx=idx)
+    require_float_dtype(dtype=dtype)
     _require_blocks(idx, absmax, shape, block_size)
     require_in("[0, 15]", idx=idx)
+    require_in("[0, inf)", absmax=absmax)
     levels = nf4_codebook(wide_dtype(absmax)).to(idx.device)
     scales = _spread(absmax, block_size, idx.numel())
-    return (levels[idx.flatten().long()] * scales).reshape(shape).to(dtype)
+    return decoded_as((levels[idx.flatten().long()] * scales).reshape(shape), dtype)
 
 
 def _spread(absmax: Tensor, block_size: int, n: int) -> Tensor:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from llmref._require import require_dim, require_integers, require_size
-from llmref.functional.quantization._grid import code_range, finite, grid_of
+from llmref._require import require_dim, require_float_dtype, require_integers, require_size
+from llmref.functional.quantization._grid import code_range, decoded_as, finite, grid_of
 
 
 def affine_qparams(x: Tensor, bits: int = 8, *, dim: int | None = None) -> tuple[Tensor, Tensor]:
@@ -83,13 +83,14 @@ def dequantize(
     q = (-2, 1), scale 1/2, zero_point -1: (-1/2, 1).
     Shapes: q (...), scale and zero_point scalar or (...) with axes of size 1 -> (...)
     Source: Jacob et al. 2017, arXiv:1712.05877.
-    Raises: TypeError unless q and zero_point are integers; ValueError if the scale is not positive
-    and finite, or the shapes do not fit.
+    Raises: TypeError unless q and zero_point are integers and dtype is floating point; ValueError
+    if the scale is not positive and finite, the shapes do not fit, or a value overflows dtype.
     """
     require_integers(q=q)
+    require_float_dtype(dtype=dtype)
     steps, offset = grid_of(q, scale, zero_point, torch.promote_types(dtype, torch.float32))
     # eq. eq-dequantize. Widened first: int8 minus a scalar tensor stays int8 and wraps.
-    return (steps * (q.to(torch.int32) - offset)).to(dtype)
+    return decoded_as(steps * (q.long() - offset), dtype)
 
 
 def quantize_groupwise(x: Tensor, group_size: int, bits: int = 4) -> tuple[Tensor, Tensor]:
