@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -114,6 +115,8 @@ def _check(options: argparse.Namespace, asked: Exercise, progress: Progress) -> 
     path = _file(options, asked)
     if not path.is_file():
         raise ValueError(f"there is no {path}; llmref practice start {asked.name} writes it")
+    if options.watch:  # also where the shell that started it has its own jobs hear no Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         saved = path.stat().st_mtime_ns
         verdict = judge_file(asked, path, seconds=options.seconds)
