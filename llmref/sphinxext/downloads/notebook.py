@@ -33,11 +33,6 @@ except PackageNotFoundError:
 if installed != "{version}" or find_spec("matplotlib") is None:
     {comment}%pip install --quiet matplotlib {requirement}"""
 _FROM_INDEX = "# This copy of the site has no address, so the package comes from PyPI.\n    "
-# An import of the code by hand, which stands in a cell of its own: a reader may have changed it.
-_BY_HAND = re.compile(
-    r"^from llmref\.practice\.by_hand\.[\w.]+ import (?:\([^)]*\)|\w+ as (\w+)|[^\n(]+)$",
-    re.MULTILINE,
-)
 _OF_READER = "# The code by hand is that of the cell above: change it, and run the checks again."
 _PICTURES = {"image/svg+xml": ".svg", "image/png": ".png", "image/jpeg": ".jpeg"}
 
@@ -55,7 +50,7 @@ def plain_cells(page: Page, executed: NotebookNode) -> list[NotebookNode]:
             text = f"*{inline(page, caption, line + 1)}*"
             cells.append(nbformat.v4.new_markdown_cell(text, id=f"{cell.id}-caption"))
     module = _module_of_reader(page, cells)
-    return [_to_run(cell, module) for cell in cells]
+    return [_to_run(page, cell, module) for cell in cells]
 
 
 def _module_of_reader(page: Page, cells: list[NotebookNode]) -> tuple[str, str]:
@@ -64,7 +59,8 @@ def _module_of_reader(page: Page, cells: list[NotebookNode]) -> tuple[str, str]:
     'rms_norm' is a name of the library too, so such a page imports the module under a name.
     """
     path = page.root / home(page.docname)
-    names = (m[1] for cell in cells for m in _BY_HAND.finditer(cell.source) if m[1])
+    own = _own_import(page.docname)
+    names = (m[1] for cell in cells for m in own.finditer(cell.source) if m[1])
     if not path.is_file() or not (name := next(names, "")):
         return "", ""
     functions = ", ".join(f"{function}={function}" for function in functions_of(path))
@@ -104,12 +100,25 @@ def as_notebook(page: Page, cells: list[NotebookNode], requirement: str) -> Note
     return notebook
 
 
-def _to_run(cell: NotebookNode, module: tuple[str, str]) -> NotebookNode:
+def _own_import(docname: str) -> re.Pattern[str]:
+    """An import of the page's code by hand, which stands in a cell of its own.
+
+    A reader may have changed it there; the code of another page is the package's.
+    """
+    group, _, topic = docname.partition("/")
+    return re.compile(
+        rf"^from llmref\.practice\.by_hand\.{group}"
+        rf"(?:\.{topic} import (?:\([^)]*\)|[^\n(]+)| import {topic} as (\w+))$",
+        re.MULTILINE,
+    )
+
+
+def _to_run(page: Page, cell: NotebookNode, module: tuple[str, str]) -> NotebookNode:
     """A cell in which what a reader wrote is not replaced by what the package has."""
     if cell.cell_type != "code":
         return cell
     code, namespace = module
-    source = _BY_HAND.sub(_OF_READER, cell.source)
+    source = _own_import(page.docname).sub(_OF_READER, cell.source)
     if code and cell.source == code:
         source = f"{code}\n\n\n{namespace}"
     return NotebookNode({**cell, "source": source})
