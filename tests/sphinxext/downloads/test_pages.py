@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from llmref.sphinxext.downloads.files import _read
+from llmref.sphinxext.downloads.notebook import _own_import
 from tests.small_site import Built, Site
 
 BASE = "https://example.org/book/"
@@ -267,3 +268,20 @@ def test_without_an_address_links_are_relative(site: Site) -> None:
     text = (site.root / "_build/html/a/b.md").read_text(encoding="utf-8")
     assert text == "# B\n\n[I](../index.html), [B](b.html), [B](b.html) and [I](../index.html)\n"
     assert Path(site.root / "_build/html/index.md").read_text().endswith("- [B](a/b.html)\n")
+
+
+def test_only_the_import_of_a_page_s_own_code_by_hand_is_taken_out() -> None:
+    own = _own_import("norm/rms_norm")
+    home = "from llmref.practice.by_hand.norm"
+    for line in (
+        f"{home} import rms_norm as by_hand",
+        f"{home}.rms_norm import rms_norm, rms_norm_backward",
+        f"{home}.rms_norm import (\n    rms_norm,\n)",
+    ):
+        assert own.sub("", line) == ""
+    for line in (
+        f"{home} import layer_norm as theirs",
+        f"{home}.layer_norm import layer_norm",
+        f"{home} import rms_norm_two as by_hand",
+    ):
+        assert own.sub("", line) == line
