@@ -169,11 +169,11 @@ def test_a_model_notices_packed_positions_only_without_a_cache(implementation, t
     torch.testing.assert_close(leaking[:, :3], parts[0], atol=1e-5, rtol=0)
 
 
-@pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="other kernels round otherwise"
-)
 def test_the_cpu_kernel_of_torch_drops_weights_that_float32_has():
-    """e^-87 is a normal number, and the unfused softmax keeps it down to e^-103."""
+    """e^-87 is a normal number, and the unfused softmax keeps it down to e^-103.
+
+    The fused kernel drops it where it works with vectors of 512 bits; narrower ones may keep it.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     def masked_keys_get(constant):
@@ -185,7 +185,9 @@ def test_the_cpu_kernel_of_torch_drops_weights_that_float32_has():
         return F.scaled_dot_product_attention(*zeros, value, attn_mask=added).max().item()
 
     assert masked_keys_get(86.0) > 0
-    assert masked_keys_get(87.0) == 0
+    assert masked_keys_get(104.0) == 0
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        assert masked_keys_get(87.0) == 0
     with sdpa_kernel(SDPBackend.MATH):
         assert masked_keys_get(87.0) > 0
         assert masked_keys_get(103.0) > 0
