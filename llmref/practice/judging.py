@@ -93,13 +93,17 @@ def _called(function: Function, arguments: tuple[Any, ...], exercise: Exercise) 
     except (Exception, SystemExit) as failure:
         return None, _raised(failure, function, exercise)
     for number, (one, other) in enumerate(zip(arguments, before, strict=True)):
-        if isinstance(one, Tensor) and not _unchanged(one, other):
+        if not _unchanged(one, other):
             name = exercise.signature.partition("(")[2].rstrip(")").split(", ")[number]
             return None, f"it changes its argument {name.partition('=')[0]}; work on a copy"
     return found, ""
 
 
-def _unchanged(one: Tensor, other: Tensor) -> bool:
+def _unchanged(one: Any, other: Any) -> bool:
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(_unchanged, one, other))
+    if not isinstance(one, Tensor):
+        return True
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return bool(((one == other) | (one.isnan() & other.isnan())).all())
@@ -136,19 +140,30 @@ def _is_variant(
 
 
 def _breaks(breaks: Callable[..., bool], function: Function, given: tuple[Any, ...]) -> bool:
+    def in_tensors(*arguments: Any) -> Any:
+        return _tensors(function(*arguments))
+
     try:
-        return bool(breaks(function, *copy.deepcopy(given)))
+        return bool(breaks(in_tensors, *copy.deepcopy(given)))
     except Exception:
         return False
 
 
-def _as(given: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
-    return tuple(
-        it.clone().to(dtype if it.is_floating_point() else it.dtype)
-        if isinstance(it, Tensor)
-        else it
-        for it in given
-    )
+def _tensors(value: Any) -> Any:
+    """What a function returned, with tensors for arrays and numbers."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_tensors, value))
+    tensor = compared.as_tensor(value)
+    return value if tensor is None else tensor
+
+
+def _as(given: Any, dtype: torch.dtype) -> Any:
+    """Arguments of another precision, each a copy; also those in a list or a pair."""
+    if isinstance(given, (list, tuple)):
+        return type(given)(_as(it, dtype) for it in given)
+    if isinstance(given, Tensor):
+        return given.clone().to(dtype if given.is_floating_point() else given.dtype)
+    return given
 
 
 def _shown(exercise: Exercise, given: tuple[Any, ...]) -> Answer:
@@ -156,9 +171,16 @@ def _shown(exercise: Exercise, given: tuple[Any, ...]) -> Answer:
     call = f"{exercise.name}({', '.join(map(compared.text, given))})"
     wanted = compared.text(exercise.solution(*copy.deepcopy(given)))
     if len(call) > _LONGEST_INPUT or len(wanted) > _LONGEST_INPUT:
-        shapes = (compared.shape(it) if isinstance(it, Tensor) else repr(it) for it in given)
-        return {"call": f"{exercise.name} on arguments of the shapes {', '.join(shapes)}"}
+        shapes = ", ".join(map(_form, given))
+        return {"call": f"{exercise.name} on arguments of the shapes {shapes}"}
     return {"call": call, "expected": wanted}
+
+
+def _form(value: Any) -> str:
+    """The shape of an argument: (2, 3), or ((2, 3), (2, 3)) of a pair."""
+    if isinstance(value, (list, tuple)) and any(isinstance(it, Tensor) for it in value):
+        return f"({', '.join(map(_form, value))})"
+    return compared.shape(value) if isinstance(value, Tensor) else repr(value)
 
 
 def _wrong(problem: str, shown: Answer | None = None) -> Answer:

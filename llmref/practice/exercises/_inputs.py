@@ -10,5 +10,10 @@ def rows(*shape: int, seed: int = 0) -> Tensor:
     return 1 + torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers with the mean 0, the same in each run."""
+    return rows(*shape, seed=seed) - 1
+
+
 def number(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
