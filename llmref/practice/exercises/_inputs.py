@@ -17,3 +17,13 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def number(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
+
+
+def heads(*positions: float) -> Tensor:
+    """One sequence of one head with one feature: (1, 1, T, 1)."""
+    return number(*positions).reshape(1, 1, -1, 1)
+
+
+def wider(x: Tensor) -> Tensor:
+    """Four times as many features, the new ones 0."""
+    return torch.cat([x, torch.zeros_like(x).repeat_interleave(3, -1)], -1)

@@ -113,3 +113,133 @@ SOLUTIONS |= {
         attention_backward_numpy,
     ],
 }
+
+
+def multi_head_per_head(
+    x: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor, num_heads: int
+) -> Tensor:
+    """A sum over heads."""
+    size, out = wq.shape[0] // num_heads, torch.zeros_like(x)
+    for h in range(num_heads):
+        own = slice(h * size, (h + 1) * size)
+        q, k, v = x @ wq[own].T, x @ wk[own].T, x @ wv[own].T
+        causal = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()
+        out = out + attention_added_mask(q, k, v, causal) @ wo[:, own].T
+    return out
+
+
+def multi_head_einsum(
+    x: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor, num_heads: int
+) -> Tensor:
+    T, C = x.shape[1:]
+    wq, wk, wv = (w.view(num_heads, -1, C) for w in (wq, wk, wv))
+    q, k, v = (torch.einsum("btc,hdc->bhtd", x, w) for w in (wq, wk, wv))
+    scores = torch.einsum("bhtd,bhsd->bhts", q, k) / q.shape[-1] ** 0.5
+    scores = scores + torch.full((T, T), -torch.inf, dtype=x.dtype).triu(1)
+    heads = torch.einsum("bhts,bhsd->bhtd", scores.softmax(-1), v)
+    return torch.einsum("bhtd,chd->btc", heads, wo.view(C, num_heads, -1))
+
+
+def multi_head_torch(
+    x: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor, num_heads: int
+) -> Tensor:
+    q, k, v = (
+        functional.linear(x, w).unflatten(-1, (num_heads, -1)).transpose(1, 2) for w in (wq, wk, wv)
+    )
+    heads = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return functional.linear(heads.transpose(1, 2).flatten(2), wo)
+
+
+def multi_head_numpy(
+    x: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor, num_heads: int
+) -> np.ndarray:
+    T, out = x.shape[1], []
+    for tokens in x.numpy():
+        q, k, v = (np.split(tokens @ w.numpy().T, num_heads, axis=1) for w in (wq, wk, wv))
+        heads = np.zeros((T, wo.shape[1]), dtype=tokens.dtype)
+        size = wo.shape[1] // num_heads
+        for h in range(num_heads):
+            for t in range(T):
+                scores = k[h][: t + 1] @ q[h][t] / np.sqrt(size)
+                weights = np.exp(scores - scores.max())
+                heads[t, h * size : (h + 1) * size] = weights @ v[h][: t + 1] / weights.sum()
+        out.append(heads @ wo.numpy().T)
+    return np.stack(out)
+
+
+def grouped_repeat(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    r = q.size(1) // k.size(1)
+    return attention_added_mask(q, k.repeat_interleave(r, 1), v.repeat_interleave(r, 1))
+
+
+def grouped_torch(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+
+def grouped_loop(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    r = q.shape[1] // k.shape[1]
+    heads = [attention_loops(q[:, h], k[:, h // r], v[:, h // r]) for h in range(q.shape[1])]
+    return torch.stack(heads, 1)
+
+
+def grouped_as_longer_queries(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The queries of a group as one head with H / G times as many tokens."""
+    B, H, T, D = q.shape
+    folded = q.reshape(B, k.shape[1], -1, D)
+    return functional.scaled_dot_product_attention(folded, k, v).reshape(B, H, T, -1)
+
+
+def grouped_numpy(q: Tensor, k: Tensor, v: Tensor) -> np.ndarray:
+    group = np.arange(q.shape[1]) // (q.shape[1] // k.shape[1])
+    return attention_numpy(q, k[:, group], v[:, group])
+
+
+Cache = tuple[Tensor, Tensor] | None
+
+
+def cache_token_by_token(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> tuple[Tensor, Cache]:
+    outputs = []
+    for t in range(q.shape[-2]):
+        new = k[..., t : t + 1, :], v[..., t : t + 1, :]
+        cache = (
+            new
+            if cache is None
+            else tuple(map(lambda old, it: torch.cat([old, it], -2), cache, new))
+        )
+        outputs.append(functional.scaled_dot_product_attention(q[..., t : t + 1, :], *cache))
+    return torch.cat(outputs, -2), cache
+
+
+def cache_buffer(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> list[object]:
+    """A buffer with room for what follows, of which the filled part is returned."""
+    seen = cache[0].shape[-2] if cache else 0
+    total = seen + q.shape[-2]
+    buffer = q.new_empty(2, *q.shape[:-2], 2 * total, q.shape[-1])
+    if cache:
+        buffer[0, ..., :seen, :], buffer[1, ..., :seen, :] = cache
+    buffer[0, ..., seen:total, :], buffer[1, ..., seen:total, :] = k, v
+    keys, values = buffer[..., :total, :]
+    mask = torch.arange(total) <= torch.arange(seen, total)[:, None]
+    return [attention_added_mask(q, keys, values, mask), [keys, values]]
+
+
+def cache_numpy(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> tuple[np.ndarray, tuple]:
+    keys = np.concatenate([k.numpy()] if cache is None else [cache[0].numpy(), k.numpy()], -2)
+    values = np.concatenate([v.numpy()] if cache is None else [cache[1].numpy(), v.numpy()], -2)
+    c, T = q.shape[-2], keys.shape[-2]
+    scores = q.numpy() @ keys.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+    weights = np.exp(scores) * np.tri(c, T, T - c)
+    return (weights / weights.sum(-1, keepdims=True)) @ values, (keys, values)
+
+
+SOLUTIONS |= {
+    "multi_head": [multi_head_per_head, multi_head_einsum, multi_head_torch, multi_head_numpy],
+    "grouped_query": [
+        grouped_repeat,
+        grouped_torch,
+        grouped_loop,
+        grouped_as_longer_queries,
+        grouped_numpy,
+    ],
+    "kv_cache_step": [cache_token_by_token, cache_buffer, cache_numpy],
+}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises._inputs import normal
+from llmref.practice.exercises._inputs import normal, wider
 
 
 def _table(*rows: list[float]) -> Tensor:
@@ -56,11 +56,6 @@ def _backward() -> list[tuple[Any, ...]]:
     ]
 
 
-def _wide(x: Tensor) -> Tensor:
-    """Four times as many features, the new ones 0."""
-    return torch.cat([x, torch.zeros_like(x).repeat_interleave(3, -1)], -1)
-
-
 def _full(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     return torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool) if mask is None else mask
 
@@ -89,7 +84,7 @@ def _average(
 
 def _scale(function: Function, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> bool:
     mask = _full(q, k, mask)
-    return apart(function(_wide(q), _wide(k), v, mask), function(q / 2, k, v, mask))
+    return apart(function(wider(q), wider(k), v, mask), function(q / 2, k, v, mask))
 
 
 def _nothing(
@@ -114,7 +109,7 @@ def _balance(function: Function, grad: Tensor, q: Tensor, k: Tensor, v: Tensor) 
 
 
 def _scale_backward(function: Function, grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> bool:
-    wide = function(grad, _wide(q), _wide(k), v)[0][..., : q.shape[-1]]
+    wide = function(grad, wider(q), wider(k), v)[0][..., : q.shape[-1]]
     return apart(wide, function(grad, q / 2, k, v)[0] / 2)
 
 
