@@ -72,6 +72,38 @@ def changes(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return good(x, weight - 1, eps)
 
 
+def cache_in_place(q: Tensor, k: Tensor, v: Tensor, cache: tuple[Tensor, Tensor] | None) -> object:
+    if cache is not None:
+        cache[0].mul_(2)
+    return exercise("kv_cache_step").solution(q, k, v, cache)
+
+
+def test_a_tensor_within_a_pair_may_not_be_changed_either() -> None:
+    verdict = judge("kv_cache_step", cache_in_place)
+    assert verdict.problem == "it changes its argument cache; work on a copy"
+
+
+def test_the_shapes_of_a_long_input_are_told_also_within_a_pair() -> None:
+    def wrong(q: Tensor, k: Tensor, v: Tensor, cache: tuple[Tensor, Tensor] | None) -> object:
+        return exercise("kv_cache_step").solution(q, k, v, cache) if q.shape[0] == 1 else q
+
+    assert judge("kv_cache_step", wrong).call == (
+        "kv_cache_step on arguments of the shapes "
+        "(2, 3, 1, 4), (2, 3, 1, 4), (2, 3, 1, 4), ((2, 3, 5, 4), (2, 3, 5, 4))"
+    )
+
+
+def test_a_function_that_returns_too_little_is_told_the_task_and_no_law() -> None:
+    verdict = judge("kv_cache_step", lambda q, k, v, cache: q)
+    assert verdict.problem == "it returns a Tensor, not 2 values"
+    assert verdict.law == exercise("kv_cache_step").task
+
+
+def test_laws_are_tried_on_functions_that_return_arrays_too() -> None:
+    verdict = judge("rms_norm", lambda x, w, eps: (w * x).numpy())
+    assert verdict.law == "With eps = 0 a row and four times the row give the same."
+
+
 @pytest.mark.parametrize(
     ("function", "problem"),
     [
