@@ -1,5 +1,7 @@
 """Numbers that exercises are judged by: a few that one can follow, and rows of any size."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,3 +29,8 @@ def heads(*positions: float) -> Tensor:
 def wider(x: Tensor) -> Tensor:
     """Four times as many features, the new ones 0."""
     return torch.cat([x, torch.zeros_like(x).repeat_interleave(3, -1)], -1)
+
+
+def table(*lines: list[Any]) -> Tensor:
+    """Lines of numbers, or of lines, in float64."""
+    return torch.tensor(lines, dtype=torch.float64)

@@ -7,16 +7,12 @@ import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises._inputs import normal, wider
-
-
-def _table(*rows: list[float]) -> Tensor:
-    return torch.tensor(rows, dtype=torch.float64)
+from llmref.practice.exercises._inputs import normal, table, wider
 
 
 _LOG3 = math.log(3)
-_TWO_KEYS = (_table([1]), _table([0], [_LOG3]), _table([8], [4]))  # the weights 1/4 and 3/4
-_LONGER = (_table([2, 0, 0, 0]), _table([0, 1, 0, 0], [_LOG3, 0, 0, 0]), _table([8], [4]))
+_TWO_KEYS = (table([1]), table([0], [_LOG3]), table([8], [4]))  # the weights 1/4 and 3/4
+_LONGER = (table([2, 0, 0, 0]), table([0, 1, 0, 0], [_LOG3, 0, 0, 0]), table([8], [4]))
 
 
 def _forward() -> list[tuple[Any, ...]]:
@@ -39,8 +35,8 @@ def _forward() -> list[tuple[Any, ...]]:
 
 def _backward() -> list[tuple[Any, ...]]:
     return [
-        (_table([1]), *_TWO_KEYS),
-        (_table([1]), *_LONGER),
+        (table([1]), *_TWO_KEYS),
+        (table([1]), *_LONGER),
         (
             normal(2, 5, seed=6),
             normal(2, 4, seed=7),
