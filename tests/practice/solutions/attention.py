@@ -1,5 +1,7 @@
 """Right solutions on attention, each written in another way than the code by hand."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -242,4 +244,99 @@ SOLUTIONS |= {
         grouped_numpy,
     ],
     "kv_cache_step": [cache_token_by_token, cache_buffer, cache_numpy],
+}
+
+
+def online_numbers(x: Tensor) -> Tensor:
+    rows = []
+    for row in x.reshape(-1, x.shape[-1]).tolist():
+        largest, total = -math.inf, 0.0
+        for score in row:
+            if score == -math.inf:
+                continue
+            if score > largest:
+                total = total * math.exp(largest - score) + 1.0
+                largest = score
+            else:
+                total += math.exp(score - largest)
+        rows.append([math.exp(score - largest) / total for score in row])
+    return torch.tensor(rows, dtype=x.dtype).reshape(x.shape)
+
+
+def online_by_logarithm(x: Tensor) -> Tensor:
+    """The running log-sum-exp in place of two numbers."""
+    lse = torch.full_like(x[..., 0], -torch.inf)
+    for j in range(x.shape[-1]):
+        lse = torch.logaddexp(lse, x[..., j])
+    return torch.exp(x - lse.unsqueeze(-1))
+
+
+def online_all_maxima(x: Tensor) -> Tensor:
+    """All running maxima first, then one sum with the telescoped factors."""
+    m = x.cummax(-1).values[..., -1:]
+    return torch.exp(x - m).div_(torch.exp(x - m).cumsum(-1)[..., -1:])
+
+
+def online_numpy(x: Tensor) -> np.ndarray:
+    array = x.numpy()
+    m = np.full(array.shape[:-1], np.finfo(array.dtype).min)
+    total = np.zeros_like(m)
+    for j in range(array.shape[-1]):
+        larger = np.maximum(m, array[..., j])
+        total = total * np.exp(m - larger) + np.exp(array[..., j] - larger)
+        m = larger
+    return np.exp(array - m[..., None]) / total[..., None]
+
+
+def flash_averages(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+    """The output so far, normalised in each step."""
+    out, lse = torch.zeros(*q.shape[:-1], v.shape[-1], dtype=q.dtype), None
+    for keys, values in zip(k.split(block, -2), v.split(block, -2), strict=True):
+        scores = q @ keys.mT / math.sqrt(q.shape[-1])
+        now = torch.logsumexp(scores, -1, keepdim=True)
+        part = torch.exp(scores - now) @ values
+        share = torch.ones_like(now) if lse is None else torch.sigmoid(now - lse)
+        out = share * part + (1 - share) * out
+        lse = now if lse is None else torch.logaddexp(lse, now)
+    return out
+
+
+def flash_tiles(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+    """Query by query, key by key within a block."""
+    out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype)
+    for place in np.ndindex(*q.shape[:-1]):
+        head = place[:-1]
+        m, total, mean = -math.inf, 0.0, torch.zeros(v.shape[-1], dtype=q.dtype)
+        for start in range(0, k.shape[-2], block):
+            for j in range(start, min(start + block, k.shape[-2])):
+                score = float(q[place] @ k[(*head, j)]) / q.shape[-1] ** 0.5
+                largest = max(m, score)
+                total = total * math.exp(m - largest) + math.exp(score - largest)
+                mean = mean * math.exp(m - largest) + math.exp(score - largest) * v[(*head, j)]
+                m = largest
+        out[place] = mean / total
+    return out
+
+
+def flash_numpy(q: Tensor, k: Tensor, v: Tensor, block: int) -> np.ndarray:
+    a, b, c = q.numpy(), k.numpy(), v.numpy()
+    parts = []
+    for start in range(0, b.shape[-2], block):
+        scores = a @ b[..., start : start + block, :].swapaxes(-1, -2) / np.sqrt(a.shape[-1])
+        m = scores.max(-1, keepdims=True)
+        p = np.exp(scores - m)
+        parts.append((m, p.sum(-1, keepdims=True), p @ c[..., start : start + block, :]))
+    largest = np.max([m for m, _, _ in parts], axis=0)
+    total = sum(np.exp(m - largest) * ell for m, ell, _ in parts)
+    return sum(np.exp(m - largest) * o for m, _, o in parts) / total
+
+
+SOLUTIONS |= {
+    "online_softmax": [online_numbers, online_by_logarithm, online_all_maxima, online_numpy],
+    "flash_attention": [
+        flash_averages,
+        flash_tiles,
+        flash_numpy,
+        lambda q, k, v, block: functional.scaled_dot_product_attention(q, k, v),
+    ],
 }

@@ -9,7 +9,6 @@ from torch import Tensor
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import normal, table, wider
 
-
 _LOG3 = math.log(3)
 _TWO_KEYS = (table([1]), table([0], [_LOG3]), table([8], [4]))  # the weights 1/4 and 3/4
 _LONGER = (table([2, 0, 0, 0]), table([0, 1, 0, 0], [_LOG3, 0, 0, 0]), table([8], [4]))
