@@ -56,6 +56,7 @@ class Exercise:
 
     `inputs` gives tuples of arguments, smallest first, in float64. `branches` name what the inputs
     must reach; each tells whether one input reaches it. `hints` are at most three, and no code.
+    `precision` is float32 where right code is usually so inside, whatever it is given.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Exercise:
     hints: tuple[str, ...]
     conventions: tuple[Convention, ...] = ()
     branches: Mapping[str, Callable[..., bool]] = field(default_factory=dict)
+    precision: torch.dtype = torch.float64
 
     @property
     def solution(self) -> Function:

@@ -27,6 +27,7 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
     inputs = exercise.inputs()
     largest, started, spent = 0.0, time.perf_counter(), 0.0
     for dtype in (torch.float64, torch.float32):
+        precision = exercise.precision if dtype == torch.float64 else dtype
         for given in inputs:
             arguments = _as(given, dtype)
             begin = time.perf_counter()
@@ -35,7 +36,7 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
             if problem:
                 return _wrong(problem, _shown(exercise, given))
             wanted = exercise.solution(*_as(given, dtype))
-            if problem := compared.difference(found, wanted, dtype):
+            if problem := compared.difference(found, wanted, precision):
                 return _explained(exercise, function, inputs, given, dtype, problem)
             if dtype == torch.float64:
                 largest = max(largest, compared.error(found, wanted))
@@ -134,7 +135,8 @@ def _is_variant(
 ) -> bool:
     variant = exercise.variant(edit)
     return all(
-        (theirs is None and ours is None) or (ours is not None and compared.same(theirs, ours))
+        (theirs is None and ours is None)
+        or (ours is not None and compared.same(theirs, ours, exercise.precision))
         for theirs, ours in zip(outputs, (_output(variant, it) for it in inputs), strict=True)
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llmref.practice import judge
 from llmref.practice.exercises import exercise
+from llmref.practice.judging import judge_here
 from llmref.practice.submission import judge_file
 
 forked = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="processes are not forked")
@@ -97,6 +98,30 @@ def test_a_function_that_returns_too_little_is_told_the_task_and_no_law() -> Non
     verdict = judge("kv_cache_step", lambda q, k, v, cache: q)
     assert verdict.problem == "it returns a Tensor, not 2 values"
     assert verdict.law == exercise("kv_cache_step").task
+
+
+def turned(x: Tensor, positions: Tensor, base: float, interleaved: bool = False) -> Tensor:
+    half = x.shape[-1] // 2
+    angles = positions.float()[:, None] / base ** (torch.arange(half).float() / half)
+    u, v = (x[..., ::2], x[..., 1::2]) if interleaved else x.chunk(2, -1)
+    parts = u * angles.cos() - v * angles.sin(), u * angles.sin() + v * angles.cos()
+    return torch.stack(parts, -1).flatten(-2) if interleaved else torch.cat(parts, -1)
+
+
+def test_angles_in_float32_are_right_and_their_convention_is_found() -> None:
+    assert judge("rope", turned).outcome == "right"
+    verdict = judge("rope", lambda x, positions, base: turned(x, positions, base, True))
+    assert verdict.convention == "the interleaved layout"
+
+
+def test_judging_leaves_the_default_precision_as_it_is() -> None:
+    def by_default(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        assert torch.get_default_dtype() == x.dtype
+        return good(x, weight, eps)
+
+    assert judge_here(exercise("rms_norm"), by_default)["outcome"] == "right"
+    assert judge_here(exercise("rms_norm"), lambda x, w, eps: x)["outcome"] == "wrong"
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_laws_are_tried_on_functions_that_return_arrays_too() -> None:
