@@ -186,3 +186,104 @@ SOLUTIONS |= {
     "quantize_symmetric": [quantize_numpy, quantize_numbers, quantize_by_inverse],
     "dequantize": [dequantize_numpy, dequantize_loops, dequantize_cast],
 }
+
+
+def sft_torch(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    labels = torch.where(mask, tokens, -100)[:, 1:].flatten()
+    return functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), labels)
+
+
+def sft_loops(logits: Tensor, tokens: Tensor, mask: Tensor) -> float:
+    losses = []
+    for i, row in enumerate(tokens.tolist()):
+        for t in range(1, len(row)):
+            if mask[i, t]:
+                z = logits[i, t - 1].tolist()
+                total = sum(math.exp(it - max(z)) for it in z)
+                losses.append(max(z) + math.log(total) - z[row[t]])
+    return sum(losses) / len(losses)
+
+
+def sft_where(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    log_p = logits.log_softmax(-1).roll(1, dims=1)
+    chosen = log_p.gather(2, tokens[..., None])[..., 0]
+    counted = mask.clone()
+    counted[:, 0] = False
+    return torch.where(counted, -chosen, 0.0).sum() / counted.sum()
+
+
+def top_k_topk(logits: Tensor, k: int) -> Tensor:
+    values, places = logits.topk(k, dim=-1)
+    return torch.full_like(logits, -torch.inf).scatter(-1, places, values)
+
+
+def top_k_loops(logits: Tensor, k: int) -> Tensor:
+    out = torch.full_like(logits, float("-inf"))
+    for index, row in enumerate(logits.reshape(-1, logits.shape[-1]).tolist()):
+        for place in sorted(range(len(row)), key=lambda it: -row[it])[:k]:
+            out.view(-1, len(row))[index, place] = row[place]
+    return out
+
+
+def top_k_numpy(logits: Tensor, k: int) -> np.ndarray:
+    ranks = np.argsort(np.argsort(-logits.numpy(), axis=-1, kind="stable"), axis=-1)
+    return np.where(ranks < k, logits.numpy(), -np.inf)
+
+
+def top_p_loops(logits: Tensor, p: float) -> Tensor:
+    out = torch.full_like(logits, float("-inf"))
+    for index, row in enumerate(logits.softmax(-1).reshape(-1, logits.shape[-1]).tolist()):
+        mass = 0.0
+        for place in sorted(range(len(row)), key=lambda it: -row[it]):
+            if mass < p:
+                flat = index * len(row) + place
+                out.view(-1)[flat] = logits.flatten()[flat]
+            mass += row[place]
+    return out
+
+
+def top_p_transformed(logits: Tensor, p: float) -> Tensor:
+    values, order = logits.sort(dim=-1, descending=True)
+    over = values.softmax(-1).cumsum(-1) >= p
+    over = torch.cat([torch.zeros_like(over[..., :1]), over[..., :-1]], dim=-1)
+    return values.masked_fill(over, -torch.inf).gather(-1, order.argsort(-1))
+
+
+def top_p_numpy(logits: Tensor, p: float) -> np.ndarray:
+    z = logits.numpy()
+    probs = np.exp(z - z.max(-1, keepdims=True))
+    probs = probs / probs.sum(-1, keepdims=True)
+    order = np.argsort(-probs, axis=-1, kind="stable")
+    mass = np.cumsum(np.take_along_axis(probs, order, -1), axis=-1)
+    mass = np.concatenate([np.zeros_like(mass[..., :1]), mass[..., :-1]], axis=-1)
+    out = np.full_like(z, -np.inf)
+    kept = np.where(mass < p, np.take_along_axis(z, order, -1), -np.inf)
+    np.put_along_axis(out, order, kept, -1)
+    return out
+
+
+def min_p_probabilities(logits: Tensor, p: float) -> Tensor:
+    probs = logits.softmax(-1)
+    return torch.where(probs >= p * probs.max(-1, keepdim=True).values, logits, -torch.inf)
+
+
+def min_p_numpy(logits: Tensor, p: float) -> np.ndarray:
+    z = logits.numpy().copy()
+    z[np.exp(z - z.max(-1, keepdims=True)) < p] = -np.inf
+    return z
+
+
+def min_p_loops(logits: Tensor, p: float) -> Tensor:
+    out = [
+        [it if math.exp(it - max(row)) >= p else -math.inf for it in row]
+        for row in logits.reshape(-1, logits.shape[-1]).tolist()
+    ]
+    return torch.tensor(out, dtype=logits.dtype).reshape(logits.shape)
+
+
+SOLUTIONS |= {
+    "sft_loss": [sft_torch, sft_loops, sft_where],
+    "top_k": [top_k_topk, top_k_loops, top_k_numpy],
+    "top_p": [top_p_loops, top_p_transformed, top_p_numpy],
+    "min_p": [min_p_probabilities, min_p_numpy, min_p_loops],
+}
