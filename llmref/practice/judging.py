@@ -3,11 +3,12 @@
 Runs in the process that runs the function (process). Leaves out: how a verdict is shown (verdict).
 """
 
+import contextlib
 import copy
 import linecache
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,17 @@ from llmref.practice.exercise import Edit, Exercise, Function
 
 Answer = dict[str, Any]
 _LONGEST_INPUT = 280  # characters of an input that is printed whole
+
+
+@contextlib.contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    """Let what a function creates without saying a dtype have that of its arguments."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def judge_here(exercise: Exercise, function: Any) -> Answer:
@@ -31,7 +43,8 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
         for given in inputs:
             arguments = _as(given, dtype)
             begin = time.perf_counter()
-            found, problem = _called(function, arguments, exercise)
+            with _default(dtype):
+                found, problem = _called(function, arguments, exercise)
             spent += time.perf_counter() - begin
             if problem:
                 return _wrong(problem, _shown(exercise, given))
@@ -50,6 +63,7 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
     }
 
 
+@_default(torch.float64)
 def _explained(
     exercise: Exercise,
     function: Function,
