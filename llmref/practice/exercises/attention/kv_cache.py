@@ -84,8 +84,9 @@ EXERCISES = (
         topic="attention/kv_cache",
         level=2,
         task=(
-            "Causal attention of a chunk of new tokens that extends a cache: None, or the pair of "
-            "the keys and values of all earlier tokens. Return the output and the longer cache."
+            "Causal attention of a chunk of new tokens, each of q, k and v (B, H, c, D), that "
+            "extends a cache: None, or the pair of the keys and values of all earlier tokens; "
+            "return the output and the longer cache."
         ),
         inputs=_inputs,
         definition="attention-cache-exact",

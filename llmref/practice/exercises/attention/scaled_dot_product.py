@@ -121,8 +121,9 @@ EXERCISES = (
         topic="attention/scaled_dot_product",
         level=1,
         task=(
-            "Scaled dot-product attention; the boolean mask (T, S) is True where a query may read "
-            "a key, and a query that may read nothing gets 0."
+            "Scaled dot-product attention of q (..., T, D), k (..., S, D) and v (..., S, Dv); the "
+            "boolean mask (T, S) is True where a query may read a key, and a query that may read "
+            "nothing gets 0."
         ),
         inputs=_forward,
         definition="attention-sdpa",
@@ -215,8 +216,8 @@ EXERCISES = (
         topic="attention/scaled_dot_product",
         level=3,
         task=(
-            "Return the gradients of attention without a mask with respect to q, k and v, "
-            "given that of its output."
+            "Return the gradients of attention without a mask with respect to q (..., T, D), "
+            "k (..., S, D) and v (..., S, Dv), given that of its output."
         ),
         inputs=_backward,
         definition="attention-backward",

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises._inputs import normal, number, table
+from llmref.practice.exercises._inputs import normal, table
 
 
 def _inputs() -> list[tuple[Any, ...]]:
     return [
-        (number(2), number(3), table([5])),
+        (table([2]), table([3]), table([5])),
         (table([2], [1]), table([3], [4]), table([5])),
-        (number(1, 2), number(3, 1), table([1, 2], [3, 4])),
-        (number(1, 2), number(3, 1, 4), table([1, 2, 0], [3, 4, 1])),
+        (table([1, 2]), table([3, 1]), table([1, 2], [3, 4])),
+        (table([1, 2]), table([3, 1, 4]), table([1, 2, 0], [3, 4, 1])),
         (table([1, 2], [0, 1]), table([3, 1], [2, 0]), table([1, 2], [3, 4])),
         (normal(2, 3, 7), normal(2, 3, 5, seed=1), normal(7, 5, seed=2)),
     ]
@@ -119,8 +119,8 @@ EXERCISES = (
             "Weight and bias are used by every token. What does each collect?",
         ),
         branches={
-            "one token without an axis": lambda grad, x, w: x.ndim == 1,
-            "several tokens": lambda grad, x, w: x.ndim > 1,
+            "one token": lambda grad, x, w: x.numel() == x.shape[-1],
+            "several leading axes": lambda grad, x, w: x.ndim > 2,
             "a square weight that is not symmetric": lambda grad, x, w: (
                 w.shape[0] == w.shape[1] > 1 and not torch.equal(w, w.T)
             ),

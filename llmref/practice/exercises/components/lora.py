@@ -89,8 +89,8 @@ EXERCISES = (
         topic="components/lora",
         level=1,
         task=(
-            "A linear layer with weight w (out, in) and a low-rank adapter with factors a (r, in) "
-            "and b (out, r), scaled by alpha / r; no bias."
+            "A linear layer of x (..., in) with weight w (out, in) and a low-rank adapter with "
+            "factors a (r, in) and b (out, r), scaled by alpha / r; no bias."
         ),
         inputs=_layers,
         definition="lora-definition",

@@ -54,8 +54,8 @@ EXERCISES = (
         topic="components/swiglu",
         level=1,
         task=(
-            "The SwiGLU layer without biases: the branch of w_gate goes through SiLU, times the "
-            "branch of w_up, then w_down; weights are (out, in)."
+            "The SwiGLU layer of x (..., d) without biases: the branch of w_gate goes through "
+            "SiLU, times the branch of w_up, then w_down; weights are (out, in)."
         ),
         inputs=_inputs,
         definition="swiglu-definition",
