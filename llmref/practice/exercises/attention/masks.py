@@ -13,6 +13,8 @@ _ADDED = (
     "To match, return booleans, True where the query may read."
 )
 
+_UPPER_LEFT = ("torch.arange(S - T, S)[:, None]", "torch.arange(T)[:, None]")
+
 
 def _sizes() -> list[tuple[Any, ...]]:
     return [(1, 1), (1, 3), (2, 2), (2, 4), (3, 3), (3, 7)]
@@ -90,13 +92,26 @@ EXERCISES = (
                 "a diagonal at the upper left",
                 "is_causal=True of torch takes the first query for the first token. "
                 "To match, let the last query be the last token.",
-                (("torch.arange(S - T, S)[:, None]", "torch.arange(T)[:, None]"),),
+                (_UPPER_LEFT,),
             ),
             Convention("True for blocked", _BLOCKED, (("key <= query", "key > query"),)),
             Convention(
                 "a mask that is added, 0 and minus infinity",
                 _ADDED,
                 (("key <= query", "torch.zeros(T, S).masked_fill(key > query, -torch.inf)"),),
+            ),
+            Convention(
+                "True for blocked, and a diagonal at the upper left",
+                _BLOCKED + " And the last query is the last token.",
+                (_UPPER_LEFT, ("key <= query", "key > query")),
+            ),
+            Convention(
+                "a mask that is added, with its diagonal at the upper left",
+                _ADDED + " And the last query is the last token.",
+                (
+                    _UPPER_LEFT,
+                    ("key <= query", "torch.zeros(T, S).masked_fill(key > query, -torch.inf)"),
+                ),
             ),
         ),
         hints=(
@@ -167,7 +182,7 @@ EXERCISES = (
             Mistake(
                 "upper left: the first query is the first token",
                 "With fewer queries than keys the queries are the last tokens.",
-                (("torch.arange(S - T, S)[:, None]", "torch.arange(T)[:, None]"),),
+                (_UPPER_LEFT,),
             ),
             Mistake(
                 "no window",
