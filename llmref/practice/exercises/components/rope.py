@@ -94,7 +94,7 @@ EXERCISES = (
                 "second half from the new first half",
                 "If the first half is overwritten before the second is made, the old one is lost.",
                 (
-                    (_U, "x[..., : D // 2], x[..., D // 2 :]\n    u = u * cos - v * sin"),
+                    (_U, f"{_U}\n    u = u * cos - v * sin"),
                     (_TURNED, "torch.cat([u, u * sin + v * cos], dim=-1)"),
                 ),
             ),
@@ -124,12 +124,15 @@ EXERCISES = (
             Mistake(
                 "pairs counted from 1",
                 "A paper counts pairs from 1 and writes i - 1; the first frequency is 1.",
-                (("torch.arange(0, D, 2,", "2 + torch.arange(0, D, 2,"),),
+                (("torch.arange(0, D, 2,", "torch.arange(2, D + 2, 2,"),),
             ),
             Mistake(
                 "positions in bfloat16",
                 "It holds integers up to 256 exactly, and an error of a position is a radian.",
-                (("positions[:, None] *", "positions[:, None].bfloat16() *"),),
+                (
+                    ("positions[:, None] *", "positions[:, None].bfloat16() *"),
+                    ("(T, D / 2), not in half precision", "(T, D / 2)"),
+                ),
             ),
         ),
         conventions=(
