@@ -20,6 +20,7 @@ EXERCISES = list(exercises().values())
 # What gives the same on every input that the task allows: exercise, line of code, change. And
 # what the judge leaves open: where many logits are tied, torch.topk has an order of its own.
 EQUIVALENT = {
+    ("flash_attention", "out = q.new_zeros(", "1 becomes one less"): "zeros broadcast",
     ("quantize_symmetric", "return codes.to(", "LtE becomes Lt"): "a wider type, the same integers",
     ("quantize_symmetric", "return codes.to(", "8 becomes one less"): "a wider type too",
     ("top_k", "order = ", "True becomes False"): "torch sorts rows of up to 16 stably anyway",
@@ -30,10 +31,6 @@ SOLUTIONS = {
     name: functions
     for path in sorted((ROOT / "tests" / "practice" / "solutions").glob("[!_]*.py"))
     for name, functions in import_module(f"tests.practice.solutions.{path.stem}").SOLUTIONS.items()
-}
-# What gives the same on every input that the exercise is for: exercise, line of code, change.
-EQUIVALENT = {
-    ("flash_attention", "out = q.new_zeros(", "1 becomes one less"): "zeros broadcast",
 }
 
 
