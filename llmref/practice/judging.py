@@ -7,7 +7,7 @@ import copy
 import linecache
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ def _explained(
     problem: str,
 ) -> Answer:
     """What is wrong, as far as it is known: a convention, a law, a known mistake, an input."""
-    outputs = [_output(function, it) for it in inputs]
+    outputs = [output(function, it) for it in inputs]
     for convention in exercise.conventions:
         if _is_variant(exercise, convention, inputs, outputs):
             return {
@@ -71,8 +71,7 @@ def _explained(
     mistakes = [it for it in exercise.mistakes if _is_variant(exercise, it, inputs, outputs)]
     answer = _wrong(problem, _shown(exercise, given))
     for law in exercise.laws:
-        broken = next((it for it in inputs if _breaks(law.breaks, function, it)), None)
-        if broken is not None:
+        if law.broken_by(function, inputs):
             answer |= {"law": law.words, "result": law.result}
             break
     else:
@@ -118,7 +117,8 @@ def _raised(failure: BaseException, function: Function, exercise: Exercise) -> s
     return f"it raises {kind}, in line {frames[-1].lineno}: {line}"
 
 
-def _output(function: Function, given: tuple[Any, ...]) -> Any:
+def output(function: Function, given: tuple[Any, ...]) -> Any:
+    """What a function returns for a copy of an input; None if it raises."""
     try:
         return function(*copy.deepcopy(given))
     except Exception:
@@ -131,15 +131,8 @@ def _is_variant(
     variant = exercise.variant(edit)
     return all(
         (theirs is None and ours is None) or (ours is not None and compared.same(theirs, ours))
-        for theirs, ours in zip(outputs, (_output(variant, it) for it in inputs), strict=True)
+        for theirs, ours in zip(outputs, (output(variant, it) for it in inputs), strict=True)
     )
-
-
-def _breaks(breaks: Callable[..., bool], function: Function, given: tuple[Any, ...]) -> bool:
-    try:
-        return bool(breaks(function, *copy.deepcopy(given)))
-    except Exception:
-        return False
 
 
 def _as(given: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:

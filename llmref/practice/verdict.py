@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 SITE = "https://llmref.github.io/llmref"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What the judge says of one function.
 
@@ -71,6 +71,8 @@ class Verdict:
 
     def __str__(self) -> str:
         return "\n".join(f"{name}: {words}" for name, words in self.lines())
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         colours = {"right": "#1a7f37", "convention": "#9a6700", "wrong": "#b35900"}
