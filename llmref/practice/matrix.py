@@ -15,7 +15,10 @@ from llmref.practice.judging import output
 
 @dataclass(frozen=True)
 class Kill:
-    """One mistake: for each input whether it gives it away, and the first law that it breaks."""
+    """One mistake: for each input whether it gives it away, and the first law that it breaks.
+
+    `law` is empty if it breaks the definition alone.
+    """
 
     mistake: str
     given_away: tuple[bool, ...]
@@ -31,7 +34,7 @@ def kills(exercise: Exercise) -> list[Kill]:
         pairs = zip((output(function, given) for given in inputs), wanted, strict=True)
         given_away = tuple(not compared.same(one, other) for one, other in pairs)
         broken = (law.words for law in exercise.laws if law.broken_by(function, inputs))
-        found.append(Kill(name, given_away, next(broken, exercise.task)))
+        found.append(Kill(name, given_away, next(broken, "")))
     return found
 
 
@@ -47,7 +50,7 @@ class Matrix:
         missed = sum(not any(kill.given_away) for kill in every)
         weakest = min(sum(kill.given_away) / len(kill.given_away) for kill in every)
         return (
-            f"exercises: {len(self.rows)}; mistakes: {len(every)}, of which {missed} not given "
+            f"Exercises: {len(self.rows)}; mistakes: {len(every)}, of which {missed} not given "
             f"away; the best hidden shows on {weakest:.0%} of the inputs of its exercise"
         )
 
@@ -55,7 +58,7 @@ class Matrix:
 
     def _repr_html_(self) -> str:
         tables = "".join(_table(name, found) for name, found in self.rows.items())
-        return f"<p>{html.escape(str(self))}.</p>{tables}"
+        return f"<div class='llmref-said'><p>{html.escape(str(self))}.</p>{tables}</div>"
 
 
 def _table(name: str, found: list[Kill]) -> str:
@@ -63,7 +66,7 @@ def _table(name: str, found: list[Kill]) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(kill.mistake)}</td>"
         + "".join(f"<td>{'x' if shown else ''}</td>" for shown in kill.given_away)
-        + f"<td>{html.escape(kill.law)}</td></tr>"
+        + f"<td>{html.escape(kill.law or 'the definition')}</td></tr>"
         for kill in found
     )
     summary = f"<code>{name}</code>, {len(found)} mistakes"

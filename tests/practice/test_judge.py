@@ -143,7 +143,13 @@ def test_the_notebook_shows_it_as_a_table_and_escapes_what_it_shows() -> None:
     shown = judge("rms_norm", wrong)._repr_html_()
     assert "&lt;b&gt;" in shown
     assert "<b>" not in shown
-    assert "<pre>rms_norm(torch.tensor([3.])" in shown
+    assert "margin:0'>rms_norm(torch.tensor([3.])" in shown
+
+
+def test_the_notebook_links_the_law_to_its_proof() -> None:
+    shown = judge("softmax", torch.exp)._repr_html_()
+    address = "https://llmref.github.io/llmref/functional/softmax.html#softmax-stable"
+    assert f'Large scores overflow nothing. (<a href="{address}">softmax-stable</a>)' in shown
 
 
 FILES: dict[str, tuple[str, str]] = {
