@@ -109,3 +109,91 @@ SOLUTIONS = {
     "ppo_loss": [ppo_where, ppo_maximum, ppo_loops],
     "dpo_loss": [dpo_softplus, dpo_numpy, dpo_classifier],
 }
+
+
+def advantages_numpy(rewards: Tensor) -> np.ndarray:
+    r = rewards.numpy()
+    centred, std = r - r.mean(1, keepdims=True), r.std(1, ddof=1, keepdims=True)
+    same = r.max(1, keepdims=True) == r.min(1, keepdims=True)
+    return np.where(same, 0.0, centred / np.where(same, 1.0, std))
+
+
+def advantages_loops(rewards: Tensor) -> list[list[float]]:
+    out = []
+    for group in rewards.tolist():
+        mean = sum(group) / len(group)
+        variance = sum((it - mean) ** 2 for it in group) / (len(group) - 1)
+        equal = len(set(group)) == 1
+        out.append([0.0 if equal else (it - mean) / math.sqrt(variance) for it in group])
+    return out
+
+
+def advantages_by_threshold(rewards: Tensor) -> Tensor:
+    std, mean = torch.std_mean(rewards, dim=-1, keepdim=True)
+    return torch.where(std > 1e-6, (rewards - mean) / std.clamp_min(1e-6), torch.zeros(1))
+
+
+def grpo_loops(
+    logp: Tensor, old: Tensor, ref: Tensor, adv: Tensor, mask: Tensor, clip: float, beta: float
+) -> float:
+    total = 0.0
+    for i in range(len(logp)):
+        losses = []
+        for t in mask[i].nonzero().flatten().tolist():
+            ratio, a = math.exp(logp[i, t] - old[i, t]), float(adv[i])
+            r = float(ref[i, t] - logp[i, t])
+            clipped = min(max(ratio, 1 - clip), 1 + clip)
+            losses.append(beta * (math.exp(r) - 1 - r) - min(ratio * a, clipped * a))
+        total += sum(losses) / len(losses)
+    return total / len(logp)
+
+
+def grpo_weighted(
+    logp: Tensor, old: Tensor, ref: Tensor, adv: Tensor, mask: Tensor, clip: float, beta: float
+) -> Tensor:
+    weights = mask / mask.sum(-1, keepdim=True)
+    ratio, a = (logp - old).exp(), adv.unsqueeze(-1)
+    per_token = torch.max(-a * ratio, -a * ratio.clip(1 - clip, 1 + clip))
+    kl = (ref - logp).exp() - (ref - logp) - 1
+    return torch.einsum("nt,nt->", weights, per_token + beta * kl) / len(logp)
+
+
+def grpo_selected(
+    logp: Tensor, old: Tensor, ref: Tensor, adv: Tensor, mask: Tensor, clip: float, beta: float
+) -> np.ndarray:
+    means = []
+    for x, o, q, a, m in zip(*(it.numpy() for it in (logp, old, ref, adv, mask)), strict=True):
+        x, o, q = x[m], o[m], q[m]
+        ratio = np.exp(x - o)
+        limit = 1 + clip if a > 0 else 1 - clip
+        k3 = np.expm1(q - x) - (q - x)
+        means.append(np.mean(beta * k3 - np.minimum(ratio * a, limit * a)))
+    return np.mean(means)
+
+
+def gspo_loops(logp: Tensor, old: Tensor, adv: Tensor, mask: Tensor, clip: float) -> float:
+    total = 0.0
+    for i in range(len(logp)):
+        logs = [float(logp[i, t] - old[i, t]) for t in range(logp.shape[1]) if mask[i, t]]
+        s, a = math.prod(math.exp(it) for it in logs) ** (1 / len(logs)), float(adv[i])
+        total -= min(s * a, min(max(s, 1 - clip), 1 + clip) * a)
+    return total / len(logp)
+
+
+def gspo_means(logp: Tensor, old: Tensor, adv: Tensor, mask: Tensor, clip: float) -> Tensor:
+    gaps = torch.stack([(x - o)[m].mean() for x, o, m in zip(logp, old, mask, strict=True)])
+    s = gaps.exp()
+    return torch.max(-s * adv, -s.clip(1 - clip, 1 + clip) * adv).mean()
+
+
+def gspo_masked(logp: Tensor, old: Tensor, adv: Tensor, mask: Tensor, clip: float) -> np.ndarray:
+    gap = np.ma.masked_array((logp - old).numpy(), ~mask.numpy()).mean(axis=1)
+    s, a = np.exp(np.asarray(gap)), adv.numpy()
+    return -np.where(a > 0, np.minimum(s, 1 + clip) * a, np.maximum(s, 1 - clip) * a).mean()
+
+
+SOLUTIONS |= {
+    "group_advantages": [advantages_numpy, advantages_loops, advantages_by_threshold],
+    "grpo_loss": [grpo_loops, grpo_weighted, grpo_selected],
+    "gspo_loss": [gspo_loops, gspo_means, gspo_masked],
+}
