@@ -155,9 +155,15 @@ EXERCISES = (
                 ((_RETURN, "return -chosen.mean() / torch.tensor(2.0).to(chosen).log()"),),
             ),
             Convention(
-                "a loss for each counted position",
-                "torch calls it reduction='none', without the ignored ones. To match, average.",
-                ((_RETURN, "return -chosen.squeeze(-1)"),),
+                "a loss for each position, 0 where it is ignored",
+                "torch calls it reduction='none'. To match, average over the counted positions.",
+                (
+                    (
+                        _RETURN,
+                        "return torch.zeros(targets.shape, dtype=wide)"
+                        ".masked_scatter(counted, -chosen)",
+                    ),
+                ),
             ),
         ),
         hints=(

@@ -12,12 +12,10 @@ from llmref.practice.exercises._inputs import number, rows, table
 
 def _groups() -> list[tuple[Any, ...]]:
     return [
-        (table([1.0, 0.0]),),
-        (table([3.0, 3.0, 3.0]),),
-        (table([3.0, 0.0, 0.0]),),
+        (table([3.0, 0.0, 0.0], [1.0, 1.0, 1.0]),),
         (table([1.0, 5.0], [2.0, 2.0], [0.0, -6.0]),),
-        (table([0.1] * 7, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]),),
-        (3 * rows(4, 5),),
+        (table([0.1] * 7, [1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], [0.7] * 7, [0.3] * 7),),
+        (3 * rows(6, 5),),
     ]
 
 
@@ -81,7 +79,8 @@ def _equal(function: Function, rewards: Tensor) -> bool:
 
 
 def _alone(function: Function, rewards: Tensor) -> bool:
-    return apart(function(rewards)[:1], function(rewards[:1]))
+    others = torch.cat([rewards[:1], 2 + rewards[1:].square()])
+    return apart(function(rewards)[:1], function(others)[:1])
 
 
 def _length(function: Function, rewards: Tensor) -> bool:
@@ -170,9 +169,9 @@ EXERCISES = (
         inputs=_groups,
         definition="grpo-advantage",
         laws=(
-            Law("The advantages of each group sum to 0.", "grpo-bounds", _no_sum),
-            Law("A group of equal rewards has the advantages 0.", "grpo-degenerate", _equal),
             Law("A group does not depend on the others.", "grpo-advantage", _alone),
+            Law("A group of equal rewards has the advantages 0.", "grpo-degenerate", _equal),
+            Law("The advantages of each group sum to 0.", "grpo-bounds", _no_sum),
             Law(
                 "Rewards times 4 plus 3 have the same advantages.",
                 "grpo-bounds",
@@ -195,7 +194,7 @@ EXERCISES = (
                 "A group is a row: the responses to one prompt are compared with each other.",
                 (
                     ("rewards.mean(dim=1", "rewards.mean(dim=0"),
-                    (_STD, "rewards.std(dim=0, keepdim=True, correction=min(1, len(rewards) - 1))"),
+                    (_STD, "rewards.std(dim=0, keepdim=True)"),
                 ),
             ),
             Mistake(
@@ -240,7 +239,7 @@ EXERCISES = (
             "What does a row of equal rewards give, with a rounded mean?",
         ),
         branches={
-            "several groups": lambda rewards: len(rewards) > 1,
+            "more groups than responses": lambda rewards: len(rewards) > rewards.shape[1],
             "equal rewards": lambda rewards: bool((rewards == rewards[:, :1]).all(1).any()),
             "equal rewards whose mean is rounded": lambda rewards: bool(
                 (rewards == 0.1).all(1).any()

@@ -53,12 +53,12 @@ EXERCISES = (
         definition="kl-estimators",
         laws=(
             Law("k2 and k3 are never negative.", "kl-k3-bregman", _negative),
+            Law("Averaged over what the policy draws, k1 is not negative.", "kl-unbiased", _not_kl),
             Law(
                 "Averaged over what the policy draws, k1 and k3 are the same.",
                 "kl-unbiased",
                 _one_mean,
             ),
-            Law("Averaged over what the policy draws, k1 is positive.", "kl-unbiased", _not_kl),
             Law("For nearly equal policies k2 and k3 agree.", "kl-precision", _near),
         ),
         mistakes=(
