@@ -76,3 +76,12 @@ def test_what_is_not_finite_is_written_as_it_is_typed() -> None:
     typed = "torch.tensor([torch.inf, -torch.inf, torch.nan, 1.])"
     assert text(value) == typed
     assert torch.equal(eval(typed).nan_to_num(7.0), value.nan_to_num(7.0))
+
+
+def test_infinity_is_not_the_largest_number_for_finding_a_mistake() -> None:
+    least = torch.tensor([torch.finfo(torch.float64).min, 1.0], dtype=torch.float64)
+    removed = torch.tensor([-torch.inf, 1.0], dtype=torch.float64)
+    assert not same(least, removed)
+    assert same(removed, removed)
+    assert not same(torch.tensor([torch.inf, 1.0]), torch.tensor([torch.inf, 2.0]))
+    assert same(torch.tensor([torch.nan, 1.0]), torch.tensor([torch.nan, 1.0]))

@@ -165,9 +165,17 @@ EXERCISES = (
                 ),
             ),
             Mistake(
-                "the pair not replaced",
-                "Without it the same pair is the most frequent one for ever.",
-                ((_REPLACE, "list(ids)"),),
+                "pairs counted once, at the start",
+                "After each merge there are new neighbours, and fewer of the old ones.",
+                (
+                    (
+                        "counts = Counter(pairwise(ids))",
+                        "found = pairwise(text.encode())\n"
+                        "        counts = Counter(it for it in found if it not in merges)\n"
+                        "        if not counts:\n"
+                        "            break",
+                    ),
+                ),
             ),
             Mistake(
                 "new ids from 257 on",

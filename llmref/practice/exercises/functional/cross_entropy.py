@@ -150,7 +150,7 @@ EXERCISES = (
                 ((_RETURN, "return -chosen.sum()"),),
             ),
             Convention(
-                "bits",
+                "a logarithm to base 2, bits",
                 "Compression and bits per byte count so. To match, take the natural logarithm.",
                 ((_RETURN, "return -chosen.mean() / torch.tensor(2.0).to(chosen).log()"),),
             ),

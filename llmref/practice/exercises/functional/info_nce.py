@@ -128,7 +128,7 @@ EXERCISES = (
         ),
         conventions=(
             Convention(
-                "both directions averaged",
+                "the mean of both directions",
                 "CLIP does so. To match, let only the rows of a look for rows of b.",
                 (
                     (

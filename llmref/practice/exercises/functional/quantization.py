@@ -75,7 +75,11 @@ EXERCISES = (
         inputs=_tensors,
         definition="quantization-symmetric",
         laws=(
-            Law("A tensor of zeros has the codes 0.", "quantization-degenerate", _zeros),
+            Law(
+                "A tensor of zeros has the codes 0 and the scale 1.",
+                "quantization-degenerate",
+                _zeros,
+            ),
             Law(
                 "Code times scale is at most half a step away from the number.",
                 "quantization-symmetric",
@@ -132,13 +136,13 @@ EXERCISES = (
         ),
         conventions=(
             Convention(
-                "ties away from 0",
+                "rounding ties away from 0",
                 "C's roundf rounds so, and with it Q8_0 of llama.cpp. To match, round halves to "
                 "the even code, as torch and numpy do.",
                 ((_ROUND, "((wide / scale).abs() + 0.5).floor() * wide.sign()"),),
             ),
             Convention(
-                "all 2^b codes, scale absmax over 2^(b-1) - 1/2",
+                "a scale of absmax over 2^(b-1) - 1/2, for all 2^b codes",
                 "torch's observers for symmetric int8 do so, and clip. To match, divide the "
                 "largest size by 2^(b-1) - 1.",
                 (

@@ -166,7 +166,7 @@ EXERCISES = (
         ),
         conventions=(
             Convention(
-                "all that equal the k-th",
+                "a threshold, which keeps all that equal the k-th",
                 "Transformers and nanoGPT compare with the k-th largest logit. To match, keep "
                 "exactly k, of the tied the first.",
                 (
@@ -255,7 +255,7 @@ EXERCISES = (
         ),
         conventions=(
             Convention(
-                "of the tied the last",
+                "the last of tied tokens kept",
                 "Transformers sorts upwards, and keeps the last of tied tokens. To match, sort "
                 "downwards and stably.",
                 (

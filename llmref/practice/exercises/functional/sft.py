@@ -169,7 +169,7 @@ EXERCISES = (
         ),
         conventions=(
             Convention(
-                "each response averaged first",
+                "averaging each response first",
                 "Batches of one row, averaged, do so; verl calls it seq-mean-token-mean. To "
                 "match, divide the sum over all counted tokens by their number.",
                 (

@@ -135,9 +135,9 @@ _STD = "rewards.std(dim=1, keepdim=True)"
 
 def _added(eps: str, who: str) -> Convention:
     return Convention(
-        f"{eps} added to the deviation",
+        f"a deviation with {eps} added",
         f"{who} To match, add nothing, and test whether the rewards are equal.",
-        ((_MIXED, f"torch.where(mixed, centred / (std + {eps}), 0.0)"),),
+        ((_MIXED, f"centred / (std + {eps})"),),
     )
 
 
@@ -220,14 +220,23 @@ EXERCISES = (
         ),
         conventions=(
             Convention(
-                "divided by G in the deviation",
+                "a deviation that divides by G",
                 "numpy's std does so. To match, divide the sum of squares by G - 1, as torch does.",
                 ((_STD, "rewards.std(dim=1, keepdim=True, correction=0)"),),
             ),
             Convention(
-                "not divided by the deviation",
+                "leaving out the deviation",
                 "Dr. GRPO leaves it out. To match, divide by the deviation of the group.",
                 ((_MIXED, "centred"),),
+            ),
+            Convention(
+                "a deviation that divides by G, with 1e-8 added",
+                "Much numpy code does so. To match, divide the sum of squares by G - 1, and add "
+                "nothing.",
+                (
+                    (_STD, "rewards.std(dim=1, keepdim=True, correction=0)"),
+                    (_MIXED, "centred / (std + 1e-8)"),
+                ),
             ),
             _added("1e-4", "TRL does so."),
             _added("1e-6", "verl does so."),
@@ -292,11 +301,6 @@ EXERCISES = (
                 ((_MINIMUM, "ratio.clamp(1 - clip, 1 + clip) * A"),),
             ),
             Mistake(
-                "no clip",
-                "Then several steps on the same samples may move the policy without a bound.",
-                ((_MINIMUM, "ratio * A"),),
-            ),
-            Mistake(
                 "the ratio upside down",
                 "It is the new policy over the old one, which drew the samples.",
                 ((_RATIO, "torch.exp(old_logp - logp)"),),
@@ -305,6 +309,11 @@ EXERCISES = (
                 "log-ratio of the KL the wrong way round",
                 "k3 needs reference over policy at the samples of the policy.",
                 (("r = ref_logp - logp", "r = logp - ref_logp"),),
+            ),
+            Mistake(
+                "k1 in place of k3",
+                "As a loss, the gradient of k1 is noise of mean 0.",
+                (("k3 = torch.expm1(r) - r", "k3 = -r"),),
             ),
             Mistake(
                 "the KL subtracted",
@@ -328,6 +337,20 @@ EXERCISES = (
                 "DAPO averages so; TRL calls it dapo, verl token-mean. To match, average each "
                 "response first.",
                 ((_EACH, "loss.sum(dim=1)"), (_MEAN, "return per_response.sum() / mask.sum()")),
+            ),
+            Convention(
+                "leaving out the KL term",
+                "Many recipes set beta to 0. To match, add beta times k3.",
+                ((_LOSS, "-surrogate"),),
+            ),
+            Convention(
+                "a mean over all tokens, without the KL term",
+                "DAPO does so. To match, average each response first, and add beta times k3.",
+                (
+                    (_LOSS, "-surrogate"),
+                    (_EACH, "loss.sum(dim=1)"),
+                    (_MEAN, "return per_response.sum() / mask.sum()"),
+                ),
             ),
             Convention(
                 "a constant in place of the length, here T",

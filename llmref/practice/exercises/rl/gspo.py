@@ -165,13 +165,15 @@ EXERCISES = (
             ),
             Mistake(
                 "tokens clipped one by one",
-                "That is GRPO's clip: here a whole response is clipped, or none of it.",
+                "That is GRPO, averaged over the tokens of each response: here a response has one "
+                "ratio, and is clipped as a whole.",
                 (
+                    (_EXP, "torch.exp(log_ratio)"),
                     (
-                        "torch.where(mask, logp - old_logp, 0.0)",
-                        "torch.where(mask, (logp - old_logp).exp().clamp(1 - clip, 1 + clip).log()"
-                        ", 0.0)",
+                        _MINIMUM,
+                        "torch.minimum(s * advantages[:, None], clipped * advantages[:, None])",
                     ),
+                    (_RETURN, "return -((surrogate * mask).sum(dim=1) / mask.sum(dim=1)).mean()"),
                 ),
             ),
         ),

@@ -119,7 +119,7 @@ EXERCISES = (
         ),
         conventions=(
             Convention(
-                "advantages whitened",
+                "whitened advantages",
                 "TRL's PPO whitens after the targets are taken. To match, leave the advantages "
                 "as they are.",
                 (

@@ -153,7 +153,7 @@ EXERCISES = (
         ),
         conventions=(
             Convention(
-                "each response averaged first",
+                "averaging each response first",
                 "GRPO's loss weighs so. To match, divide the sum over all counted tokens by their "
                 "number.",
                 (
