@@ -52,7 +52,7 @@ def error(found: Any, wanted: Any) -> float:
     return largest
 
 
-def same(found: Any, wanted: Any) -> bool:
+def same(found: Any, wanted: Any, dtype: torch.dtype = torch.float64) -> bool:
     """Whether two functions gave the same, which may be NaN; for finding a known mistake."""
     if _is_plain(wanted):
         return bool(_plain(found) == _plain(wanted))
@@ -65,7 +65,7 @@ def same(found: Any, wanted: Any) -> bool:
         and isinstance(other, Tensor)
         and one.shape == other.shape
         and bool((one.isnan() == other.isnan()).all())
-        and _close(one[~one.isnan()], other[~other.isnan()], torch.float64)
+        and _close(one[~one.isnan()], other[~other.isnan()], dtype)
         for _, one, other in pairs
     )
 

@@ -55,9 +55,10 @@ def _replaced(ids: list[int], pair: _Pair, new: int) -> list[int]:
 def _steps(function: Function, text: str, num_merges: int) -> Iterator[tuple[list[_Pair], _Pair]]:
     """All pairs of neighbours before each merge, and the pair that was merged."""
     ids = list(text.encode("utf-8"))
-    for number, pair in enumerate(function(text, num_merges)):
-        yield list(pairwise(ids)), tuple(pair)
-        ids = _replaced(ids, tuple(pair), 256 + number)
+    for number, (left, right) in enumerate(function(text, num_merges)):
+        pair = int(left), int(right)
+        yield list(pairwise(ids)), pair
+        ids = _replaced(ids, pair, 256 + number)
 
 
 def _rare(function: Function, text: str, num_merges: int) -> bool:
@@ -73,7 +74,7 @@ def _grows(function: Function, text: str, num_merges: int) -> bool:
 
 
 def _unknown(function: Function, text: str, num_merges: int) -> bool:
-    merges = [tuple(pair) for pair in function(text, num_merges)]
+    merges = [(int(left), int(right)) for left, right in function(text, num_merges)]
     return any(max(pair) >= 256 + k for k, pair in enumerate(merges)) or len(set(merges)) < len(
         merges
     )
