@@ -1,1 +1,1 @@
-"""Exercises on the parts of a model."""
+"""Exercises on the components of a transformer."""

@@ -83,27 +83,18 @@ def _alone(function: Function, rewards: Tensor) -> bool:
     return apart(function(rewards)[:1], function(others)[:1])
 
 
-def _length(function: Function, rewards: Tensor) -> bool:
-    squares = function(rewards).square().sum(1)
-    mixed = (rewards != rewards[:, :1]).any(1)
-    return apart(squares[mixed], torch.full_like(squares[mixed], rewards.shape[1] - 1))
-
-
 def _at_old(function: Function, *given: Any) -> bool:
     _, old, _, advantages, mask, clip, beta = given
     return apart(function(old, old, old, advantages, mask, clip, beta), -advantages.mean())
 
 
-def _pulls_beyond(function: Function, *given: Any) -> bool:
-    return apart(_moved(function, given, 1, 2), _moved(function, given, 1, 3)) or apart(
+def _clipped_wrongly(function: Function, *given: Any) -> bool:
+    beyond = apart(_moved(function, given, 1, 2), _moved(function, given, 1, 3)) or apart(
         _moved(function, given, -1, -2), _moved(function, given, -1, -3)
     )
-
-
-def _never_returns(function: Function, *given: Any) -> bool:
     gain = _moved(function, given, 1, -3) - _moved(function, given, 1, -2)
     loss = _moved(function, given, -1, 3) - _moved(function, given, -1, 2)
-    return bool(gain < 1e-9) or bool(loss < 1e-9)
+    return beyond or bool(gain < 1e-9) or bool(loss < 1e-9)
 
 
 def _moved(function: Function, given: tuple[Any, ...], sign: int, steps: float) -> Tensor:
@@ -176,11 +167,6 @@ EXERCISES = (
                 "Rewards times 4 plus 3 have the same advantages.",
                 "grpo-bounds",
                 _scaled,
-            ),
-            Law(
-                "The squares of the advantages of a group sum to G - 1.",
-                "grpo-advantage",
-                _length,
             ),
         ),
         mistakes=(
@@ -267,14 +253,10 @@ EXERCISES = (
         definition="grpo-objective",
         laws=(
             Law(
-                "A ratio that is outside the clip on the good side pulls no further.",
+                "A ratio outside the clip pulls no further on the good side, and is still pulled "
+                "back on the bad side.",
                 "grpo-objective",
-                _pulls_beyond,
-            ),
-            Law(
-                "A ratio that is outside the clip on the bad side is still pulled back.",
-                "grpo-objective",
-                _never_returns,
+                _clipped_wrongly,
             ),
             Law(
                 "If all three policies agree, it is minus the mean advantage of the responses.",

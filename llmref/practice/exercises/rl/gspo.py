@@ -60,16 +60,13 @@ def _moved(function: Function, given: tuple[Any, ...], sign: int, steps: float) 
     return loss
 
 
-def _pulls_beyond(function: Function, *given: Any) -> bool:
-    return apart(_moved(function, given, 1, 1.5), _moved(function, given, 1, 1.8)) or apart(
+def _clipped_wrongly(function: Function, *given: Any) -> bool:
+    beyond = apart(_moved(function, given, 1, 1.5), _moved(function, given, 1, 1.8)) or apart(
         _moved(function, given, -1, -1.5), _moved(function, given, -1, -1.8)
     )
-
-
-def _never_returns(function: Function, *given: Any) -> bool:
     gain = _moved(function, given, 1, -1.8) - _moved(function, given, 1, -1.5)
     loss = _moved(function, given, -1, 1.8) - _moved(function, given, -1, 1.5)
-    return bool(gain < 1e-9) or bool(loss < 1e-9)
+    return beyond or bool(gain < 1e-9) or bool(loss < 1e-9)
 
 
 def _padding(function: Function, *given: Any) -> bool:
@@ -112,14 +109,10 @@ EXERCISES = (
             ),
             Law("A response written twice in a row has the same ratio.", "gspo-ratio", _twice),
             Law(
-                "A ratio that is outside the clip on the good side pulls no further.",
+                "A ratio outside the clip pulls no further on the good side, and is still pulled "
+                "back on the bad side.",
                 "gspo-clip-sequence",
-                _pulls_beyond,
-            ),
-            Law(
-                "A ratio that is outside the clip on the bad side is still pulled back.",
-                "gspo-clip-sequence",
-                _never_returns,
+                _clipped_wrongly,
             ),
             Law("Padding changes nothing.", "gspo-ratio", _padding),
         ),
