@@ -1,9 +1,11 @@
 """What a function returned beside what it should have: equal, or the difference in words.
 
 Tensors, numpy arrays and numbers are compared as numbers, whatever their dtype; lists and tuples
-are alike. Leaves out: which inputs are tried (judging).
+are alike. Where integers, text or bytes are wanted, such as the ids of tokens, they are compared
+exactly, entry by entry. Leaves out: which inputs are tried (judging).
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +14,14 @@ from torch import Tensor
 
 # The error that another order of summation may leave, relative to the largest entry.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+# And what is left of numbers that are right, and were put into float32 at the end.
+_ROUNDED = 1e-6
 
 
 def difference(found: Any, wanted: Any, dtype: torch.dtype) -> str:
     """How `found` differs from `wanted`, in words; empty if it does not."""
+    if _is_plain(wanted):
+        return _first_difference(_plain(found), _plain(wanted))
     for place, one, other in _pairs(found, wanted):
         what = f"{place} is" if place else "it is"
         if isinstance(other, str) or isinstance(one, str):
@@ -25,13 +31,18 @@ def difference(found: Any, wanted: Any, dtype: torch.dtype) -> str:
         if (one.isnan() & ~other.isnan()).any():
             return f"{what} not a number where it should be {_first(other, one.isnan())}"
         if not _close(one, other, dtype):
-            return f"{what} {text(one)}, not {text(other)}" if one.numel() < 40 else f"{what} off"
+            seen, right = _brief(one), _brief(other)
+            if seen == right:
+                return f"{what} off by {float((one - other).abs().max()):.1g}"
+            return f"{what} {seen}, not {right}" if one.numel() < 40 else f"{what} off"
     return ""
 
 
 def error(found: Any, wanted: Any) -> float:
     """The largest difference of finite entries, relative to the largest of them."""
     largest = 0.0
+    if _is_plain(wanted):
+        return largest
     for _, one, other in _pairs(found, wanted):
         if isinstance(one, Tensor) and isinstance(other, Tensor) and other.numel():
             finite = other.isfinite() & one.isfinite()
@@ -41,8 +52,10 @@ def error(found: Any, wanted: Any) -> float:
     return largest
 
 
-def same(found: Any, wanted: Any) -> bool:
+def same(found: Any, wanted: Any, dtype: torch.dtype = torch.float64) -> bool:
     """Whether two functions gave the same, which may be NaN; for finding a known mistake."""
+    if _is_plain(wanted):
+        return bool(_plain(found) == _plain(wanted))
     try:
         pairs = list(_pairs(found, wanted))
     except TypeError:
@@ -52,7 +65,7 @@ def same(found: Any, wanted: Any) -> bool:
         and isinstance(other, Tensor)
         and one.shape == other.shape
         and bool((one.isnan() == other.isnan()).all())
-        and _close(one.nan_to_num(0.0), other.nan_to_num(0.0), torch.float64)
+        and _close(one[~one.isnan()], other[~other.isnan()], dtype)
         for _, one, other in pairs
     )
 
@@ -71,12 +84,64 @@ def shape(value: Tensor) -> str:
     return str(tuple(value.shape))
 
 
+def _brief(value: Tensor) -> str:
+    """A number alone, if it is one."""
+    return text(value) if value.ndim else _entries(value.item())
+
+
 def _entries(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_entries, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{'-' if value < 0 else ''}torch.{'nan' if math.isnan(value) else 'inf'}"
     if isinstance(value, float):
+        value += 0.0  # no minus before a zero
         return f"{value:.6g}" if "." in f"{value:.6g}" or "e" in f"{value:.6g}" else f"{value:.6g}."
     return repr(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is made of integers, text and bytes, and at its bottom holds nothing else."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value.keys(), *value.values())))
+    return isinstance(value, (int, str, bytes)) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> Any:
+    """The same with tuples for lists and for arrays of integers."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_plain, value))
+    if isinstance(value, dict):
+        return {_plain(key): _plain(entry) for key, entry in value.items()}
+    return value
+
+
+def _first_difference(found: Any, wanted: Any) -> str:
+    """The first entry that differs, counted from 1; empty if none does."""
+    if found == wanted:
+        return ""
+    if not isinstance(wanted, tuple):
+        return f"it is {found!r}, not {wanted!r}"
+    if not isinstance(found, tuple):
+        return f"it returns {_kind(found)}, not a list of {_entry_count(wanted)}"
+    for number, (one, other) in enumerate(zip(found, wanted, strict=False), start=1):
+        if one != other:
+            what = "pair" if isinstance(other, tuple) else "entry"
+            return f"{what} {number} is {one!r}, not {other!r}"
+    shared = min(len(found), len(wanted))
+    if len(found) > shared:
+        return (
+            f"it should end after {_entry_count(wanted)}; entry {shared + 1} is {found[shared]!r}"
+        )
+    return f"it ends after {_entry_count(found)}; entry {shared + 1} should be {wanted[shared]!r}"
+
+
+def _entry_count(value: tuple[Any, ...]) -> str:
+    return "1 entry" if len(value) == 1 else f"{len(value) or 'no'} entries"
 
 
 def _pairs(found: Any, wanted: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -98,14 +163,17 @@ def _pairs(found: Any, wanted: Any, place: str = "") -> Iterator[tuple[str, Any,
 
 
 def as_tensor(value: Any) -> Tensor | None:
-    """A number, an array or a tensor as float64, detached; None if it is none of them."""
+    """A number, an array or a tensor, detached; None if it is none of them.
+
+    It is float64, but what is float32 stays so: torch.tensor(0.1) is, wherever it is written.
+    """
     if value is None or isinstance(value, (str, bytes, dict, set)):
         return None
     try:
-        tensor = torch.as_tensor(value).detach()
+        tensor = torch.as_tensor(value, dtype=None if hasattr(value, "dtype") else torch.float64)
     except (TypeError, ValueError, RuntimeError):
         return None
-    return tensor.to(torch.float64)
+    return tensor.detach().to(tensor.dtype if tensor.dtype == torch.float32 else torch.float64)
 
 
 def _kind(value: Any) -> str:
@@ -117,12 +185,14 @@ def _kind(value: Any) -> str:
 
 
 def _close(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
+    tolerance = max(TOLERANCE[dtype], _ROUNDED if one.dtype == torch.float32 else 0.0)
+    one, other = one.double(), other.double()
     infinite = other.isinf() | one.isinf()
     if not torch.equal(one[infinite], other[infinite]):
         return False
     finite = ~infinite & ~other.isnan()
     size = float(other[finite].abs().max()) if finite.any() else 0.0
-    limit = TOLERANCE[dtype] * max(size, 1e-3)
+    limit = tolerance * max(size, 1e-3)
     return bool(((one - other)[finite].abs() <= limit).all())
 
 

@@ -3,11 +3,12 @@
 Runs in the process that runs the function (process). Leaves out: how a verdict is shown (verdict).
 """
 
+import contextlib
 import copy
 import linecache
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +21,17 @@ Answer = dict[str, Any]
 _LONGEST_INPUT = 200  # characters of an input that is printed whole
 
 
+@contextlib.contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    """Let what a function creates without saying a dtype have that of its arguments."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def judge_here(exercise: Exercise, function: Any) -> Answer:
     """Judge in this process; the answer is plain data, the fields of a Verdict."""
     if not callable(function):
@@ -30,7 +42,8 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
         for given in inputs:
             arguments = _as(given, dtype)
             begin = time.perf_counter()
-            found, problem = _called(function, arguments, exercise)
+            with _default(dtype):
+                found, problem = _called(function, arguments, exercise)
             spent += time.perf_counter() - begin
             if problem:
                 return _wrong(problem, _shown(exercise, given))
@@ -49,6 +62,7 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
     }
 
 
+@_default(torch.float64)
 def _explained(
     exercise: Exercise,
     function: Function,

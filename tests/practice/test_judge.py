@@ -190,3 +190,13 @@ def test_a_message_never_shows_the_solution() -> None:
     for function in functions:
         said = str(judge("rms_norm", function))
         assert not any(line in said for line in lines[1:])
+
+
+def test_what_a_function_creates_without_a_dtype_costs_no_precision() -> None:
+    def with_buffer(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        out = torch.zeros(x.shape)
+        out += good(x, weight, eps) * torch.tensor(0.1)
+        return out / torch.tensor(0.1)
+
+    assert judge("rms_norm", with_buffer).error < 1e-12
+    assert torch.get_default_dtype() == torch.float32

@@ -1,5 +1,7 @@
 """Numbers that exercises are judged by: a few that one can follow, and rows of any size."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,3 +14,8 @@ def rows(*shape: int, seed: int = 0) -> Tensor:
 
 def number(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
+
+
+def table(*lines: list[Any]) -> Tensor:
+    """Lines of numbers, or of lines, in float64."""
+    return torch.tensor(lines, dtype=torch.float64)
