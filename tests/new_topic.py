@@ -21,6 +21,8 @@ TEMPLATES = Path(__file__).parent / "topic_template"
 FILES = {
     "module.py.txt": "llmref/{group}/{name}.py",
     "by_hand.py.txt": "llmref/practice/by_hand/{group}/{name}.py",
+    "exercise.py.txt": "llmref/practice/exercises/{group}/{name}.py",
+    "solutions.py.txt": "tests/practice/solutions/{group}_{name}.py",
     "page.md.txt": "docs/{group}/{name}.md",
     "test.py.txt": "tests/{group}/test_{name}.py",
     "oracle.py.txt": "tests/oracle/test_{name}.py",
@@ -74,6 +76,7 @@ def plan(group: str, name: str, root: Path) -> dict[Path, str]:
     words = {
         "group": group,
         "name": name,
+        "NAME": name.upper(),
         "title": title_of(name),
         "id": result_id(name),
         "by-hand": by_hand_id(name),

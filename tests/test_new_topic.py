@@ -71,6 +71,8 @@ def test_a_topic_is_made_and_entered_where_it_must_be(
         "llmref/functional/hinge_loss.py",
         "llmref/functional/__init__.pyi",
         "llmref/practice/by_hand/functional/hinge_loss.py",
+        "llmref/practice/exercises/functional/hinge_loss.py",
+        "tests/practice/solutions/functional_hinge_loss.py",
         "docs/functional/hinge_loss.md",
         "docs/index.md",
         "docs/result-ids.txt",
@@ -90,6 +92,7 @@ def test_the_tests_of_a_new_topic_pass(started: tuple[Path, dict[str, bytes], st
     # What has to do with the names of topics; the rest of the doors is as it was.
     apart = "not wins and not type_ch and not without_a_function and not door_loads"
     run(project, "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", apart)
+    run(project, "pytest", "-q", "tests/practice/test_exercises.py", "-k", "hinge_loss")
     oracle = ["-c", "tests/oracle/pytest.ini", "--rootdir", ".", "tests/oracle/test_hinge_loss.py"]
     run(project, "pytest", "-q", *oracle)
 

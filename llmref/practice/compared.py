@@ -31,9 +31,10 @@ def difference(found: Any, wanted: Any, dtype: torch.dtype) -> str:
         if (one.isnan() & ~other.isnan()).any():
             return f"{what} not a number where it should be {_first(other, one.isnan())}"
         if not _close(one, other, dtype):
-            if text(one) == text(other):
+            seen, right = _brief(one), _brief(other)
+            if seen == right:
                 return f"{what} off by {float((one - other).abs().max()):.1g}"
-            return f"{what} {text(one)}, not {text(other)}" if one.numel() < 40 else f"{what} off"
+            return f"{what} {seen}, not {right}" if one.numel() < 40 else f"{what} off"
     return ""
 
 
@@ -64,7 +65,7 @@ def same(found: Any, wanted: Any, dtype: torch.dtype = torch.float64) -> bool:
         and isinstance(other, Tensor)
         and one.shape == other.shape
         and bool((one.isnan() == other.isnan()).all())
-        and _close(one.nan_to_num(0.0), other.nan_to_num(0.0), dtype)
+        and _close(one[~one.isnan()], other[~other.isnan()], dtype)
         for _, one, other in pairs
     )
 
@@ -83,12 +84,18 @@ def shape(value: Tensor) -> str:
     return str(tuple(value.shape))
 
 
+def _brief(value: Tensor) -> str:
+    """A number alone, if it is one."""
+    return text(value) if value.ndim else _entries(value.item())
+
+
 def _entries(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_entries, value))}]"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{'-' if value < 0 else ''}torch.{'nan' if math.isnan(value) else 'inf'}"
     if isinstance(value, float):
+        value += 0.0  # no minus before a zero
         return f"{value:.6g}" if "." in f"{value:.6g}" or "e" in f"{value:.6g}" else f"{value:.6g}."
     return repr(value)
 
@@ -123,7 +130,8 @@ def _first_difference(found: Any, wanted: Any) -> str:
         return f"it returns {_kind(found)}, not a list of {_entry_count(wanted)}"
     for number, (one, other) in enumerate(zip(found, wanted, strict=False), start=1):
         if one != other:
-            return f"entry {number} is {one!r}, not {other!r}"
+            what = "pair" if isinstance(other, tuple) else "entry"
+            return f"{what} {number} is {one!r}, not {other!r}"
     shared = min(len(found), len(wanted))
     if len(found) > shared:
         return (

@@ -5,17 +5,20 @@ text: so each is one line that can be shown, and cannot drift from the solution.
 """
 
 import ast
+import copy
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Function = Callable[..., Any]
+_BY_HAND = Path(__file__).parent / "by_hand"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,16 @@ class Law:
     words: str
     result: str
     breaks: Callable[..., bool]
+
+    def broken_by(self, function: Function, inputs: Iterable[tuple[Any, ...]]) -> bool:
+        """Whether a function breaks it on one of these inputs; what raises tells nothing."""
+        return any(self._breaks(function, given) for given in inputs)
+
+    def _breaks(self, function: Function, given: tuple[Any, ...]) -> bool:
+        try:
+            return bool(self.breaks(function, *copy.deepcopy(given)))
+        except Exception:
+            return False
 
 
 @dataclass(frozen=True)
@@ -81,13 +94,18 @@ class Exercise:
     @property
     def source(self) -> str:
         """The text of the solution, without the rest of its file."""
-        text = inspect.getsource(_by_hand(self.topic))
+        text = (_BY_HAND / f"{self.topic}.py").read_text(encoding="utf-8")
         (node,) = (
             it
             for it in ast.parse(text).body
             if isinstance(it, ast.FunctionDef) and it.name == self.name
         )
         return ast.get_source_segment(text, node) or ""
+
+    @property
+    def wrong(self) -> dict[str, Function]:
+        """The mistakes, by name, as functions."""
+        return {mistake.name: self.variant(mistake) for mistake in self.mistakes}
 
     @property
     def signature(self) -> str:
@@ -122,7 +140,10 @@ def apart(one: Tensor, other: Tensor) -> bool:
 
 @cache
 def _variant(topic: str, name: str, text: str) -> Function:
-    scope = dict(vars(_by_hand(topic)))
+    """The function in a module of its own, with what stands beside it in the file."""
+    path = _BY_HAND / f"{topic}.py"
+    scope: dict[str, Any] = {"__name__": path.stem}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)
     exec(compile(text, f"<{name}>", "exec"), scope)
     function: Function = scope[name]
     return function

@@ -8,7 +8,7 @@ import copy
 import linecache
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ def _explained(
     problem: str,
 ) -> Answer:
     """What is wrong, as far as it is known: a convention, a law, a known mistake, an input."""
-    outputs = [_output(function, it) for it in inputs]
+    outputs = [output(function, it) for it in inputs]
     for convention in exercise.conventions:
         if _is_variant(exercise, convention, inputs, outputs):
             return {
@@ -86,8 +86,7 @@ def _explained(
     mistakes = [it for it in exercise.mistakes if _is_variant(exercise, it, inputs, outputs)]
     answer = _wrong(problem, _shown(exercise, given))
     for law in () if problem.startswith("it returns") else exercise.laws:
-        broken = next((it for it in inputs if _breaks(law.breaks, function, it)), None)
-        if broken is not None:
+        if law.broken_by(_in_tensors(function), inputs):
             answer |= {"law": law.words, "result": law.result}
             break
     else:
@@ -137,7 +136,8 @@ def _raised(failure: BaseException, function: Function, exercise: Exercise) -> s
     return f"it raises {kind}, in line {frames[-1].lineno}: {line}"
 
 
-def _output(function: Function, given: tuple[Any, ...]) -> Any:
+def output(function: Function, given: tuple[Any, ...]) -> Any:
+    """What a function returns for a copy of an input; None if it raises."""
     try:
         return function(*copy.deepcopy(given))
     except Exception:
@@ -151,22 +151,16 @@ def _is_variant(
     return all(
         (theirs is None and ours is None)
         or (ours is not None and compared.same(theirs, ours, exercise.precision))
-        for theirs, ours in zip(outputs, (_output(variant, it) for it in inputs), strict=True)
+        for theirs, ours in zip(outputs, (output(variant, it) for it in inputs), strict=True)
     )
 
 
-def _breaks(breaks: Callable[..., bool], function: Function, given: tuple[Any, ...]) -> bool:
-    def in_tensors(*arguments: Any) -> Any:
-        return _tensors(function(*arguments))
-
-    try:
-        return bool(breaks(in_tensors, *copy.deepcopy(given)))
-    except Exception:
-        return False
+def _in_tensors(function: Function) -> Function:
+    """The same function, which returns tensors for arrays and numbers: laws compute with them."""
+    return lambda *arguments: _tensors(function(*arguments))
 
 
 def _tensors(value: Any) -> Any:
-    """What a function returned, with tensors for arrays and numbers."""
     if isinstance(value, (list, tuple)):
         return tuple(map(_tensors, value))
     tensor = compared.as_tensor(value)

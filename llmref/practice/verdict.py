@@ -7,9 +7,10 @@ import html
 from dataclasses import dataclass, field
 
 SITE = "https://llmref.github.io/llmref"
+_CELL = "text-align:left;vertical-align:top"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What the judge says of one function.
 
@@ -72,19 +73,25 @@ class Verdict:
     def __str__(self) -> str:
         return "\n".join(f"{name}: {words}" for name, words in self.lines())
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
         colours = {"right": "#1a7f37", "convention": "#9a6700", "wrong": "#b35900"}
         rows = "".join(
-            f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{_cell(name, words)}</td></tr>"
+            f"<tr><th style='{_CELL}'>{html.escape(name)}</th>"
+            f"<td style='{_CELL};overflow-wrap:anywhere'>{self._cell(name, words)}</td></tr>"
             for name, words in self.lines()
+            if name != "read"  # here the law itself is the link
         )
         edge = f"border-left:4px solid {colours[self.outcome]};padding-left:8px"
-        return f"<div style='{edge}'><table>{rows}</table></div>"
+        table = f"<table style='margin:0'>{rows}</table>"
+        return f"<div class='llmref-said' style='{edge}'>{table}</div>"
 
-
-def _cell(name: str, words: str) -> str:
-    shown = html.escape(words)
-    if name == "try":
-        return f"<pre>{shown}</pre>"
-    return f'<a href="{shown}">{shown}</a>' if name == "read" else shown
+    def _cell(self, name: str, words: str) -> str:
+        shown = html.escape(words)
+        if name == "try":
+            return f"<pre style='white-space:pre-wrap;margin:0'>{shown}</pre>"
+        if name == "law" and self.result:
+            law, id_ = html.escape(self.law), html.escape(self.result)
+            return f'{law} (<a href="{html.escape(self.link)}">{id_}</a>)'
+        return shown

@@ -200,7 +200,13 @@ def test_the_notebook_shows_it_as_a_table_and_escapes_what_it_shows() -> None:
     shown = judge("rms_norm", wrong)._repr_html_()
     assert "&lt;b&gt;" in shown
     assert "<b>" not in shown
-    assert "<pre>rms_norm(torch.tensor([3.])" in shown
+    assert "margin:0'>rms_norm(torch.tensor([3.])" in shown
+
+
+def test_the_notebook_links_the_law_to_its_proof() -> None:
+    shown = judge("softmax", torch.exp)._repr_html_()
+    address = "https://llmref.github.io/llmref/functional/softmax.html#softmax-stable"
+    assert f'Large scores overflow nothing. (<a href="{address}">softmax-stable</a>)' in shown
 
 
 FILES: dict[str, tuple[str, str]] = {
@@ -241,3 +247,13 @@ def test_a_message_never_shows_the_solution() -> None:
     for function in functions:
         said = str(judge("rms_norm", function))
         assert not any(line in said for line in lines[1:])
+
+
+def test_what_a_function_creates_without_a_dtype_costs_no_precision() -> None:
+    def with_buffer(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        out = torch.zeros(x.shape)
+        out += good(x, weight, eps) * torch.tensor(0.1)
+        return out / torch.tensor(0.1)
+
+    assert judge("rms_norm", with_buffer).error < 1e-12
+    assert torch.get_default_dtype() == torch.float32

@@ -10,6 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 PAGES = ("functional/softmax", "norm/rms_norm", "rl/grpo", "rl/kl")
+FUNCTIONS = ("rms_norm", "rms_norm_backward")
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +51,23 @@ def test_a_downloaded_notebook_runs(
 
 def _address(name: str) -> str:
     return f"https://llmref.github.io/llmref/_static/{name}"
+
+
+def test_a_practice_notebook_judges_what_is_written_in_it(
+    html: Path, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = nbformat.read(html / "norm/rms_norm-practice.ipynb", as_version=4)
+    cells = {cell.id: cell for cell in notebook.cells}
+    cells["rms_norm"].source = cells["rms_norm"].source.replace(
+        'raise NotImplementedError("write it here")',
+        "return weight * x / (x.square().mean(-1, keepdim=True) + eps).sqrt()",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (solved,), (blank,) = (cells[f"{name}-judge"].outputs for name in FUNCTIONS)
+    assert "<th" in solved.data["text/html"]
+    assert "right" in solved.data["text/html"]
+    assert solved.data["text/plain"].startswith("right: rms_norm: ")
+    assert "it raises NotImplementedError" in blank.data["text/html"]
+    assert blank.data["text/plain"].startswith("wrong: rms_norm_backward: it raises")

@@ -166,7 +166,9 @@ _KNOWN: dict[str, Translate] = {
     "toctree": _contents,
     "include": _included,
     "footbibliography": _references,
-    **dict.fromkeys(["agreement", "ledger", "mistakes", "showcase", "status", "totals"], _report),
+    **dict.fromkeys(
+        ["agreement", "ledger", "mistakes", "practise", "showcase", "status", "totals"], _report
+    ),
     **dict.fromkeys(["cheat-sheet", "interview"], _report),
     "api": _listing,
     "graph": _drawn,

@@ -1,4 +1,6 @@
-"""Writes PAGE.md and PAGE.ipynb whenever PAGE.html is written, so all three are equally fresh.
+"""Writes PAGE.md and PAGE.ipynb whenever PAGE.html is written, so all are equally fresh.
+
+PAGE-practice.ipynb too, where a page has exercises.
 
 That happens in Sphinx's own workers. Leaves out: pages that no list names.
 """
@@ -17,10 +19,16 @@ from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.downloads.blocks import as_markdown
 from llmref.sphinxext.downloads.directives import page_parts
-from llmref.sphinxext.downloads.notebook import as_notebook, cells_as_markdown, plain_cells
+from llmref.sphinxext.downloads.notebook import (
+    as_notebook,
+    cells_as_markdown,
+    plain_cells,
+    with_blanks,
+)
 from llmref.sphinxext.downloads.page import Page
 from llmref.sphinxext.downloads.parsing import site_parser
 from llmref.sphinxext.downloads.wheel import requirement
+from llmref.sphinxext.topics.practise import exercises_of, notebook_of
 
 _FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
 
@@ -43,6 +51,11 @@ def write_page(
     path.write_text(cells_as_markdown(page, cells), encoding="utf-8")
     notebook = as_notebook(page, cells, requirement(app.config))
     nbformat.write(notebook, path.with_suffix(".ipynb"))
+    blanks = Path(app.outdir) / notebook_of(pagename)
+    if exercises := exercises_of(pagename, page.root):
+        nbformat.write(with_blanks(page, exercises, requirement(app.config)), blanks)
+    else:
+        blanks.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> NotebookNode:

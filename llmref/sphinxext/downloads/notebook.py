@@ -1,5 +1,7 @@
 """A page as a notebook: its cells with what the build printed, and first one that installs llmref.
 
+Beside it one with blanks: what a reader writes by hand, and a cell for each that asks the judge.
+
 Leaves out: how prose loses what only the site understands (directives).
 """
 
@@ -18,6 +20,7 @@ from llmref.sphinxext.downloads.directives import page_parts
 from llmref.sphinxext.downloads.inline import inline
 from llmref.sphinxext.downloads.page import Page
 from llmref.sphinxext.topics.by_hand import code_of, functions_of, home
+from llmref.sphinxext.topics.practise import Exercise
 
 # Runs in Jupyter and in Colab. Where this very version is at hand, it does nothing.
 _INSTALL = """\
@@ -34,6 +37,18 @@ if installed != "{version}" or find_spec("matplotlib") is None:
     {comment}%pip install --quiet matplotlib {requirement}"""
 _FROM_INDEX = "# This copy of the site has no address, so the package comes from PyPI.\n    "
 _OF_READER = "# The code by hand is that of the cell above: change it, and run the checks again."
+_FILL = """\
+Write each function from memory, run its cell, then the one below it: the judge says whether it is
+right, or which law it breaks on which input. `llmref.practice` has hints too: run
+`!llmref practice hint NAME`."""
+_BLANK = """\
+import torch
+
+from llmref.practice import judge
+
+
+def {}:
+    raise NotImplementedError("write it here")"""
 _PICTURES = {"image/svg+xml": ".svg", "image/png": ".png", "image/jpeg": ".jpeg"}
 
 
@@ -80,6 +95,26 @@ def _prose(page: Page, cell: NotebookNode, line: int) -> Iterator[NotebookNode]:
 
 def as_notebook(page: Page, cells: list[NotebookNode], requirement: str) -> NotebookNode:
     """Return the notebook that a reader takes along; `requirement` is '' if there is no wheel."""
+    return _notebook(page, [_without_figure(cell) for cell in cells], requirement)
+
+
+def with_blanks(page: Page, exercises: list[Exercise], requirement: str) -> NotebookNode:
+    """Return the notebook in which a reader writes the exercises of a page."""
+    title = f"# {page.env.titles[page.docname].astext()}: practise"
+    cells = [nbformat.v4.new_markdown_cell(f"{title}\n\n{_FILL}", id="title")]
+    for it in exercises:
+        link = page.of_page(page.docname, it.definition)
+        task = f"## `{it.name}`\n\nLevel {it.level}. {it.task} [Definition]({link})"
+        cells += [
+            nbformat.v4.new_markdown_cell(task, id=f"{it.name}-task"),
+            nbformat.v4.new_code_cell(_BLANK.format(it.signature), id=it.name),
+            nbformat.v4.new_code_cell(f'judge("{it.name}", {it.name})', id=f"{it.name}-judge"),
+        ]
+    return _notebook(page, cells, requirement)
+
+
+def _notebook(page: Page, cells: list[NotebookNode], requirement: str) -> NotebookNode:
+    """These cells below one that installs llmref."""
     config = page.env.config
     install = _INSTALL.format(
         origin=f"From {page.of_page(page.docname)}",
@@ -90,7 +125,7 @@ def as_notebook(page: Page, cells: list[NotebookNode], requirement: str) -> Note
     )
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook: NotebookNode = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(install, id="install"), *map(_without_figure, cells)],
+        cells=[nbformat.v4.new_code_cell(install, id="install"), *cells],
         metadata={
             "colab": {"provenance": []},
             "kernelspec": kernel,

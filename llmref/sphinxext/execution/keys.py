@@ -30,6 +30,9 @@ _READS_SOURCE = re.compile(
     r"__doc__|__code__|\binspect\b|\bpydoc\b|\bgetdoc|\bgetsource|\bhelp\(|\btraceback\b|\blinecache\b"
     r"|\bdoctest\b|lineno"
 )
+# The judge reads the code by hand, which therefore counts as it is, and what readers wrote.
+_JUDGE = tuple(f"practice/{name}.py" for name in ("exercise", "judging", "submission"))
+_BY_HAND = "practice/by_hand/"
 # IPython's `name?`, in cells alone: the docstring of a module is a question too.
 _ASKS = re.compile(r"^\s*[?!%]*\?|\?\s*$", re.MULTILINE)
 KERNEL_CONFIG = """\
@@ -65,11 +68,15 @@ def key_of(code: list[dict[str, Any]], root: Path, preloaded: Iterable[str]) -> 
         files = package_files(root)
     data = set(_data_beside(files, root / "llmref"))
     asks = any(_ASKS.search(source) or _READS_SOURCE.search(source) for source in sources)
-    whole = asks or any(map(_reads_source, files))
+    names = {path: path.relative_to(root / "llmref").as_posix() for path in sorted(files)}
+    whole = asks or any(_reads_source(path) for path in files if names[path] not in _JUDGE)
     parts = [
         _FORMAT,
         code,
-        [(path.relative_to(root).as_posix(), _code_digest(path, whole)) for path in sorted(files)],
+        [
+            (f"llmref/{name}", _code_digest(path, whole or name.startswith(_BY_HAND)))
+            for path, name in names.items()
+        ],
         [(path.relative_to(root).as_posix(), _digest(path)) for path in sorted(data)],
         sorted(preloaded),
         _machinery(),

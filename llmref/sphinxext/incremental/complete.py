@@ -11,6 +11,8 @@ from sphinx.builders import Builder
 from sphinx.errors import ExtensionError
 
 from llmref.sphinxext.single import to_write
+from llmref.sphinxext.topics.domain import TopicsDomain
+from llmref.sphinxext.topics.practise import notebook_of
 
 _ALWAYS = ("search.html", "searchindex.js", "objects.inv", "results.json", "llms.txt")
 _AT_MOST = 5  # named in the message
@@ -55,6 +57,11 @@ def _missing(app: Sphinx) -> Iterator[str]:
         for ending in (".md", ".ipynb") if executed else (".md",):
             if not _ends_with(folder / f"{docname}{ending}"):
                 yield f"{docname}{ending}"
+    topics = app.env.domains["topic"]
+    assert isinstance(topics, TopicsDomain)
+    for docname, topic in sorted(topics.topics.items()):
+        if topic.exercises and not _ends_with(folder / notebook_of(docname)):
+            yield notebook_of(docname)
     yield from (name for name in _ALWAYS if not _ends_with(folder / name))
     if not _ends_with(folder / "searchindex.js", b")"):
         yield "searchindex.js"

@@ -16,7 +16,7 @@ def remove_outputs_of(
 ) -> list[str]:
     """Remove the files of pages that are no more; Sphinx would leave them to be found."""
     for docname in removed if app.builder.format == "html" else ():
-        for ending in (".html", ".md", ".ipynb"):
+        for ending in (".html", ".md", ".ipynb", "-practice.ipynb"):
             (Path(app.outdir) / f"{docname}{ending}").unlink(missing_ok=True)
         (Path(app.outdir) / "_sources" / f"{docname}.md.txt").unlink(missing_ok=True)
     return []

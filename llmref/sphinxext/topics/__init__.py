@@ -1,6 +1,7 @@
 """The form of a topic's page, and what is collected from all of them.
 
-sections: their order. by_hand, symbols, questions: what authors write. bars: the checks of a
+sections: their order. by_hand, symbols, questions, practise: what authors write. bars: the checks
+of a
 result, folded together. domain: what is collected. collected: the pages that are made of it.
 Leaves out: what a result is and what confirms it (results), and the functions of a topic (api).
 """
@@ -15,6 +16,7 @@ from llmref.sphinxext.topics.bars import Bar, BarCode, GatherChecks, note_stray_
 from llmref.sphinxext.topics.by_hand import ByHand, ByHandDirective
 from llmref.sphinxext.topics.collected import write_filter, write_interview, write_sheet
 from llmref.sphinxext.topics.domain import TopicsDomain, collect_topic
+from llmref.sphinxext.topics.practise import PractiseDirective, write_practise
 from llmref.sphinxext.topics.questions import Question, QuestionDirective
 from llmref.sphinxext.topics.sections import check_sections
 from llmref.sphinxext.topics.symbols import SymbolsDirective
@@ -33,6 +35,8 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_directive("by-hand", ByHandDirective)
     app.add_directive("symbols", SymbolsDirective)
     app.add_directive("question", QuestionDirective)
+    app.add_directive("practise", PractiseDirective)
+    OTHERS["practise"] = write_practise
     for name, write in _WRITERS.items():
         app.add_directive(name, ReportDirective)
         OTHERS[name] = write

@@ -31,8 +31,19 @@ def write_interview(place: Place) -> list[nodes.Node]:
                 kind = question["kind"].replace(" ", "_")
                 shown["classes"] = [f"level-{question['level']}", f"kind-{kind}"]
             block += shown
+        if topic.exercises:
+            block += _to_write(docname, topic)
         written.append(block)
     return written
+
+
+def _to_write(docname: str, topic: Topic) -> nodes.paragraph:
+    """What of a topic a judge can be asked about, with the place where it is."""
+    names = [nodes.literal("", it.name) for it in topic.exercises]
+    commas: list[nodes.Node] = [nodes.Text("To write by hand, with a judge: ")]
+    for index, name in enumerate(names):
+        commas += [nodes.Text(", "), name] if index else [name]
+    return nodes.paragraph("", "", *commas, classes=["to-write"])
 
 
 def write_filter(place: Place) -> list[nodes.Node]:

@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.domains import Domain
 
 from llmref.sphinxext.topics.by_hand import ByHand
+from llmref.sphinxext.topics.practise import Exercise, exercises_of
 from llmref.sphinxext.topics.questions import Question, question_node
 
 
@@ -27,6 +28,7 @@ class Topic:
     code: str = ""
     trap: list[nodes.Element] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
+    exercises: list[Exercise] = field(default_factory=list)
     pictures: list[int] = field(default_factory=list)  # checksums: pages show their sizes
 
     def parts(self) -> list[nodes.Element]:
@@ -35,7 +37,7 @@ class Topic:
 
     def shown(self) -> str:
         """All of it as text: where it changes, the pages that show it are stale."""
-        texts = [self.title, self.code, *map(str, self.pictures)]
+        texts = [self.title, self.code, *map(str, self.pictures), *map(str, self.exercises)]
         return "\n".join([*texts, *(part.pformat() for part in self.parts())])
 
 
@@ -45,7 +47,7 @@ class TopicsDomain(Domain):
     name = "topic"
     label = "Topics"
     initial_data: ClassVar = {"topics": {}}
-    data_version = 1
+    data_version = 2
 
     @property
     def topics(self) -> dict[str, Topic]:
@@ -82,6 +84,7 @@ class TopicsDomain(Domain):
             code=listing.astext() if listing else "",
             trap=_first_item(sections.get("Common mistakes")),
             questions=questions,
+            exercises=exercises_of(docname, Path(self.env.config.llmref_root)),
         )
         images = (image for part in topic.parts() for image in part.findall(nodes.image))
         paths = [Path(self.env.srcdir, image["uri"]) for image in images]

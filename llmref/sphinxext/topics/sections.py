@@ -12,6 +12,7 @@ from sphinx.util import logging
 from llmref.sphinxext.api.public import groups, topics
 from llmref.sphinxext.results.nodes import Fold, Report
 from llmref.sphinxext.topics.by_hand import ByHand
+from llmref.sphinxext.topics.practise import exercises_home
 from llmref.sphinxext.topics.questions import Question
 
 logger = logging.getLogger(__name__)
@@ -41,8 +42,9 @@ def is_topic(docname: str, root: Path) -> bool:
 def check_sections(app: Sphinx, document: nodes.document) -> None:
     """Warn of a topic's page that lacks a part or has one out of order."""
     docname = app.env.docname
+    root = Path(app.config.llmref_root)
     listed = docname in app.config.llmref_first_edition
-    if listed or not is_topic(docname, Path(app.config.llmref_root)):
+    if listed or not is_topic(docname, root):
         return
     page = next(iter(document.findall(nodes.section)), None)
     if page is None:
@@ -50,6 +52,9 @@ def check_sections(app: Sphinx, document: nodes.document) -> None:
     sections = [child for child in page.children if isinstance(child, nodes.section)]
     for section, problem in _problems(page, sections):
         logger.warning("%s", problem, location=section)
+    reports = {node["report"] for node in page.findall(Report)}
+    if (root / exercises_home(docname)).is_file() and "practise" not in reports:
+        logger.warning("the exercises are not shown: write {practise}", location=page)
 
 
 def _problems(

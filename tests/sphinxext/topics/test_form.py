@@ -3,13 +3,16 @@
 The small site has a page of a real topic, whose code by hand is the package's own.
 """
 
+import html
 import json
 import re
 import textwrap
 from collections.abc import Callable
 
+import nbformat
 import pytest
 
+from llmref.practice.exercises import exercises
 from llmref.sphinxext.api.public import groups, topics
 from tests.small_site import ROOT, Built, Site
 
@@ -112,6 +115,11 @@ KL = """
     There.
     :::
 
+    ## Practise
+
+    ```{practise}
+    ```
+
     ## References
 
     None.
@@ -137,8 +145,9 @@ OLD = """
     Its answer.
     :::
 """
-INDEX = "# Small\n\n```{toctree}\nrl/ppo\nrl/kl\nother\nasked\nsheet\n```\n"
+INDEX = "# Small\n\n```{toctree}\nrl/ppo\nrl/kl\nother\nasked\npractice\nsheet\n```\n"
 ASKED = "# Questions\n\n```{question-filter}\n```\n\n## RL\n\n```{interview} rl\n```\n"
+PRACTICE = "# Practise\n\nHow it works.\n"
 SHEET = "# Sheet\n\n```{cheat-sheet} rl\n```\n"
 
 
@@ -150,6 +159,7 @@ def fill(site: Site, page: str = KL) -> Site:
     site.write("rl/ppo.md", OLD)
     site.write("other.md", "# Other\n\n```{ledger}\n```\n")
     site.write("asked.md", ASKED)
+    site.write("practice.md", PRACTICE)
     site.write("sheet.md", SHEET)
     return site
 
@@ -336,6 +346,51 @@ def test_the_notebook_checks_what_the_reader_wrote(good: Built) -> None:
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     assert "def kl_estimates(" in code[1]
     assert not any("llmref.practice" in source for source in code)
+
+
+def test_exercises_are_listed_with_signature_level_and_task(good: Built) -> None:
+    section = good.page("rl/kl").partition('id="practise"')[2].partition("</section>")[0]
+    asked = exercises()["kl_estimates"]
+    assert 'kl_estimates(logp,</span> <span class="pre">ref_logp)' in section
+    assert f"level {asked.level}" in section
+    assert html.escape(asked.task, quote=False) in section
+    assert 'href="kl-practice.ipynb"' in section
+    assert 'href="../practice.html"' in section
+    assert "To write by hand, with a judge" in good.page("asked")
+    assert "llmref practice check kl_estimates" in (good.html / "rl/kl.md").read_text("utf-8")
+
+
+def test_the_practice_notebook_has_a_blank_and_a_judge_for_each_exercise(good: Built) -> None:
+    notebook = nbformat.read(good.html / "rl/kl-practice.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert "pip install" in code[0]
+    assert "def kl_estimates(logp, ref_logp):\n    raise NotImplementedError" in code[1]
+    assert code[2] == 'judge("kl_estimates", kl_estimates)'
+    solution = exercises()["kl_estimates"].source.splitlines()[-1].strip()
+    assert not any(solution in source for source in code)
+
+
+def test_exercises_that_a_page_does_not_show_stop_the_build(site: Site) -> None:
+    built = fill(site, KL.replace("    ```{practise}\n    ```\n", "    None.\n")).build()
+    assert "kl.md:7: WARNING: the exercises are not shown" in built.warnings
+
+
+def test_a_page_without_exercises_is_told_where_they_belong(site: Site) -> None:
+    fill(site)
+    site.write("other.md", "# Other\n\n```{practise}\n```\n")
+    assert (
+        "other.md:3: ERROR: the exercises of this page belong into "
+        "llmref/practice/exercises/other.py"
+    ) in site.build().warnings
+
+
+def test_a_build_whose_practice_notebook_is_lost_is_refused(site: Site) -> None:
+    fill(site)
+    assert site.build().code == 0
+    (site.root / "_build/html" / "rl/kl-practice.ipynb").unlink()
+    built = site.build()
+    assert "not there, or not whole: rl/kl-practice.ipynb" in built.warnings + built.status
 
 
 def test_a_page_without_its_file_by_hand_is_told_where_it_belongs(site: Site) -> None:

@@ -74,180 +74,190 @@ _RETURN = "return -chosen.mean()"
 _LOG_P = "logits[counted].to(wide).log_softmax(-1)"
 _CHOSEN = "log_p.gather(-1, targets[counted].unsqueeze(-1))"
 
+CROSS_ENTROPY = Exercise(
+    name="cross_entropy",
+    topic="functional/cross_entropy",
+    level=2,
+    task="The mean of minus the log-probability of the target (natural logarithm), over the "
+    "positions whose target is not ignore_index; logits are (..., V), targets (...), and an "
+    "ignored position may hold anything, NaN too.",
+    inputs=_forward,
+    definition="cross-entropy-definition",
+    laws=(
+        Law(
+            "An ignored position changes nothing, whatever it holds.",
+            "cross-entropy-ignore",
+            _ignored,
+        ),
+        Law(
+            "A number added to all logits of a position changes nothing.",
+            "cross-entropy-definition",
+            _shifted,
+        ),
+        Law(
+            "The loss is at least the mean gap to the largest logit, and at most log V more.",
+            "cross-entropy-stability",
+            _outside,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "logarithm of softmax",
+            "A probability of 1e-400 is 0 in floating point, and its logarithm infinite; "
+            "log-softmax never forms it.",
+            ((_LOG_P, "logits[counted].to(wide).softmax(-1).log()"),),
+        ),
+        Mistake(
+            "softmax applied twice",
+            "The loss takes logits: it applies the softmax itself.",
+            ((_LOG_P, "logits[counted].to(wide).softmax(-1).log_softmax(-1)"),),
+        ),
+        Mistake(
+            "no logarithm",
+            "Minus the probability is no log-likelihood; the logarithm is missing.",
+            ((_LOG_P, "logits[counted].to(wide).softmax(-1)"),),
+        ),
+        Mistake(
+            "normaliser forgotten",
+            "A logit is no log-probability until the logarithm of the sum is subtracted.",
+            ((_LOG_P, "logits[counted].to(wide)"),),
+        ),
+        Mistake(
+            "softmax over the positions",
+            "The probabilities of one position sum to 1 over the classes, the last axis.",
+            ((_LOG_P, "logits[counted].to(wide).log_softmax(0)"),),
+        ),
+        Mistake(
+            "mean over all positions",
+            "Ignored positions are no part of the number that divides.",
+            ((_RETURN, "return -chosen.sum() / targets.numel()"),),
+        ),
+        Mistake(
+            "loss times mask",
+            "0 times NaN is NaN: select the counted positions, do not multiply.",
+            (
+                (_LOG_P, "logits.to(wide).log_softmax(-1)"),
+                (_CHOSEN, "log_p.gather(-1, (targets * counted).unsqueeze(-1)).squeeze(-1)"),
+                (_RETURN, "return -(chosen * counted).sum() / counted.sum()"),
+            ),
+        ),
+    ),
+    conventions=(
+        Convention(
+            "the sum over counted positions",
+            "torch calls it reduction='sum'. To match, divide by the number of counted ones.",
+            ((_RETURN, "return -chosen.sum()"),),
+        ),
+        Convention(
+            "a logarithm to base 2, bits",
+            "Compression and bits per byte count so. To match, take the natural logarithm.",
+            ((_RETURN, "return -chosen.mean() / torch.tensor(2.0).to(chosen).log()"),),
+        ),
+        Convention(
+            "a loss for each position, 0 where it is ignored",
+            "torch calls it reduction='none'. To match, average over the counted positions.",
+            (
+                (
+                    _RETURN,
+                    "return torch.zeros(targets.shape, dtype=wide)"
+                    ".masked_scatter(counted, -chosen)",
+                ),
+            ),
+        ),
+    ),
+    hints=(
+        "First decide which positions count; the rest is never looked at.",
+        "The log-probability is the logit minus the logarithm of the sum of exponentials, "
+        "computed so that nothing overflows.",
+        "Divide by the number of counted positions.",
+    ),
+    branches={
+        "ignored positions": lambda logits, targets, index: bool((targets == index).any()),
+        "a class that is ignored": lambda logits, targets, index: index >= 0,
+        "NaN where nothing counts": lambda logits, targets, index: bool(logits.isnan().any()),
+        "a gap that underflows": lambda logits, targets, index: bool((logits > 750).any()),
+        "several axes of positions": lambda logits, targets, index: targets.ndim > 1,
+    },
+)
+
+CROSS_ENTROPY_BACKWARD = Exercise(
+    name="cross_entropy_backward",
+    topic="functional/cross_entropy",
+    level=2,
+    task="The gradient of the mean cross-entropy over all positions with respect to the "
+    "logits (..., V), for targets (...), none of which is ignored.",
+    inputs=_backward,
+    definition="cross-entropy-gradient",
+    laws=(
+        Law("The gradient of a position sums to 0.", "cross-entropy-gradient", _no_sum),
+        Law(
+            "Only the target's logit has a negative derivative: a step against the gradient "
+            "raises it.",
+            "cross-entropy-gradient",
+            _wrong_way,
+        ),
+        Law(
+            "The sizes of all entries together sum to at most 2: each of N positions has 1/N.",
+            "cross-entropy-gradient",
+            _too_large,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "target minus prediction",
+            "That is the direction of descent, the negative gradient.",
+            (("(p - onehot)", "(onehot - p)"),),
+        ),
+        Mistake(
+            "target forgotten",
+            "The normaliser gives the probabilities; the target's own logit gives minus 1.",
+            (("(p - onehot)", "p"),),
+        ),
+        Mistake(
+            "at the target alone",
+            "All logits of a position stand in its normaliser, so all have a gradient.",
+            (("(p - onehot)", "(p - 1) * onehot"),),
+        ),
+        Mistake(
+            "divided by the batch alone",
+            "The mean runs over all positions, not over the first axis only.",
+            (("targets.numel()", "len(targets)"),),
+        ),
+        Mistake(
+            "of the squared error",
+            "That is the gradient of the squared distance of the probabilities.",
+            (
+                (
+                    "(p - onehot)",
+                    "p * (p - onehot - (p * (p - onehot)).sum(-1, keepdim=True))",
+                ),
+            ),
+        ),
+        Mistake(
+            "softmax over the positions",
+            "The probabilities of one position sum to 1 over the classes, the last axis.",
+            (("logits.softmax(-1)", "logits.softmax(0)"),),
+        ),
+    ),
+    conventions=(
+        Convention(
+            "the gradient of the sum",
+            "torch gives it with reduction='sum'. To match, divide by the number of positions.",
+            ((" / targets.numel()", ""),),
+        ),
+    ),
+    hints=(
+        "Write the loss of a position as the normaliser minus the logit of the target.",
+        "The derivative of the logarithm of the sum of exponentials is the softmax.",
+        "The mean over positions leaves a factor.",
+    ),
+    branches={
+        "several axes of positions": lambda logits, targets: targets.ndim > 1,
+        "logits that overflow": lambda logits, targets: bool((logits > 710).any()),
+    },
+)
+
 EXERCISES = (
-    Exercise(
-        name="cross_entropy",
-        topic="functional/cross_entropy",
-        level=2,
-        task="The mean of minus the log-probability of the target (natural logarithm), over the "
-        "positions whose target is not ignore_index; logits are (..., V), targets (...), and an "
-        "ignored position may hold anything, NaN too.",
-        inputs=_forward,
-        definition="cross-entropy-definition",
-        laws=(
-            Law(
-                "An ignored position changes nothing, whatever it holds.",
-                "cross-entropy-ignore",
-                _ignored,
-            ),
-            Law(
-                "A number added to all logits of a position changes nothing.",
-                "cross-entropy-definition",
-                _shifted,
-            ),
-            Law(
-                "The loss is at least the mean gap to the largest logit, and at most log V more.",
-                "cross-entropy-stability",
-                _outside,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "logarithm of softmax",
-                "A probability of 1e-400 is 0 in floating point, and its logarithm infinite; "
-                "log-softmax never forms it.",
-                ((_LOG_P, "logits[counted].to(wide).softmax(-1).log()"),),
-            ),
-            Mistake(
-                "softmax applied twice",
-                "The loss takes logits: it applies the softmax itself.",
-                ((_LOG_P, "logits[counted].to(wide).softmax(-1).log_softmax(-1)"),),
-            ),
-            Mistake(
-                "no logarithm",
-                "Minus the probability is no log-likelihood; the logarithm is missing.",
-                ((_LOG_P, "logits[counted].to(wide).softmax(-1)"),),
-            ),
-            Mistake(
-                "normaliser forgotten",
-                "A logit is no log-probability until the logarithm of the sum is subtracted.",
-                ((_LOG_P, "logits[counted].to(wide)"),),
-            ),
-            Mistake(
-                "softmax over the positions",
-                "The probabilities of one position sum to 1 over the classes, the last axis.",
-                ((_LOG_P, "logits[counted].to(wide).log_softmax(0)"),),
-            ),
-            Mistake(
-                "mean over all positions",
-                "Ignored positions are no part of the number that divides.",
-                ((_RETURN, "return -chosen.sum() / targets.numel()"),),
-            ),
-            Mistake(
-                "loss times mask",
-                "0 times NaN is NaN: select the counted positions, do not multiply.",
-                (
-                    (_LOG_P, "logits.to(wide).log_softmax(-1)"),
-                    (_CHOSEN, "log_p.gather(-1, (targets * counted).unsqueeze(-1)).squeeze(-1)"),
-                    (_RETURN, "return -(chosen * counted).sum() / counted.sum()"),
-                ),
-            ),
-        ),
-        conventions=(
-            Convention(
-                "the sum over counted positions",
-                "torch calls it reduction='sum'. To match, divide by the number of counted ones.",
-                ((_RETURN, "return -chosen.sum()"),),
-            ),
-            Convention(
-                "bits",
-                "Compression and bits per byte count so. To match, take the natural logarithm.",
-                ((_RETURN, "return -chosen.mean() / torch.tensor(2.0).to(chosen).log()"),),
-            ),
-            Convention(
-                "a loss for each counted position",
-                "torch calls it reduction='none', without the ignored ones. To match, average.",
-                ((_RETURN, "return -chosen.squeeze(-1)"),),
-            ),
-        ),
-        hints=(
-            "First decide which positions count; the rest is never looked at.",
-            "The log-probability is the logit minus the logarithm of the sum of exponentials, "
-            "computed so that nothing overflows.",
-            "Divide by the number of counted positions.",
-        ),
-        branches={
-            "ignored positions": lambda logits, targets, index: bool((targets == index).any()),
-            "a class that is ignored": lambda logits, targets, index: index >= 0,
-            "NaN where nothing counts": lambda logits, targets, index: bool(logits.isnan().any()),
-            "a gap that underflows": lambda logits, targets, index: bool((logits > 750).any()),
-            "several axes of positions": lambda logits, targets, index: targets.ndim > 1,
-        },
-    ),
-    Exercise(
-        name="cross_entropy_backward",
-        topic="functional/cross_entropy",
-        level=2,
-        task="The gradient of the mean cross-entropy over all positions with respect to the "
-        "logits (..., V), for targets (...), none of which is ignored.",
-        inputs=_backward,
-        definition="cross-entropy-gradient",
-        laws=(
-            Law("The gradient of a position sums to 0.", "cross-entropy-gradient", _no_sum),
-            Law(
-                "Only the target's logit has a negative derivative: a step against the gradient "
-                "raises it.",
-                "cross-entropy-gradient",
-                _wrong_way,
-            ),
-            Law(
-                "The sizes of all entries together sum to at most 2: each of N positions has 1/N.",
-                "cross-entropy-gradient",
-                _too_large,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "target minus prediction",
-                "That is the direction of descent, the negative gradient.",
-                (("(p - onehot)", "(onehot - p)"),),
-            ),
-            Mistake(
-                "target forgotten",
-                "The normaliser gives the probabilities; the target's own logit gives minus 1.",
-                (("(p - onehot)", "p"),),
-            ),
-            Mistake(
-                "at the target alone",
-                "All logits of a position stand in its normaliser, so all have a gradient.",
-                (("(p - onehot)", "(p - 1) * onehot"),),
-            ),
-            Mistake(
-                "divided by the batch alone",
-                "The mean runs over all positions, not over the first axis only.",
-                (("targets.numel()", "len(targets)"),),
-            ),
-            Mistake(
-                "of the squared error",
-                "That is the gradient of the squared distance of the probabilities.",
-                (
-                    (
-                        "(p - onehot)",
-                        "p * (p - onehot - (p * (p - onehot)).sum(-1, keepdim=True))",
-                    ),
-                ),
-            ),
-            Mistake(
-                "softmax over the positions",
-                "The probabilities of one position sum to 1 over the classes, the last axis.",
-                (("logits.softmax(-1)", "logits.softmax(0)"),),
-            ),
-        ),
-        conventions=(
-            Convention(
-                "the gradient of the sum",
-                "torch gives it with reduction='sum'. To match, divide by the number of positions.",
-                ((" / targets.numel()", ""),),
-            ),
-        ),
-        hints=(
-            "Write the loss of a position as the normaliser minus the logit of the target.",
-            "The derivative of the logarithm of the sum of exponentials is the softmax.",
-            "The mean over positions leaves a factor.",
-        ),
-        branches={
-            "several axes of positions": lambda logits, targets: targets.ndim > 1,
-            "logits that overflow": lambda logits, targets: bool((logits > 710).any()),
-        },
-    ),
+    CROSS_ENTROPY,
+    CROSS_ENTROPY_BACKWARD,
 )

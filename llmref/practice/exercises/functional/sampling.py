@@ -16,6 +16,7 @@ def _top_k() -> list[tuple[Any, ...]]:
         (number(0.0, 2.0, 2.0), 1),
         (number(-1.0, 3.0, -2.0, 2.0), 2),
         (number(-4.0, -torch.inf, -1.0, -3.0), 3),
+        (table([0.0, 1.0, 2.0], [5.0, 3.0, 4.0]), 1),
         (rows(2, 3, 5), 2),
         (3 * rows(6, 7, seed=1), 4),
     ]
@@ -28,7 +29,7 @@ def _top_p() -> list[tuple[Any, ...]]:
         (number(0.0, 2.0), 0.9),
         (number(-1.0, 0.5, 0.0), 0.7),
         (number(0.5, -torch.inf, 2.0, 0.0), 0.95),
-        (table([0.0, 3.0, 1.0], [2.0, 0.0, 1.9]), 0.6),
+        (table([0.0, 3.0, 1.0], [2.0, 0.0, 1.9]), 0.8),
         (rows(2, 3, 5), 0.8),
         (2 * rows(6, 7, seed=1), 0.3),
     ]
@@ -101,254 +102,260 @@ _TOKENS = {
     "a token removed before": lambda logits, p: bool(logits.isinf().any()),
 }
 
+TOP_K = Exercise(
+    name="top_k",
+    topic="functional/sampling",
+    level=1,
+    task="Keep the k largest logits of each row (last axis), at most as many as there are, "
+    "and set the others to minus infinity; of tied logits the first ones rank first.",
+    inputs=_top_k,
+    definition="sampling-top-k",
+    laws=(
+        Law("Exactly k tokens of each row are kept.", "sampling-top-k", _too_many),
+        Law(
+            "No token that is removed has a larger logit than one that is kept.",
+            "sampling-top-k",
+            _smaller_kept,
+        ),
+        Law(
+            "A logit is unchanged or minus infinity.",
+            "sampling-truncation-projection",
+            _changed,
+        ),
+        Law("Each row is filtered by itself.", "sampling-top-k", _row_by_row),
+    ),
+    mistakes=(
+        Mistake(
+            "one token more",
+            "k counts the tokens that stay: the rank k, counted from 0, is removed.",
+            (("order[..., :k]", "order[..., : k + 1]"),),
+        ),
+        Mistake(
+            "the k smallest",
+            "A sort is ascending unless told otherwise.",
+            (("descending=True", "descending=False"),),
+        ),
+        Mistake(
+            "mask of the sorted tokens on the unsorted",
+            "The mask has to go back to the places that the tokens had before the sort.",
+            (
+                (
+                    "removed.scatter(-1, order[..., :k], False)",
+                    "torch.arange(logits.shape[-1]).expand(logits.shape) >= k",
+                ),
+            ),
+        ),
+        Mistake(
+            "k tokens of all rows",
+            "Each row has k tokens of its own.",
+            (
+                ("logits.argsort(dim=-1", "logits.flatten().argsort(dim=-1"),
+                (
+                    "removed.scatter(-1, order[..., :k], False)",
+                    "removed.flatten().scatter(-1, order[:k], False).view_as(logits)",
+                ),
+            ),
+        ),
+        _ZERO,
+        Mistake(
+            "the removed kept",
+            "The mask marks what is removed; what is in the top k stays.",
+            ((_FILL, "logits.masked_fill(~removed, -torch.inf)"),),
+        ),
+    ),
+    conventions=(
+        Convention(
+            "a threshold, which keeps all that equal the k-th",
+            "Transformers and nanoGPT compare with the k-th largest logit. To match, keep "
+            "exactly k, of the tied the first.",
+            (
+                (
+                    "removed.scatter(-1, order[..., :k], False)",
+                    "logits < logits.gather(-1, order[..., :k][..., -1:])",
+                ),
+            ),
+        ),
+    ),
+    hints=(
+        "Ranks, not values, say what stays.",
+        "Sort each row, and remember where each token stood.",
+    ),
+    branches={
+        **_TOKENS,
+        "a tie": lambda logits, k: bool((logits.diff(dim=-1) == 0).any()),
+        "negative logits": lambda logits, k: bool((logits < 0).all()),
+    },
+)
+
+TOP_P = Exercise(
+    name="top_p",
+    topic="functional/sampling",
+    level=2,
+    task="Of each row (last axis) keep the fewest tokens, largest first, whose probabilities "
+    "together reach p, for 0 < p < 1, and set the other logits to minus infinity; of tied "
+    "logits the first ones rank first.",
+    inputs=_top_p,
+    definition="sampling-top-p",
+    laws=(
+        Law("What is kept has at least the mass p.", "sampling-top-p", _too_little),
+        Law("Without its last token it has less.", "sampling-top-p", _too_much),
+        Law(
+            "No token that is removed has a larger logit than one that is kept.",
+            "sampling-top-p",
+            _smaller_kept,
+        ),
+        Law(
+            "A logit is unchanged or minus infinity.",
+            "sampling-truncation-projection",
+            _changed,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "the crossing token dropped",
+            "The token at which the mass reaches p is kept: without it p is not reached.",
+            (("before >= p", "probs.cumsum(-1) > p"),),
+        ),
+        Mistake(
+            "one token more at the boundary",
+            "If the mass before a token is p already, the token is removed.",
+            (("before >= p", "before > p"),),
+        ),
+        Mistake(
+            "mask of the sorted tokens on the unsorted",
+            "The mask has to go back to the places that the tokens had before the sort.",
+            (("removed.scatter(-1, order, before >= p)", "before >= p"),),
+        ),
+        Mistake(
+            "the smallest first",
+            "A sort is ascending unless told otherwise; the nucleus holds the largest.",
+            (("descending=True", "descending=False"),),
+        ),
+        Mistake(
+            "softmax over the rows",
+            "The probabilities of a row sum to 1 over the vocabulary, the last axis.",
+            (("softmax(-1)", "softmax(0)"),),
+        ),
+        Mistake(
+            "tokens of probability p at least",
+            "p is a mass of many tokens, no bound for each of them.",
+            (
+                (
+                    "removed.scatter(-1, order, before >= p)",
+                    "logits.softmax(-1) < p",
+                ),
+            ),
+        ),
+        Mistake(
+            "the crossing token dropped, but for the first token",
+            "Not only the first token may cross p: the one that does is always kept.",
+            (("before >= p", "(probs.cumsum(-1) > p) & (before > 0)"),),
+        ),
+        _ZERO,
+    ),
+    conventions=(
+        Convention(
+            "the last of tied tokens kept",
+            "Transformers sorts upwards, and keeps the last of tied tokens. To match, sort "
+            "downwards and stably.",
+            (
+                (
+                    "logits.argsort(dim=-1, descending=True, stable=True)",
+                    "logits.argsort(dim=-1, stable=True).flip(-1)",
+                ),
+            ),
+        ),
+    ),
+    hints=(
+        "Walk down the sorted probabilities: what decides about a token is the mass before it.",
+        "The first token has no mass before it, so it always stays.",
+        "The sort moves the tokens; the mask has to move back.",
+    ),
+    branches={
+        **_TOKENS,
+        "a mass equal to p": lambda logits, p: logits.numel() == 2 and p == 0.5,
+        "the first token reaches p": lambda logits, p: bool(
+            (logits.softmax(-1).amax(-1) > p).all()
+        ),
+    },
+)
+
+MIN_P = Exercise(
+    name="min_p",
+    topic="functional/sampling",
+    level=1,
+    task="In each row (last axis) keep the tokens whose probability is at least p times that "
+    "of the most likely one, for 0 < p <= 1, and set the other logits to minus infinity.",
+    inputs=_min_p,
+    definition="sampling-min-p",
+    laws=(
+        Law(
+            "A token stays if its probability is p times the largest, and goes if it is less.",
+            "sampling-min-p",
+            _by_ratio,
+        ),
+        Law("A number added to all logits removes no others.", "sampling-min-p", _shifted),
+        Law(
+            "A logit is unchanged or minus infinity.",
+            "sampling-truncation-projection",
+            _changed,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "compared with 1, not with the largest",
+            "The bound scales with the largest probability, so that flat rows keep more.",
+            (
+                (
+                    "logits.amax(-1, keepdim=True)",
+                    "logits.logsumexp(-1, keepdim=True)",
+                ),
+            ),
+        ),
+        Mistake(
+            "a share of the largest logit",
+            "p times a probability is the logit plus log p, not p times the logit.",
+            (
+                (
+                    "logits.amax(-1, keepdim=True) + math.log(p)",
+                    "logits.amax(-1, keepdim=True) * p",
+                ),
+            ),
+        ),
+        Mistake(
+            "p not in logarithm",
+            "Logits are logarithms: a factor p becomes a summand log p.",
+            (("+ math.log(p)", "- 1 + p"),),
+        ),
+        Mistake(
+            "the largest of all rows",
+            "Each row has a largest token of its own.",
+            (("logits.amax(-1, keepdim=True)", "logits.max()"),),
+        ),
+        Mistake(
+            "the largest alone",
+            "The bound is p times the largest, not the largest itself.",
+            ((" + math.log(p)", ""),),
+        ),
+        Mistake(
+            "logit 0 for what is removed",
+            "A logit of 0 is no probability of 0: the exponential of minus infinity is.",
+            (("least, -torch.inf", "least, 0.0"),),
+        ),
+    ),
+    hints=(
+        "The normaliser is the same for all tokens of a row: what does it do to the ratio?",
+        "So the logits alone decide, by their gap to the largest.",
+    ),
+    branches={
+        **_TOKENS,
+        "p = 1": lambda logits, p: p == 1,
+        "negative logits": lambda logits, p: bool((logits < 0).all()),
+    },
+)
+
 EXERCISES = (
-    Exercise(
-        name="top_k",
-        topic="functional/sampling",
-        level=1,
-        task="Keep the k largest logits of each row (last axis), at most as many as there are, "
-        "and set the others to minus infinity; of tied logits the first ones rank first.",
-        inputs=_top_k,
-        definition="sampling-top-k",
-        laws=(
-            Law("Exactly k tokens of each row are kept.", "sampling-top-k", _too_many),
-            Law(
-                "No token that is removed has a larger logit than one that is kept.",
-                "sampling-top-k",
-                _smaller_kept,
-            ),
-            Law(
-                "A logit is unchanged or minus infinity.",
-                "sampling-truncation-projection",
-                _changed,
-            ),
-            Law("Each row is filtered by itself.", "sampling-top-k", _row_by_row),
-        ),
-        mistakes=(
-            Mistake(
-                "one token more",
-                "k counts the tokens that stay: the rank k, counted from 0, is removed.",
-                (("order[..., :k]", "order[..., : k + 1]"),),
-            ),
-            Mistake(
-                "the k smallest",
-                "A sort is ascending unless told otherwise.",
-                (("descending=True", "descending=False"),),
-            ),
-            Mistake(
-                "mask of the sorted tokens on the unsorted",
-                "The mask has to go back to the places that the tokens had before the sort.",
-                (
-                    (
-                        "removed.scatter(-1, order[..., :k], False)",
-                        "torch.arange(logits.shape[-1]).expand(logits.shape) >= k",
-                    ),
-                ),
-            ),
-            Mistake(
-                "k tokens of all rows",
-                "Each row has k tokens of its own.",
-                (
-                    ("logits.argsort(dim=-1", "logits.flatten().argsort(dim=-1"),
-                    (
-                        "removed.scatter(-1, order[..., :k], False)",
-                        "removed.flatten().scatter(-1, order[:k], False).view_as(logits)",
-                    ),
-                ),
-            ),
-            _ZERO,
-            Mistake(
-                "the removed kept",
-                "The mask marks what is removed; what is in the top k stays.",
-                ((_FILL, "logits.masked_fill(~removed, -torch.inf)"),),
-            ),
-        ),
-        conventions=(
-            Convention(
-                "all that equal the k-th",
-                "Transformers and nanoGPT compare with the k-th largest logit. To match, keep "
-                "exactly k, of the tied the first.",
-                (
-                    (
-                        "removed.scatter(-1, order[..., :k], False)",
-                        "logits < logits.gather(-1, order[..., :k][..., -1:])",
-                    ),
-                ),
-            ),
-        ),
-        hints=(
-            "Ranks, not values, say what stays.",
-            "Sort each row, and remember where each token stood.",
-        ),
-        branches={
-            **_TOKENS,
-            "a tie": lambda logits, k: bool((logits.diff(dim=-1) == 0).any()),
-            "negative logits": lambda logits, k: bool((logits < 0).all()),
-        },
-    ),
-    Exercise(
-        name="top_p",
-        topic="functional/sampling",
-        level=2,
-        task="Of each row (last axis) keep the fewest tokens, largest first, whose probabilities "
-        "together reach p, for 0 < p < 1, and set the other logits to minus infinity; of tied "
-        "logits the first ones rank first.",
-        inputs=_top_p,
-        definition="sampling-top-p",
-        laws=(
-            Law("What is kept has at least the mass p.", "sampling-top-p", _too_little),
-            Law("Without its last token it has less.", "sampling-top-p", _too_much),
-            Law(
-                "No token that is removed has a larger logit than one that is kept.",
-                "sampling-top-p",
-                _smaller_kept,
-            ),
-            Law(
-                "A logit is unchanged or minus infinity.",
-                "sampling-truncation-projection",
-                _changed,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "the crossing token dropped",
-                "The token at which the mass reaches p is kept: without it p is not reached.",
-                (("before >= p", "probs.cumsum(-1) > p"),),
-            ),
-            Mistake(
-                "one token more at the boundary",
-                "If the mass before a token is p already, the token is removed.",
-                (("before >= p", "before > p"),),
-            ),
-            Mistake(
-                "mask of the sorted tokens on the unsorted",
-                "The mask has to go back to the places that the tokens had before the sort.",
-                (("removed.scatter(-1, order, before >= p)", "before >= p"),),
-            ),
-            Mistake(
-                "the smallest first",
-                "A sort is ascending unless told otherwise; the nucleus holds the largest.",
-                (("descending=True", "descending=False"),),
-            ),
-            Mistake(
-                "softmax over the rows",
-                "The probabilities of a row sum to 1 over the vocabulary, the last axis.",
-                (("softmax(-1)", "softmax(0)"),),
-            ),
-            Mistake(
-                "tokens of probability p at least",
-                "p is a mass of many tokens, no bound for each of them.",
-                (
-                    (
-                        "removed.scatter(-1, order, before >= p)",
-                        "logits.softmax(-1) < p",
-                    ),
-                ),
-            ),
-            Mistake(
-                "the crossing token dropped, but for the first token",
-                "Not only the first token may cross p: the one that does is always kept.",
-                (("before >= p", "(probs.cumsum(-1) > p) & (before > 0)"),),
-            ),
-            _ZERO,
-        ),
-        conventions=(
-            Convention(
-                "of the tied the last",
-                "Transformers sorts upwards, and keeps the last of tied tokens. To match, sort "
-                "downwards and stably.",
-                (
-                    (
-                        "logits.argsort(dim=-1, descending=True, stable=True)",
-                        "logits.argsort(dim=-1, stable=True).flip(-1)",
-                    ),
-                ),
-            ),
-        ),
-        hints=(
-            "Walk down the sorted probabilities: what decides about a token is the mass before it.",
-            "The first token has no mass before it, so it always stays.",
-            "The sort moves the tokens; the mask has to move back.",
-        ),
-        branches={
-            **_TOKENS,
-            "a mass equal to p": lambda logits, p: logits.numel() == 2 and p == 0.5,
-            "the first token reaches p": lambda logits, p: bool(
-                (logits.softmax(-1).amax(-1) > p).all()
-            ),
-        },
-    ),
-    Exercise(
-        name="min_p",
-        topic="functional/sampling",
-        level=1,
-        task="In each row (last axis) keep the tokens whose probability is at least p times that "
-        "of the most likely one, for 0 < p <= 1, and set the other logits to minus infinity.",
-        inputs=_min_p,
-        definition="sampling-min-p",
-        laws=(
-            Law(
-                "A token stays if its probability is p times the largest, and goes if it is less.",
-                "sampling-min-p",
-                _by_ratio,
-            ),
-            Law("A number added to all logits removes no others.", "sampling-min-p", _shifted),
-            Law(
-                "A logit is unchanged or minus infinity.",
-                "sampling-truncation-projection",
-                _changed,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "compared with 1, not with the largest",
-                "The bound scales with the largest probability, so that flat rows keep more.",
-                (
-                    (
-                        "logits.amax(-1, keepdim=True)",
-                        "logits.logsumexp(-1, keepdim=True)",
-                    ),
-                ),
-            ),
-            Mistake(
-                "a share of the largest logit",
-                "p times a probability is the logit plus log p, not p times the logit.",
-                (
-                    (
-                        "logits.amax(-1, keepdim=True) + math.log(p)",
-                        "logits.amax(-1, keepdim=True) * p",
-                    ),
-                ),
-            ),
-            Mistake(
-                "p not in logarithm",
-                "Logits are logarithms: a factor p becomes a summand log p.",
-                (("+ math.log(p)", "- 1 + p"),),
-            ),
-            Mistake(
-                "the largest of all rows",
-                "Each row has a largest token of its own.",
-                (("logits.amax(-1, keepdim=True)", "logits.max()"),),
-            ),
-            Mistake(
-                "the largest alone",
-                "The bound is p times the largest, not the largest itself.",
-                ((" + math.log(p)", ""),),
-            ),
-            Mistake(
-                "logit 0 for what is removed",
-                "A logit of 0 is no probability of 0: the exponential of minus infinity is.",
-                (("least, -torch.inf", "least, 0.0"),),
-            ),
-        ),
-        hints=(
-            "The normaliser is the same for all tokens of a row: what does it do to the ratio?",
-            "So the logits alone decide, by their gap to the largest.",
-        ),
-        branches={
-            **_TOKENS,
-            "p = 1": lambda logits, p: p == 1,
-            "negative logits": lambda logits, p: bool((logits < 0).all()),
-        },
-    ),
+    TOP_K,
+    TOP_P,
+    MIN_P,
 )

@@ -97,111 +97,111 @@ _ALL = (
     ("z = logits[:, :-1][counted]", "z = logits[:, :-1]"),
 )
 
-EXERCISES = (
-    Exercise(
-        name="sft_loss",
-        topic="functional/sft",
-        level=2,
-        task="The mean of minus the log-probability of the counted tokens, over all of them: "
-        "logits (B, T, V) after token t predict token t + 1 of tokens (B, T), mask (B, T) is "
-        "True at the tokens that count, the first token is never predicted, and logits that "
-        "predict no counted token may be NaN.",
-        inputs=_responses,
-        definition="sft-shift",
-        laws=(
-            Law("The logits after the last token predict nothing.", "sft-shift", _last),
-            Law("The first token is not predicted, marked or not.", "sft-shift", _first),
-            Law("A row without a counted token changes nothing.", "sft-empty-rows", _empty_row),
-            Law(
-                "More padding changes nothing, whatever it holds.",
-                "sft-padding-invariance",
-                _padding,
-            ),
+SFT_LOSS = Exercise(
+    name="sft_loss",
+    topic="functional/sft",
+    level=2,
+    task="The mean of minus the log-probability of the counted tokens, over all of them: "
+    "logits (B, T, V) after token t predict token t + 1 of tokens (B, T), mask (B, T) is "
+    "True at the tokens that count, the first token is never predicted, and logits that "
+    "predict no counted token may be NaN.",
+    inputs=_responses,
+    definition="sft-shift",
+    laws=(
+        Law("The logits after the last token predict nothing.", "sft-shift", _last),
+        Law("The first token is not predicted, marked or not.", "sft-shift", _first),
+        Law("A row without a counted token changes nothing.", "sft-empty-rows", _empty_row),
+        Law(
+            "More padding changes nothing, whatever it holds.",
+            "sft-padding-invariance",
+            _padding,
         ),
-        mistakes=(
-            Mistake(
-                "no shift",
-                "The logits after a token predict the next one, not the token itself.",
-                (
-                    ("mask[:, 1:]", "mask"),
-                    ("tokens[:, 1:]", "tokens"),
-                    ("logits[:, :-1]", "logits"),
-                ),
-            ),
-            Mistake(
-                "shifted the other way",
-                "The targets are the tokens from the second on, the logits all but the last.",
-                (("tokens[:, 1:]", "tokens[:, :-1]"), ("logits[:, :-1]", "logits[:, 1:]")),
-            ),
-            Mistake(
-                "mask aligned with the inputs",
-                "The mask marks the tokens that are predicted, so it is cut as the tokens are.",
-                (("mask[:, 1:]", "mask[:, :-1]"),),
-            ),
-            Mistake(
-                "prompt and padding counted",
-                "Only the tokens that the mask marks have a loss.",
-                (("counted = mask[:, 1:]", "counted = torch.ones_like(mask[:, 1:])"),),
-            ),
-            Mistake(
-                "divided by all positions",
-                "The mean runs over the counted tokens only.",
-                ((_RETURN, "return -log_p.sum() / counted.numel()"),),
-            ),
-            Mistake(
-                "divided by the rows",
-                "That is a sum over the tokens of a row: long responses weigh more.",
-                ((_RETURN, "return -log_p.sum() / len(mask)"),),
-            ),
-            Mistake(
-                "loss times mask",
-                "0 times NaN is NaN: select the counted tokens, do not multiply.",
-                (
-                    *_ALL,
-                    (_RETURN, "return -(log_p.squeeze(-1) * counted).sum() / counted.sum()"),
-                ),
-            ),
-            Mistake(
-                "logarithm of softmax",
-                "A probability of 1e-400 is 0 in floating point, and its logarithm infinite.",
-                ((_LOG_P, "z.softmax(-1).log()"),),
-            ),
-        ),
-        conventions=(
-            Convention(
-                "each response averaged first",
-                "Batches of one row, averaged, do so; verl calls it seq-mean-token-mean. To "
-                "match, divide the sum over all counted tokens by their number.",
-                (
-                    (
-                        _RETURN,
-                        "n = counted.sum(1); "
-                        "sums = log_p.new_zeros(len(n))"
-                        ".index_add(0, counted.nonzero()[:, 0], log_p[:, 0]); "
-                        "return -(sums[n > 0] / n[n > 0]).mean()",
-                    ),
-                ),
-            ),
-            Convention(
-                "the sum over counted tokens",
-                "Transformers computes it before it divides by num_items_in_batch. To match, "
-                "divide by the number of counted tokens.",
-                ((_RETURN, "return -log_p.sum()"),),
-            ),
-        ),
-        hints=(
-            "Which logits say something about token 1, and which token do the last logits predict?",
-            "Cut tokens and mask in the same way, and the logits in the other.",
-            "Select what counts before anything is averaged.",
-        ),
-        branches={
-            "NaN where nothing counts": lambda z, tokens, mask: bool(z.isnan().any()),
-            "a row without a counted token": lambda z, tokens, mask: bool((~mask).all(dim=1).any()),
-            "the first token marked": lambda z, tokens, mask: bool(mask[:, 0].any()),
-            "rows of different counts": lambda z, tokens, mask: bool(
-                (mask[:, 1:].sum(1) != mask[0, 1:].sum()).any()
-            ),
-            "a gap that underflows": lambda z, tokens, mask: bool((z > 750).any()),
-        },
     ),
+    mistakes=(
+        Mistake(
+            "no shift",
+            "The logits after a token predict the next one, not the token itself.",
+            (
+                ("mask[:, 1:]", "mask"),
+                ("tokens[:, 1:]", "tokens"),
+                ("logits[:, :-1]", "logits"),
+            ),
+        ),
+        Mistake(
+            "shifted the other way",
+            "The targets are the tokens from the second on, the logits all but the last.",
+            (("tokens[:, 1:]", "tokens[:, :-1]"), ("logits[:, :-1]", "logits[:, 1:]")),
+        ),
+        Mistake(
+            "mask aligned with the inputs",
+            "The mask marks the tokens that are predicted, so it is cut as the tokens are.",
+            (("mask[:, 1:]", "mask[:, :-1]"),),
+        ),
+        Mistake(
+            "prompt and padding counted",
+            "Only the tokens that the mask marks have a loss.",
+            (("counted = mask[:, 1:]", "counted = torch.ones_like(mask[:, 1:])"),),
+        ),
+        Mistake(
+            "divided by all positions",
+            "The mean runs over the counted tokens only.",
+            ((_RETURN, "return -log_p.sum() / counted.numel()"),),
+        ),
+        Mistake(
+            "divided by the rows",
+            "That is a sum over the tokens of a row: long responses weigh more.",
+            ((_RETURN, "return -log_p.sum() / len(mask)"),),
+        ),
+        Mistake(
+            "loss times mask",
+            "0 times NaN is NaN: select the counted tokens, do not multiply.",
+            (
+                *_ALL,
+                (_RETURN, "return -(log_p.squeeze(-1) * counted).sum() / counted.sum()"),
+            ),
+        ),
+        Mistake(
+            "logarithm of softmax",
+            "A probability of 1e-400 is 0 in floating point, and its logarithm infinite.",
+            ((_LOG_P, "z.softmax(-1).log()"),),
+        ),
+    ),
+    conventions=(
+        Convention(
+            "averaging each response first",
+            "Batches of one row, averaged, do so; verl calls it seq-mean-token-mean. To "
+            "match, divide the sum over all counted tokens by their number.",
+            (
+                (
+                    _RETURN,
+                    "n = counted.sum(1); "
+                    "sums = log_p.new_zeros(len(n))"
+                    ".index_add(0, counted.nonzero()[:, 0], log_p[:, 0]); "
+                    "return -(sums[n > 0] / n[n > 0]).mean()",
+                ),
+            ),
+        ),
+        Convention(
+            "the sum over counted tokens",
+            "Transformers computes it before it divides by num_items_in_batch. To match, "
+            "divide by the number of counted tokens.",
+            ((_RETURN, "return -log_p.sum()"),),
+        ),
+    ),
+    hints=(
+        "Which logits say something about token 1, and which token do the last logits predict?",
+        "Cut tokens and mask in the same way, and the logits in the other.",
+        "Select what counts before anything is averaged.",
+    ),
+    branches={
+        "NaN where nothing counts": lambda z, tokens, mask: bool(z.isnan().any()),
+        "a row without a counted token": lambda z, tokens, mask: bool((~mask).all(dim=1).any()),
+        "the first token marked": lambda z, tokens, mask: bool(mask[:, 0].any()),
+        "rows of different counts": lambda z, tokens, mask: bool(
+            (mask[:, 1:].sum(1) != mask[0, 1:].sum()).any()
+        ),
+        "a gap that underflows": lambda z, tokens, mask: bool((z > 750).any()),
+    },
 )
+
+EXERCISES = (SFT_LOSS,)

@@ -69,151 +69,151 @@ def _summed(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: fl
 _VARIANCE = "centred.square().mean(-1, keepdim=True)"
 _ROOT = "torch.rsqrt(variance + eps)"
 
+LAYER_NORM = Exercise(
+    name="layer_norm",
+    topic="norm/layer_norm",
+    level=1,
+    task="Each row minus its mean, over its standard deviation, times gain, plus bias.",
+    inputs=_forward,
+    definition="norm-layer",
+    laws=(
+        Law("Each row is normalised by itself.", "norm-layer", _alone),
+        Law("A number added to all features changes nothing.", "norm-layer-invariance", _shifted),
+        Law(
+            "With eps = 0 a row and four times the row give the same.",
+            "norm-layer-invariance",
+            _scaled,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "mean not subtracted",
+            "Dividing alone is RMSNorm when the mean is 0, and nothing known otherwise.",
+            (("weight * (centred * ", "weight * (wide * "),),
+        ),
+        Mistake(
+            "eps outside the root",
+            "It is added to the variance, before the root.",
+            ((_ROOT, "1 / (variance.sqrt() + eps)"),),
+        ),
+        Mistake(
+            "divided by the variance",
+            "The variance has the unit of a square; its root has that of a feature.",
+            ((_ROOT, "1 / (variance + eps)"),),
+        ),
+        Mistake(
+            "sum in place of the mean of squares",
+            "The variance does not grow with the number of features.",
+            ((_VARIANCE, "centred.square().sum(-1, keepdim=True)"),),
+        ),
+        Mistake(
+            "statistics over all rows",
+            "A mean without an axis runs over the whole tensor.",
+            (
+                ("wide.mean(-1, keepdim=True)", "wide.mean()"),
+                (_VARIANCE, "centred.square().mean()"),
+            ),
+        ),
+        Mistake(
+            "bias before the gain",
+            "The bias is added last, and is not multiplied by the gain.",
+            (
+                (
+                    f"(weight * (centred * {_ROOT}) + bias)",
+                    f"(weight * (centred * {_ROOT} + bias))",
+                ),
+            ),
+        ),
+    ),
+    conventions=(
+        Convention(
+            "variance divided by n - 1",
+            "torch.var does so by default, LayerNorm does not. To match, divide by n.",
+            (
+                (
+                    _VARIANCE,
+                    "centred.square().sum(-1, keepdim=True) / max(x.shape[-1] - 1, 1)",
+                ),
+            ),
+        ),
+    ),
+    hints=(
+        "Two numbers per row are enough: which?",
+        "Take the squares of what is left after the mean is subtracted.",
+        "The variance divides by the number of features, not by one less.",
+    ),
+    branches={
+        "several rows": lambda x, weight, bias, eps: x.ndim > 1,
+        "eps = 0": lambda x, weight, bias, eps: eps == 0,
+        "a gain and a bias that meet": lambda x, weight, bias, eps: bool((bias * weight).any()),
+    },
+)
+
+LAYER_NORM_BACKWARD = Exercise(
+    name="layer_norm_backward",
+    topic="norm/layer_norm",
+    level=3,
+    task="Return the gradients with respect to x, gain and bias, given that of the output.",
+    inputs=_backward,
+    definition="norm-layer-backward",
+    laws=(
+        Law("The gradient of a row sums to 0.", "norm-layer-jacobian", _no_sum),
+        Law(
+            "With eps = 0 the gradient of a row is orthogonal to the row.",
+            "norm-layer-jacobian",
+            _orthogonal,
+        ),
+        Law("The gradients of gain and bias are sums over rows.", "norm-layer-backward", _summed),
+    ),
+    mistakes=(
+        Mistake(
+            "mean held constant",
+            "The mean depends on every feature, so the mean of g is subtracted too.",
+            (("(g - g.mean(-1, keepdim=True) - x_hat * along)", "(g - x_hat * along)"),),
+        ),
+        Mistake(
+            "deviation held constant",
+            "The standard deviation depends on every feature too.",
+            ((" - x_hat * along)", ")"),),
+        ),
+        Mistake(
+            "gain forgotten",
+            "The gradient passes the gain before it meets the normalised row.",
+            (("g = weight * grad", "g = grad"),),
+        ),
+        Mistake(
+            "not divided by the deviation",
+            "The output scales with the inverse of the deviation, and so does the gradient.",
+            (("grad_x = rstd * (", "grad_x = ("),),
+        ),
+        Mistake(
+            "sum in place of the mean",
+            "Both means over the features keep their factor 1/n.",
+            (("(g * x_hat).mean(-1", "(g * x_hat).sum(-1"),),
+        ),
+        Mistake(
+            "gradient of the gain averaged over rows",
+            "A parameter that is used in every row collects a sum.",
+            (
+                (
+                    "(grad * x_hat).reshape(-1, x.shape[-1]).sum(0)",
+                    "(grad * x_hat).reshape(-1, x.shape[-1]).mean(0)",
+                ),
+            ),
+        ),
+    ),
+    hints=(
+        "Let g be the gradient with respect to the normalised row.",
+        "Two directions of a row change nothing: which? Both parts of g have to go.",
+        "Gain and bias collect over all rows; the bias needs the gradient alone.",
+    ),
+    branches={
+        "several rows": lambda grad, x, weight, eps: x.ndim > 1,
+        "eps = 0": lambda grad, x, weight, eps: eps == 0,
+    },
+)
+
 EXERCISES = (
-    Exercise(
-        name="layer_norm",
-        topic="norm/layer_norm",
-        level=1,
-        task="Each row minus its mean, over its standard deviation, times gain, plus bias.",
-        inputs=_forward,
-        definition="norm-layer",
-        laws=(
-            Law("Each row is normalised by itself.", "norm-layer", _alone),
-            Law(
-                "A number added to all features changes nothing.", "norm-layer-invariance", _shifted
-            ),
-            Law(
-                "With eps = 0 a row and four times the row give the same.",
-                "norm-layer-invariance",
-                _scaled,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "mean not subtracted",
-                "Dividing alone is RMSNorm when the mean is 0, and nothing known otherwise.",
-                (("weight * (centred * ", "weight * (wide * "),),
-            ),
-            Mistake(
-                "eps outside the root",
-                "It is added to the variance, before the root.",
-                ((_ROOT, "1 / (variance.sqrt() + eps)"),),
-            ),
-            Mistake(
-                "divided by the variance",
-                "The variance has the unit of a square; its root has that of a feature.",
-                ((_ROOT, "1 / (variance + eps)"),),
-            ),
-            Mistake(
-                "sum in place of the mean of squares",
-                "The variance does not grow with the number of features.",
-                ((_VARIANCE, "centred.square().sum(-1, keepdim=True)"),),
-            ),
-            Mistake(
-                "statistics over all rows",
-                "A mean without an axis runs over the whole tensor.",
-                (
-                    ("wide.mean(-1, keepdim=True)", "wide.mean()"),
-                    (_VARIANCE, "centred.square().mean()"),
-                ),
-            ),
-            Mistake(
-                "bias before the gain",
-                "The bias is added last, and is not multiplied by the gain.",
-                (
-                    (
-                        f"(weight * (centred * {_ROOT}) + bias)",
-                        f"(weight * (centred * {_ROOT} + bias))",
-                    ),
-                ),
-            ),
-        ),
-        conventions=(
-            Convention(
-                "variance divided by n - 1",
-                "torch.var does so by default, LayerNorm does not. To match, divide by n.",
-                (
-                    (
-                        _VARIANCE,
-                        "centred.square().sum(-1, keepdim=True) / max(x.shape[-1] - 1, 1)",
-                    ),
-                ),
-            ),
-        ),
-        hints=(
-            "Two numbers per row are enough: which?",
-            "Take the squares of what is left after the mean is subtracted.",
-            "The variance divides by the number of features, not by one less.",
-        ),
-        branches={
-            "several rows": lambda x, weight, bias, eps: x.ndim > 1,
-            "eps = 0": lambda x, weight, bias, eps: eps == 0,
-            "a gain and a bias that meet": lambda x, weight, bias, eps: bool((bias * weight).any()),
-        },
-    ),
-    Exercise(
-        name="layer_norm_backward",
-        topic="norm/layer_norm",
-        level=3,
-        task="Return the gradients with respect to x, gain and bias, given that of the output.",
-        inputs=_backward,
-        definition="norm-layer-backward",
-        laws=(
-            Law("The gradient of a row sums to 0.", "norm-layer-jacobian", _no_sum),
-            Law(
-                "With eps = 0 the gradient of a row is orthogonal to the row.",
-                "norm-layer-jacobian",
-                _orthogonal,
-            ),
-            Law(
-                "The gradients of gain and bias are sums over rows.", "norm-layer-backward", _summed
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "mean held constant",
-                "The mean depends on every feature, so the mean of g is subtracted too.",
-                (("(g - g.mean(-1, keepdim=True) - x_hat * along)", "(g - x_hat * along)"),),
-            ),
-            Mistake(
-                "deviation held constant",
-                "The standard deviation depends on every feature too.",
-                ((" - x_hat * along)", ")"),),
-            ),
-            Mistake(
-                "gain forgotten",
-                "The gradient passes the gain before it meets the normalised row.",
-                (("g = weight * grad", "g = grad"),),
-            ),
-            Mistake(
-                "not divided by the deviation",
-                "The output scales with the inverse of the deviation, and so does the gradient.",
-                (("grad_x = rstd * (", "grad_x = ("),),
-            ),
-            Mistake(
-                "sum in place of the mean",
-                "Both means over the features keep their factor 1/n.",
-                (("(g * x_hat).mean(-1", "(g * x_hat).sum(-1"),),
-            ),
-            Mistake(
-                "gradient of the gain averaged over rows",
-                "A parameter that is used in every row collects a sum.",
-                (
-                    (
-                        "(grad * x_hat).reshape(-1, x.shape[-1]).sum(0)",
-                        "(grad * x_hat).reshape(-1, x.shape[-1]).mean(0)",
-                    ),
-                ),
-            ),
-        ),
-        hints=(
-            "Let g be the gradient with respect to the normalised row.",
-            "Two directions of a row change nothing: which? Both parts of g have to go.",
-            "Gain and bias collect over all rows; the bias needs the gradient alone.",
-        ),
-        branches={
-            "several rows": lambda grad, x, weight, eps: x.ndim > 1,
-            "eps = 0": lambda grad, x, weight, eps: eps == 0,
-        },
-    ),
+    LAYER_NORM,
+    LAYER_NORM_BACKWARD,
 )

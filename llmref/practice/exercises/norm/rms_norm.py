@@ -54,130 +54,155 @@ def _summed(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: fl
 
 _MEAN = "wide.square().mean(-1, keepdim=True)"
 
+RMS_NORM = Exercise(
+    name="rms_norm",
+    topic="norm/rms_norm",
+    level=1,
+    task="Divide each row by its root mean square (eps inside the root), times the gain.",
+    inputs=_forward,
+    definition="norm-rms",
+    laws=(
+        Law("Each row is normalised by itself, whatever stands beside it.", "norm-rms", _alone),
+        Law(
+            "With eps = 0 a row and four times the row give the same.",
+            "norm-rms-invariance",
+            _scaled,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "norm in place of the root mean square",
+            "The length of a row is the root of a sum, and grows with the number of features.",
+            ((_MEAN, "wide.square().sum(-1, keepdim=True)"),),
+        ),
+        Mistake(
+            "eps outside the root",
+            "It is added to the mean of the squares, before the root.",
+            (("torch.rsqrt(" + _MEAN + " + eps)", "1 / (" + _MEAN + ".sqrt() + eps)"),),
+        ),
+        Mistake(
+            "root forgotten",
+            "The mean of the squares is not yet the root mean square.",
+            (("torch.rsqrt(" + _MEAN + " + eps)", "1 / (" + _MEAN + " + eps)"),),
+        ),
+        Mistake(
+            "eps added to the sum of squares",
+            "The mean of the squares comes first: so eps means the same for rows of any length.",
+            ((_MEAN + " + eps", "(wide.square().sum(-1, keepdim=True) + eps) / x.shape[-1]"),),
+        ),
+        Mistake(
+            "one mean for all rows",
+            "A mean without an axis runs over the whole tensor.",
+            ((_MEAN, "wide.square().mean()"),),
+        ),
+        Mistake(
+            "gain forgotten",
+            "Each feature has a gain of its own.",
+            (("weight * (wide * rrms)", "wide * rrms"),),
+        ),
+        Mistake(
+            "standard deviation in place of the root mean square",
+            "It is the root of the mean of the squares themselves: no mean is subtracted first.",
+            ((_MEAN, "wide.var(-1, correction=0, keepdim=True)"),),
+        ),
+        Mistake(
+            "mean subtracted",
+            "That is LayerNorm without its bias; RMSNorm leaves the mean in.",
+            (("wide = x.to(", "x = x - x.mean(-1, keepdim=True); wide = x.to("),),
+        ),
+    ),
+    conventions=(
+        Convention(
+            "gains stored as 1 + w",
+            "Gemma stores w and multiplies by 1 + w. To match, multiply by the gain itself.",
+            (("weight * (wide * rrms)", "(1 + weight) * (wide * rrms)"),),
+        ),
+    ),
+    hints=(
+        "Which numbers does one row need beside itself? One: its root mean square.",
+        "The mean of the squares keeps the axis, so that it divides the row.",
+        "Where eps stands decides what a row of zeros gives.",
+    ),
+    branches={
+        "several rows": lambda x, weight, eps: x.ndim > 1 and x.shape[0] > 1,
+        "eps = 0": lambda x, weight, eps: eps == 0,
+        "eps as large as the squares": lambda x, weight, eps: eps > 1,
+        "a gain that differs between features": lambda x, weight, eps: weight.unique().numel() > 1,
+    },
+)
+
+RMS_NORM_BACKWARD = Exercise(
+    name="rms_norm_backward",
+    topic="norm/rms_norm",
+    level=3,
+    task="Return the gradients with respect to x and the gain, given that of the output.",
+    inputs=_backward,
+    definition="norm-rms-backward",
+    laws=(
+        Law(
+            "With eps = 0 the gradient of a row is orthogonal to the row.",
+            "norm-rms-jacobian",
+            _orthogonal,
+        ),
+        Law("The gradient of the gain is a sum over all rows.", "norm-rms-backward", _summed),
+    ),
+    mistakes=(
+        Mistake(
+            "r held constant",
+            "The root mean square depends on every feature of the row.",
+            (("(g - x_hat * (g * x_hat).mean(-1, keepdim=True))", "g"),),
+        ),
+        Mistake(
+            "gain forgotten",
+            "The gradient passes the gain before it meets the normalised row.",
+            (("g = weight * grad", "g = grad"),),
+        ),
+        Mistake(
+            "gain multiplied after the projection",
+            "The gradient passes the gain first; the projection is that of the normalised row.",
+            (
+                ("g = weight * grad", "g = grad"),
+                ("grad_x = rrms * (", "grad_x = weight * rrms * ("),
+            ),
+        ),
+        Mistake(
+            "mean of g subtracted too",
+            "That is LayerNorm's gradient: RMSNorm subtracts no mean.",
+            (("(g - x_hat", "(g - g.mean(-1, keepdim=True) - x_hat"),),
+        ),
+        Mistake(
+            "sum in place of the mean",
+            "The mean square has a factor 1/n.",
+            (("(g * x_hat).mean(-1", "(g * x_hat).sum(-1"),),
+        ),
+        Mistake(
+            "not divided by r",
+            "The output scales with 1/r, and so does its gradient.",
+            (("grad_x = rrms * (", "grad_x = ("),),
+        ),
+        Mistake(
+            "gain in its own gradient",
+            "The output is linear in the gain, so the gain does not stand in this gradient.",
+            (("(grad * x_hat).reshape", "(g * x_hat).reshape"),),
+        ),
+        Mistake(
+            "gradient of the gain averaged over rows",
+            "A parameter that is used in every row collects a sum.",
+            ((".sum(0)", ".mean(0)"),),
+        ),
+    ),
+    hints=(
+        "Let g be the gradient with respect to the normalised row.",
+        "Moving along the row itself changes nothing: what of g has to go?",
+        "What is left is divided by the root mean square; the gain collects over rows.",
+    ),
+    branches={
+        "several rows": lambda grad, x, weight, eps: x.ndim > 1 and x.shape[0] > 1,
+        "eps = 0": lambda grad, x, weight, eps: eps == 0,
+    },
+)
+
 EXERCISES = (
-    Exercise(
-        name="rms_norm",
-        topic="norm/rms_norm",
-        level=1,
-        task="Divide each row by its root mean square (eps inside the root), times the gain.",
-        inputs=_forward,
-        definition="norm-rms",
-        laws=(
-            Law("Each row is normalised by itself, whatever stands beside it.", "norm-rms", _alone),
-            Law(
-                "With eps = 0 a row and four times the row give the same.",
-                "norm-rms-invariance",
-                _scaled,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "norm in place of the root mean square",
-                "The length of a row is the root of a sum, and grows with the number of features.",
-                ((_MEAN, "wide.square().sum(-1, keepdim=True)"),),
-            ),
-            Mistake(
-                "eps outside the root",
-                "It is added to the mean of the squares, before the root.",
-                (("torch.rsqrt(" + _MEAN + " + eps)", "1 / (" + _MEAN + ".sqrt() + eps)"),),
-            ),
-            Mistake(
-                "root forgotten",
-                "The mean of the squares is not yet the root mean square.",
-                (("torch.rsqrt(" + _MEAN + " + eps)", "1 / (" + _MEAN + " + eps)"),),
-            ),
-            Mistake(
-                "one mean for all rows",
-                "A mean without an axis runs over the whole tensor.",
-                ((_MEAN, "wide.square().mean()"),),
-            ),
-            Mistake(
-                "gain forgotten",
-                "Each feature has a gain of its own.",
-                (("weight * (wide * rrms)", "wide * rrms"),),
-            ),
-            Mistake(
-                "mean subtracted",
-                "That is LayerNorm without its bias; RMSNorm leaves the mean in.",
-                (("wide = x.to(", "x = x - x.mean(-1, keepdim=True); wide = x.to("),),
-            ),
-        ),
-        conventions=(
-            Convention(
-                "gains stored as 1 + w",
-                "Gemma stores w and multiplies by 1 + w. To match, multiply by the gain itself.",
-                (("weight * (wide * rrms)", "(1 + weight) * (wide * rrms)"),),
-            ),
-        ),
-        hints=(
-            "Which numbers does one row need beside itself? One: its root mean square.",
-            "The mean of the squares keeps the axis, so that it divides the row.",
-            "Where eps stands decides what a row of zeros gives.",
-        ),
-        branches={
-            "several rows": lambda x, weight, eps: x.ndim > 1 and x.shape[0] > 1,
-            "eps = 0": lambda x, weight, eps: eps == 0,
-            "eps as large as the squares": lambda x, weight, eps: eps > 1,
-            "a gain that differs between features": lambda x, weight, eps: (
-                weight.unique().numel() > 1
-            ),
-        },
-    ),
-    Exercise(
-        name="rms_norm_backward",
-        topic="norm/rms_norm",
-        level=3,
-        task="Return the gradients with respect to x and the gain, given that of the output.",
-        inputs=_backward,
-        definition="norm-rms-backward",
-        laws=(
-            Law(
-                "With eps = 0 the gradient of a row is orthogonal to the row.",
-                "norm-rms-jacobian",
-                _orthogonal,
-            ),
-            Law("The gradient of the gain is a sum over all rows.", "norm-rms-backward", _summed),
-        ),
-        mistakes=(
-            Mistake(
-                "r held constant",
-                "The root mean square depends on every feature of the row.",
-                (("(g - x_hat * (g * x_hat).mean(-1, keepdim=True))", "g"),),
-            ),
-            Mistake(
-                "gain forgotten",
-                "The gradient passes the gain before it meets the normalised row.",
-                (("g = weight * grad", "g = grad"),),
-            ),
-            Mistake(
-                "sum in place of the mean",
-                "The mean square has a factor 1/n.",
-                (("(g * x_hat).mean(-1", "(g * x_hat).sum(-1"),),
-            ),
-            Mistake(
-                "not divided by r",
-                "The output scales with 1/r, and so does its gradient.",
-                (("grad_x = rrms * (", "grad_x = ("),),
-            ),
-            Mistake(
-                "gain in its own gradient",
-                "The output is linear in the gain, so the gain does not stand in this gradient.",
-                (("(grad * x_hat).reshape", "(g * x_hat).reshape"),),
-            ),
-            Mistake(
-                "gradient of the gain averaged over rows",
-                "A parameter that is used in every row collects a sum.",
-                ((".sum(0)", ".mean(0)"),),
-            ),
-        ),
-        hints=(
-            "Let g be the gradient with respect to the normalised row.",
-            "Moving along the row itself changes nothing: what of g has to go?",
-            "What is left is divided by the root mean square; the gain collects over rows.",
-        ),
-        branches={
-            "several rows": lambda grad, x, weight, eps: x.ndim > 1 and x.shape[0] > 1,
-            "eps = 0": lambda grad, x, weight, eps: eps == 0,
-        },
-    ),
+    RMS_NORM,
+    RMS_NORM_BACKWARD,
 )

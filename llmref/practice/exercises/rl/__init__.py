@@ -1,0 +1,1 @@
+"""Exercises on reinforcement learning from rewards and preferences."""
