@@ -42,6 +42,7 @@ def write_page(
     page = Page(pagename, app.env, app.builder, site_parser(vars(app.env)["myst_config"]), doctree)
     path = Path(app.outdir) / f"{pagename}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write_blanks(app, page)
     if "llmref_key" not in app.env.metadata[pagename]:
         path.write_text(_plain(page), encoding="utf-8")
         return
@@ -51,8 +52,12 @@ def write_page(
     path.write_text(cells_as_markdown(page, cells), encoding="utf-8")
     notebook = as_notebook(page, cells, requirement(app.config))
     nbformat.write(notebook, path.with_suffix(".ipynb"))
-    blanks = Path(app.outdir) / notebook_of(pagename)
-    if exercises := exercises_of(pagename, page.root):
+
+
+def _write_blanks(app: Sphinx, page: Page) -> None:
+    """Write the notebook with a page's exercises, or remove it where there are none any more."""
+    blanks = Path(app.outdir) / notebook_of(page.docname)
+    if exercises := exercises_of(page.docname, page.root):
         nbformat.write(with_blanks(page, exercises, requirement(app.config)), blanks)
     else:
         blanks.unlink(missing_ok=True)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+from llmref.records import read_published
 from llmref.sphinxext.api.definitions import parse
 from llmref.sphinxext.api.public import PACKAGE
 from llmref.sphinxext.results.data import BY_HAND, Result
+from llmref.sphinxext.results.directives import former_ids, since
 
 if TYPE_CHECKING:
     from llmref.sphinxext.results.domain import ResultsDomain
@@ -70,10 +72,15 @@ class ByHandDirective(SphinxDirective):
         domain: ResultsDomain = self.env.domains["prf"]  # type: ignore[assignment]
         if known := domain.results.get(label):
             raise self.error(f"the id {label} is taken on {known.docname}")
+        listed = self.config.llmref_result_ids
+        published = read_published(Path(listed)) if listed else {}
+        former = former_ids(label, published)
         domain.results[label] = Result(
             id=label,
             kind=BY_HAND,
             number=0,
+            former=former,
+            since=since(label, published),
             title=f"{', '.join(names)} by hand",
             docname=docname,
             line=self.lineno,
@@ -87,10 +94,11 @@ class ByHandDirective(SphinxDirective):
         )
         link = nodes.reference("", "plain PyTorch, runs alone", refuri=url, internal=False)
         about = nodes.paragraph("", "", link, classes=["by-hand-about"])
-        box = ByHand("", about, literal, ids=[label])
+        box = ByHand("", about, literal, ids=[label, *former])
         self.set_source_info(box)
-        self.env.domains.standard_domain.note_hyperlink_target(
-            label, docname, label, f"Code by hand ({', '.join(names)})"
-        )
+        for id_ in box["ids"]:
+            self.env.domains.standard_domain.note_hyperlink_target(
+                id_, docname, id_, f"Code by hand ({', '.join(names)})"
+            )
         self.state.document.note_explicit_target(box)
         return [box]

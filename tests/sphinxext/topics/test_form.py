@@ -412,6 +412,15 @@ def test_code_by_hand_that_does_not_parse_is_named_with_its_line(site: Site) -> 
     assert "kl.md:3: ERROR: llmref/practice/by_hand/rl/kl.py, line 4: invalid" in built.warnings
 
 
+def test_code_by_hand_that_is_published_is_read_once(site: Site) -> None:
+    site.write("ids.txt", "kl-by-hand 0.1.0\nkl-whiteboard 0.1.0 -> kl-by-hand\n")
+    site.configure(f"llmref_result_ids = {str(site.root / 'ids.txt')!r}")
+    built = fill(site).build()
+    assert (built.code, built.warnings) == (0, "")
+    assert 'id="kl-whiteboard"' in built.page("rl/kl")  # the links to its former id
+    assert "0 added, 0 changed, 0 removed" in site.build().status
+
+
 def test_collected_pages_are_written_again_when_a_question_changes(site: Site) -> None:
     fill(site)
     site.write("rl/ppo.md", OLD)
