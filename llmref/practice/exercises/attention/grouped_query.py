@@ -70,105 +70,104 @@ def _scale(function: Function, q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 _HEADS = "k[:, :, None], v[:, :, None]"
 
-EXERCISES = (
-    Exercise(
-        name="grouped_query",
-        topic="attention/grouped_query",
-        level=2,
-        task=(
-            "Attention of q (B, H, T, D) to k (B, G, S, D) and v (B, G, S, Dv), where each H / G "
-            "neighbouring query heads share a key/value head; no mask."
-        ),
-        inputs=_inputs,
-        definition="attention-gqa",
-        laws=(
-            Law(
-                "The values of a key/value head reach its own neighbouring query heads only.",
-                "attention-gqa",
-                _shared,
-            ),
-            Law(
-                "If each key/value head is copied for its query heads, the output stays.",
-                "attention-gqa-repeat",
-                _copied,
-            ),
-            Law("If all values are 1, so are all outputs.", "attention-gqa", _average),
-            Law(
-                "Four times as many features, the new ones 0, halve all scores.",
-                "attention-gqa",
-                _scale,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "heads tiled: h mod G",
-                "repeat puts copies of the whole block side by side; neighbours that share a head "
-                "need repeat_interleave.",
-                (
-                    ("q.reshape(B, G, H // G, T, D)", "q.reshape(B, H // G, G, T, D)"),
-                    (_HEADS, "k[:, None], v[:, None]"),
-                ),
-            ),
-            Mistake(
-                "values tiled, keys not",
-                "Keys and values of a query head come from the same key/value head.",
-                (
-                    (
-                        _HEADS,
-                        "k[:, :, None], "
-                        "v.repeat(1, H // G, 1, 1).reshape(B, G, H // G, *v.shape[2:])",
-                    ),
-                ),
-            ),
-            Mistake(
-                "floor(h / G) for floor(h / r)",
-                "A group has H / G query heads; G is the number of groups.",
-                (
-                    (
-                        _HEADS,
-                        "(it[:, torch.arange(H) // G % G]"
-                        ".reshape(B, G, H // G, *it.shape[2:]) for it in (k, v))",
-                    ),
-                ),
-            ),
-            Mistake(
-                "one head for all",
-                "That is multi-query attention, the case of one key/value head.",
-                ((_HEADS, "k[:, :1, None], v[:, :1, None]"),),
-            ),
-            Mistake(
-                "the mean of the heads",
-                "Heads are pooled when a model is converted, once; attention reads them apart.",
-                (
-                    (
-                        _HEADS,
-                        "k.mean(1, keepdim=True)[:, :, None], v.mean(1, keepdim=True)[:, :, None]",
-                    ),
-                ),
-            ),
-            Mistake(
-                "no scale",
-                "Scores are divided by the root of the size of a head.",
-                ((" / D**0.5", ""),),
-            ),
-            Mistake(
-                "softmax over the queries",
-                "Each query shares its weight among keys, so the rows sum to 1.",
-                (("dim=-1", "dim=-2"),),
-            ),
-        ),
-        hints=(
-            "Query heads 0 to H / G - 1 read key/value head 0, the next ones head 1.",
-            "Copy each key/value head beside itself, or give the queries one axis more.",
-            "The rest is plain attention.",
-        ),
-        branches={
-            "as many heads as queries have": lambda q, k, v: k.shape[1] == q.shape[1],
-            "one head for all": lambda q, k, v: k.shape[1] == 1,
-            "groups between the two": lambda q, k, v: 1 < k.shape[1] < q.shape[1],
-            "more heads in a group than groups": lambda q, k, v: (
-                q.shape[1] // k.shape[1] > k.shape[1] > 1
-            ),
-        },
+GROUPED_QUERY = Exercise(
+    name="grouped_query",
+    topic="attention/grouped_query",
+    level=2,
+    task=(
+        "Attention of q (B, H, T, D) to k (B, G, S, D) and v (B, G, S, Dv), where each H / G "
+        "neighbouring query heads share a key/value head; no mask."
     ),
+    inputs=_inputs,
+    definition="attention-gqa",
+    laws=(
+        Law(
+            "The values of a key/value head reach its own neighbouring query heads only.",
+            "attention-gqa",
+            _shared,
+        ),
+        Law(
+            "If each key/value head is copied for its query heads, the output stays.",
+            "attention-gqa-repeat",
+            _copied,
+        ),
+        Law("If all values are 1, so are all outputs.", "attention-gqa", _average),
+        Law(
+            "Four times as many features, the new ones 0, halve all scores.",
+            "attention-gqa",
+            _scale,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "heads tiled: h mod G",
+            "repeat puts copies of the whole block side by side; neighbours that share a head "
+            "need repeat_interleave.",
+            (
+                ("q.reshape(B, G, H // G, T, D)", "q.reshape(B, H // G, G, T, D)"),
+                (_HEADS, "k[:, None], v[:, None]"),
+            ),
+        ),
+        Mistake(
+            "values tiled, keys not",
+            "Keys and values of a query head come from the same key/value head.",
+            (
+                (
+                    _HEADS,
+                    "k[:, :, None], v.repeat(1, H // G, 1, 1).reshape(B, G, H // G, *v.shape[2:])",
+                ),
+            ),
+        ),
+        Mistake(
+            "floor(h / G) for floor(h / r)",
+            "A group has H / G query heads; G is the number of groups.",
+            (
+                (
+                    _HEADS,
+                    "(it[:, torch.arange(H) // G % G]"
+                    ".reshape(B, G, H // G, *it.shape[2:]) for it in (k, v))",
+                ),
+            ),
+        ),
+        Mistake(
+            "one head for all",
+            "That is multi-query attention, the case of one key/value head.",
+            ((_HEADS, "k[:, :1, None], v[:, :1, None]"),),
+        ),
+        Mistake(
+            "the mean of the heads",
+            "Heads are pooled when a model is converted, once; attention reads them apart.",
+            (
+                (
+                    _HEADS,
+                    "k.mean(1, keepdim=True)[:, :, None], v.mean(1, keepdim=True)[:, :, None]",
+                ),
+            ),
+        ),
+        Mistake(
+            "no scale",
+            "Scores are divided by the root of the size of a head.",
+            ((" / D**0.5", ""),),
+        ),
+        Mistake(
+            "softmax over the queries",
+            "Each query shares its weight among keys, so the rows sum to 1.",
+            (("dim=-1", "dim=-2"),),
+        ),
+    ),
+    hints=(
+        "Query heads 0 to H / G - 1 read key/value head 0, the next ones head 1.",
+        "Copy each key/value head beside itself, or give the queries one axis more.",
+        "The rest is plain attention.",
+    ),
+    branches={
+        "as many heads as queries have": lambda q, k, v: k.shape[1] == q.shape[1],
+        "one head for all": lambda q, k, v: k.shape[1] == 1,
+        "groups between the two": lambda q, k, v: 1 < k.shape[1] < q.shape[1],
+        "more heads in a group than groups": lambda q, k, v: (
+            q.shape[1] // k.shape[1] > k.shape[1] > 1
+        ),
+    },
 )
+
+EXERCISES = (GROUPED_QUERY,)

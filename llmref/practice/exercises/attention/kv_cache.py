@@ -78,86 +78,84 @@ def _scale(function: Function, q: Tensor, k: Tensor, v: Tensor, cache: Cache) ->
 
 _KEYS, _VALUES = "torch.cat([cache[0], k], dim=-2)", "torch.cat([cache[1], v], dim=-2)"
 
-EXERCISES = (
-    Exercise(
-        name="kv_cache_step",
-        topic="attention/kv_cache",
-        level=2,
-        task=(
-            "Causal attention of a chunk of new tokens, each of q, k and v (B, H, c, D), that "
-            "extends a cache: None, or the pair of the keys and values of all earlier tokens; "
-            "return the output and the longer cache."
-        ),
-        inputs=_inputs,
-        definition="attention-cache-exact",
-        laws=(
-            Law(
-                "The new cache is the old one, followed by the keys and values of the chunk.",
-                "attention-cache-exact",
-                _kept,
-            ),
-            Law("A later token changes no earlier output.", "attention-cache-exact", _later),
-            Law(
-                "A chunk gives what its tokens give one by one.", "attention-cache-exact", _divided
-            ),
-            Law(
-                "Four times as many features, the new ones 0, halve all scores.",
-                "attention-cache-exact",
-                _scale,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "no causal mask",
-                "One token needs none, but in a longer chunk a token would read later ones.",
-                (("triu(T - c + 1)", "triu(T)"),),
-            ),
-            Mistake(
-                "mask aligned at the upper left",
-                "The chunk is at the end: its first token reads all of the cache and itself.",
-                (("triu(T - c + 1)", "triu(1)"),),
-            ),
-            Mistake(
-                "the token does not see itself",
-                "The key of a token is in the cache when its query is answered.",
-                (("triu(T - c + 1)", "triu(T - c)"),),
-            ),
-            Mistake(
-                "new keys put before the old ones",
-                "The mask goes by order, and the next step adds to the end.",
-                (
-                    (_KEYS, "torch.cat([k, cache[0]], dim=-2)"),
-                    (_VALUES, "torch.cat([v, cache[1]], dim=-2)"),
-                ),
-            ),
-            Mistake(
-                "the cache replaced by the new chunk",
-                "Later tokens need the keys and values of all earlier ones.",
-                (("(k, v)", "(k[..., T - c :, :], v[..., T - c :, :])"),),
-            ),
-            Mistake(
-                "old values taken for old keys",
-                "The cache is the pair of keys and values, in this order.",
-                (("cache[0], k", "cache[1], k"),),
-            ),
-            Mistake(
-                "no scale",
-                "Scores are divided by the root of the size of a head.",
-                ((" / q.shape[-1] ** 0.5", ""),),
-            ),
-        ),
-        hints=(
-            "Put new keys and values after the old ones; then it is attention with a mask.",
-            "There are fewer queries than keys: at which position does the first one stand?",
-            "The first token of the chunk reads the whole cache and itself.",
-        ),
-        branches={
-            "no cache": lambda q, k, v, cache: cache is None,
-            "one token after others": lambda q, k, v, cache: cache is not None and q.shape[-2] == 1,
-            "a chunk after a cache": lambda q, k, v, cache: cache is not None and q.shape[-2] > 1,
-            "a chunk longer than the cache": lambda q, k, v, cache: (
-                cache is not None and q.shape[-2] > cache[0].shape[-2]
-            ),
-        },
+KV_CACHE_STEP = Exercise(
+    name="kv_cache_step",
+    topic="attention/kv_cache",
+    level=2,
+    task=(
+        "Causal attention of a chunk of new tokens, each of q, k and v (B, H, c, D), that "
+        "extends a cache: None, or the pair of the keys and values of all earlier tokens; "
+        "return the output and the longer cache."
     ),
+    inputs=_inputs,
+    definition="attention-cache-exact",
+    laws=(
+        Law(
+            "The new cache is the old one, followed by the keys and values of the chunk.",
+            "attention-cache-exact",
+            _kept,
+        ),
+        Law("A later token changes no earlier output.", "attention-cache-exact", _later),
+        Law("A chunk gives what its tokens give one by one.", "attention-cache-exact", _divided),
+        Law(
+            "Four times as many features, the new ones 0, halve all scores.",
+            "attention-cache-exact",
+            _scale,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "no causal mask",
+            "One token needs none, but in a longer chunk a token would read later ones.",
+            (("triu(T - c + 1)", "triu(T)"),),
+        ),
+        Mistake(
+            "mask aligned at the upper left",
+            "The chunk is at the end: its first token reads all of the cache and itself.",
+            (("triu(T - c + 1)", "triu(1)"),),
+        ),
+        Mistake(
+            "the token does not see itself",
+            "The key of a token is in the cache when its query is answered.",
+            (("triu(T - c + 1)", "triu(T - c)"),),
+        ),
+        Mistake(
+            "new keys put before the old ones",
+            "The mask goes by order, and the next step adds to the end.",
+            (
+                (_KEYS, "torch.cat([k, cache[0]], dim=-2)"),
+                (_VALUES, "torch.cat([v, cache[1]], dim=-2)"),
+            ),
+        ),
+        Mistake(
+            "the cache replaced by the new chunk",
+            "Later tokens need the keys and values of all earlier ones.",
+            (("(k, v)", "(k[..., T - c :, :], v[..., T - c :, :])"),),
+        ),
+        Mistake(
+            "old values taken for old keys",
+            "The cache is the pair of keys and values, in this order.",
+            (("cache[0], k", "cache[1], k"),),
+        ),
+        Mistake(
+            "no scale",
+            "Scores are divided by the root of the size of a head.",
+            ((" / q.shape[-1] ** 0.5", ""),),
+        ),
+    ),
+    hints=(
+        "Put new keys and values after the old ones; then it is attention with a mask.",
+        "There are fewer queries than keys: at which position does the first one stand?",
+        "The first token of the chunk reads the whole cache and itself.",
+    ),
+    branches={
+        "no cache": lambda q, k, v, cache: cache is None,
+        "one token after others": lambda q, k, v, cache: cache is not None and q.shape[-2] == 1,
+        "a chunk after a cache": lambda q, k, v, cache: cache is not None and q.shape[-2] > 1,
+        "a chunk longer than the cache": lambda q, k, v, cache: (
+            cache is not None and q.shape[-2] > cache[0].shape[-2]
+        ),
+    },
 )
+
+EXERCISES = (KV_CACHE_STEP,)

@@ -72,104 +72,104 @@ def _more_heads(
 
 _SPLIT = "features.view(B, T, num_heads, -1).transpose(1, 2)"
 
-EXERCISES = (
-    Exercise(
-        name="multi_head",
-        topic="attention/multi_head",
-        level=2,
-        task=(
-            "Causal multi-head self-attention of x (B, T, C), with weights (C, C) stored as "
-            "(out, in) and no biases; each head has C / num_heads consecutive features."
-        ),
-        inputs=_layers,
-        definition="attention-multi-head",
-        laws=(
-            Law("A later token changes no earlier output.", "attention-multi-head", _later),
-            Law(
-                "Without its values a head is gone, as without its columns of the output weight.",
-                "attention-head-sum",
-                _removed,
-            ),
-            Law(
-                "More heads of the same size, for new features that are all 0, change nothing.",
-                "attention-head-sum",
-                _more_heads,
-            ),
-            Law(
-                "Heads four times as wide, with 0 for what is new, halve all scores.",
-                "attention-multi-head",
-                _scale,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "view as (H, T, D), no transpose",
-                "Features of one token lie side by side, so a view that puts heads before tokens "
-                "mixes tokens. View as (T, H, D), then transpose.",
-                ((_SPLIT, "features.view(B, num_heads, T, -1)"),),
-            ),
-            Mistake(
-                "heads joined without a transpose",
-                "A reshape reads in the order of memory, where all tokens of a head stand first.",
-                (("heads.transpose(1, 2).reshape", "heads.reshape"),),
-            ),
-            Mistake(
-                "every H-th feature to one head",
-                "The features of a head are consecutive: split them as (H, D), not (D, H).",
-                ((_SPLIT, "features.view(B, T, -1, num_heads).permute(0, 3, 1, 2)"),),
-            ),
-            Mistake(
-                "scale 1 / sqrt(C)",
-                "A score is a product of vectors of one head, so the scale is that of the head.",
-                (("q.shape[-1] ** 0.5", "x.shape[-1] ** 0.5"),),
-            ),
-            Mistake(
-                "no scale",
-                "Scores are divided by the root of the size of a head.",
-                ((" / q.shape[-1] ** 0.5", ""),),
-            ),
-            Mistake(
-                "no mask",
-                "Without it a token reads those that follow, which it is trained to predict.",
-                (("scores.masked_fill(future, -torch.inf)", "scores"),),
-            ),
-            Mistake(
-                "mask transposed, the past hidden",
-                "Row i is query i, and it reads the columns up to i.",
-                ((".triu(1)", ".tril(-1)"),),
-            ),
-            Mistake(
-                "softmax over the queries",
-                "Each query shares its weight among keys, so the rows sum to 1.",
-                (("dim=-1)\n", "dim=-2)\n"),),
-            ),
-        ),
-        conventions=(
-            Convention(
-                "weights stored as (in, out)",
-                "Conv1D of GPT-2 in transformers and Dense of Flax store them so. "
-                "To match, multiply by the transposed weight.",
-                (
-                    (
-                        "split(x @ wq.T), split(x @ wk.T), split(x @ wv.T)",
-                        "split(x @ wq), split(x @ wk), split(x @ wv)",
-                    ),
-                    ("merged @ wo.T", "merged @ wo"),
-                ),
-            ),
-        ),
-        hints=(
-            "Project all heads at once, cut the features into heads, attend in each, "
-            "join them, project.",
-            "Cutting is a view and a transpose; joining is the same backwards.",
-            "Each token reads itself and earlier tokens; the scale belongs to the size of a head.",
-        ),
-        branches={
-            "several heads": lambda x, wq, wk, wv, wo, num_heads: num_heads > 1,
-            "one token": lambda x, wq, wk, wv, wo, num_heads: x.shape[1] == 1,
-            "heads of several features": lambda x, wq, wk, wv, wo, num_heads: (
-                1 < num_heads < x.shape[-1]
-            ),
-        },
+MULTI_HEAD = Exercise(
+    name="multi_head",
+    topic="attention/multi_head",
+    level=2,
+    task=(
+        "Causal multi-head self-attention of x (B, T, C), with weights (C, C) stored as "
+        "(out, in) and no biases; each head has C / num_heads consecutive features."
     ),
+    inputs=_layers,
+    definition="attention-multi-head",
+    laws=(
+        Law("A later token changes no earlier output.", "attention-multi-head", _later),
+        Law(
+            "Without its values a head is gone, as without its columns of the output weight.",
+            "attention-head-sum",
+            _removed,
+        ),
+        Law(
+            "More heads of the same size, for new features that are all 0, change nothing.",
+            "attention-head-sum",
+            _more_heads,
+        ),
+        Law(
+            "Heads four times as wide, with 0 for what is new, halve all scores.",
+            "attention-multi-head",
+            _scale,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "view as (H, T, D), no transpose",
+            "Features of one token lie side by side, so a view that puts heads before tokens "
+            "mixes tokens. View as (T, H, D), then transpose.",
+            ((_SPLIT, "features.view(B, num_heads, T, -1)"),),
+        ),
+        Mistake(
+            "heads joined without a transpose",
+            "A reshape reads in the order of memory, where all tokens of a head stand first.",
+            (("heads.transpose(1, 2).reshape", "heads.reshape"),),
+        ),
+        Mistake(
+            "every H-th feature to one head",
+            "The features of a head are consecutive: split them as (H, D), not (D, H).",
+            ((_SPLIT, "features.view(B, T, -1, num_heads).permute(0, 3, 1, 2)"),),
+        ),
+        Mistake(
+            "scale 1 / sqrt(C)",
+            "A score is a product of vectors of one head, so the scale is that of the head.",
+            (("q.shape[-1] ** 0.5", "x.shape[-1] ** 0.5"),),
+        ),
+        Mistake(
+            "no scale",
+            "Scores are divided by the root of the size of a head.",
+            ((" / q.shape[-1] ** 0.5", ""),),
+        ),
+        Mistake(
+            "no mask",
+            "Without it a token reads those that follow, which it is trained to predict.",
+            (("scores.masked_fill(future, -torch.inf)", "scores"),),
+        ),
+        Mistake(
+            "mask transposed, the past hidden",
+            "Row i is query i, and it reads the columns up to i.",
+            ((".triu(1)", ".tril(-1)"),),
+        ),
+        Mistake(
+            "softmax over the queries",
+            "Each query shares its weight among keys, so the rows sum to 1.",
+            (("dim=-1)\n", "dim=-2)\n"),),
+        ),
+    ),
+    conventions=(
+        Convention(
+            "weights stored as (in, out)",
+            "Conv1D of GPT-2 in transformers and Dense of Flax store them so. "
+            "To match, multiply by the transposed weight.",
+            (
+                (
+                    "split(x @ wq.T), split(x @ wk.T), split(x @ wv.T)",
+                    "split(x @ wq), split(x @ wk), split(x @ wv)",
+                ),
+                ("merged @ wo.T", "merged @ wo"),
+            ),
+        ),
+    ),
+    hints=(
+        "Project all heads at once, cut the features into heads, attend in each, "
+        "join them, project.",
+        "Cutting is a view and a transpose; joining is the same backwards.",
+        "Each token reads itself and earlier tokens; the scale belongs to the size of a head.",
+    ),
+    branches={
+        "several heads": lambda x, wq, wk, wv, wo, num_heads: num_heads > 1,
+        "one token": lambda x, wq, wk, wv, wo, num_heads: x.shape[1] == 1,
+        "heads of several features": lambda x, wq, wk, wv, wo, num_heads: (
+            1 < num_heads < x.shape[-1]
+        ),
+    },
 )
+
+EXERCISES = (MULTI_HEAD,)

@@ -85,160 +85,163 @@ def _scale(function: Function, q: Tensor, k: Tensor, v: Tensor, block: int) -> b
 _SUM = "total * torch.exp(m - m_new)"
 _START = "torch.full_like(x[..., 0], torch.finfo(x.dtype).min)"
 
-EXERCISES = (
-    Exercise(
-        name="online_softmax",
-        topic="attention/online_softmax",
-        level=2,
-        task=(
-            "Softmax of each row (last axis), with the largest score and the sum kept in one pass "
-            "over the scores; they have any size, and some, even the first, are minus infinity."
-        ),
-        inputs=_scores,
-        definition="attention-online-recurrence",
-        laws=(
-            Law(
-                "The order of the scores does not matter.",
-                "attention-online-monoid",
-                _order,
-            ),
-            Law("The probabilities of each row sum to 1.", "attention-online-exact", _sums),
-            Law(
-                "Scores that are all large, or all far below 0, give numbers.",
-                "attention-online-exact",
-                _far,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "sum not rescaled",
-                "What was summed is relative to the old maximum, and has to move to the new one.",
-                ((_SUM, "total"),),
-            ),
-            Mistake(
-                "rescaled with the other sign",
-                "The sum shrinks when the maximum grows: the exponent is the old minus the new.",
-                ((_SUM, "total * torch.exp(m_new - m)"),),
-            ),
-            Mistake(
-                "m starts at 0",
-                "If all scores are far below 0, each exponential is 0, and so is the sum.",
-                ((_START, "torch.zeros_like(x[..., 0])"),),
-            ),
-            Mistake(
-                "m starts at minus infinity",
-                "If the first score is minus infinity too, their difference is not a number.",
-                ((_START, "torch.full_like(x[..., 0], -torch.inf)"),),
-            ),
-            Mistake(
-                "the last score for the largest",
-                "The sum is relative to the largest score, so the numerators must be too.",
-                (("torch.exp(x - m[..., None])", "torch.exp(x - x[..., -1:])"),),
-            ),
-            Mistake(
-                "no maximum at all",
-                "The exponential of 710 is beyond float64, that of 89 beyond float32.",
-                (("torch.maximum(m, score)", "torch.zeros_like(m)"),),
-            ),
-        ),
-        hints=(
-            "Keep two numbers for each row: the largest score so far, and a sum relative to it.",
-            "When a larger score comes, what was summed is relative to the old one.",
-            "Which start is below every score, and still a number?",
-        ),
-        branches={
-            "the largest score first": lambda x: bool((x[..., 0] == x.amax(-1)).all()),
-            "a score larger than those before": lambda x: bool((x[..., 1:] > x[..., :1]).any()),
-            "minus infinity first": lambda x: bool(x[..., 0].isneginf().any()),
-            "scores that overflow": lambda x: bool((x > 710).any()),
-            "scores that underflow": lambda x: bool((x < -750).all()),
-            "several rows": lambda x: x.ndim > 1,
-        },
+ONLINE_SOFTMAX = Exercise(
+    name="online_softmax",
+    topic="attention/online_softmax",
+    level=2,
+    task=(
+        "Softmax of each row (last axis), with the largest score and the sum kept in one pass "
+        "over the scores; they have any size, and some, even the first, are minus infinity."
     ),
-    Exercise(
-        name="flash_attention",
-        topic="attention/online_softmax",
-        level=3,
-        task=(
-            "Attention of q (..., T, D) to k (..., S, D) and v (..., S, Dv) without a mask, that "
-            "reads `block` keys at a time and never stores all scores."
+    inputs=_scores,
+    definition="attention-online-recurrence",
+    laws=(
+        Law(
+            "The order of the scores does not matter.",
+            "attention-online-monoid",
+            _order,
         ),
-        inputs=_blocks,
-        definition="attention-online-exact",
-        laws=(
-            Law("The size of a block changes nothing.", "attention-online-exact", _any_block),
-            Law(
-                "The order of keys with their values changes nothing.",
-                "attention-online-monoid",
-                _any_order,
-            ),
-            Law("If all values are 1, so are all outputs.", "attention-online-exact", _average),
-            Law(
-                "Four times as many features, the new ones 0, halve all scores.",
-                "attention-online-exact",
-                _scale,
-            ),
+        Law("The probabilities of each row sum to 1.", "attention-online-exact", _sums),
+        Law(
+            "Scores that are all large, or all far below 0, give numbers.",
+            "attention-online-exact",
+            _far,
         ),
-        mistakes=(
-            Mistake(
-                "sums not rescaled",
-                "Both sums are relative to the old maximum, and have to move to the new one.",
-                (("rescale = torch.exp(m - m_new)", "rescale = torch.ones_like(m)"),),
-            ),
-            Mistake(
-                "only l rescaled",
-                "The sum of values is relative to the old maximum as much as the sum of weights.",
-                (("rescale * out", "out"),),
-            ),
-            Mistake(
-                "only o rescaled",
-                "The sum of weights is relative to the old maximum as much as the sum of values.",
-                (("rescale * total", "total"),),
-            ),
-            Mistake(
-                "no scale",
-                "Scores are divided by the root of the number of features.",
-                (("q = q / q.shape[-1] ** 0.5", "q = q.clone()"),),
-            ),
-            Mistake(
-                "the last, shorter block left out",
-                "Keys need not be a multiple of the block; a slice beyond the end is just shorter.",
-                (("range(0, k.shape[-2], block)", "range(0, k.shape[-2] - block + 1, block)"),),
-            ),
-            Mistake(
-                "not divided by l",
-                "The sum of the values is relative to m; the weights sum to l, not to 1.",
-                (("return out / total", "return out"),),
-            ),
-            Mistake(
-                "divided in each step and at the end",
-                "Either keep an average and move it, or keep a sum and divide it once at the end.",
-                (("        m = m_new", "        out, m = out / total, m_new"),),
-            ),
-            Mistake(
-                "m starts at 0",
-                "If all scores are far below 0, each exponential is 0, and so are both sums.",
+    ),
+    mistakes=(
+        Mistake(
+            "sum not rescaled",
+            "What was summed is relative to the old maximum, and has to move to the new one.",
+            ((_SUM, "total"),),
+        ),
+        Mistake(
+            "rescaled with the other sign",
+            "The sum shrinks when the maximum grows: the exponent is the old minus the new.",
+            ((_SUM, "total * torch.exp(m_new - m)"),),
+        ),
+        Mistake(
+            "m starts at 0",
+            "If all scores are far below 0, each exponential is 0, and so is the sum.",
+            ((_START, "torch.zeros_like(x[..., 0])"),),
+        ),
+        Mistake(
+            "m starts at minus infinity",
+            "If the first score is minus infinity too, their difference is not a number.",
+            ((_START, "torch.full_like(x[..., 0], -torch.inf)"),),
+        ),
+        Mistake(
+            "the last score for the largest",
+            "The sum is relative to the largest score, so the numerators must be too.",
+            (("torch.exp(x - m[..., None])", "torch.exp(x - x[..., -1:])"),),
+        ),
+        Mistake(
+            "no maximum at all",
+            "The exponential of 710 is beyond float64, that of 89 beyond float32.",
+            (("torch.maximum(m, score)", "torch.zeros_like(m)"),),
+        ),
+    ),
+    hints=(
+        "Keep two numbers for each row: the largest score so far, and a sum relative to it.",
+        "When a larger score comes, what was summed is relative to the old one.",
+        "Which start is below every score, and still a number?",
+    ),
+    branches={
+        "the largest score first": lambda x: bool((x[..., 0] == x.amax(-1)).all()),
+        "a score larger than those before": lambda x: bool((x[..., 1:] > x[..., :1]).any()),
+        "minus infinity first": lambda x: bool(x[..., 0].isneginf().any()),
+        "scores that overflow": lambda x: bool((x > 710).any()),
+        "scores that underflow": lambda x: bool((x < -750).all()),
+        "several rows": lambda x: x.ndim > 1,
+    },
+)
+
+FLASH_ATTENTION = Exercise(
+    name="flash_attention",
+    topic="attention/online_softmax",
+    level=3,
+    task=(
+        "Attention of q (..., T, D) to k (..., S, D) and v (..., S, Dv) without a mask, that "
+        "reads `block` keys at a time and never stores all scores."
+    ),
+    inputs=_blocks,
+    definition="attention-online-exact",
+    laws=(
+        Law("The size of a block changes nothing.", "attention-online-exact", _any_block),
+        Law(
+            "The order of keys with their values changes nothing.",
+            "attention-online-monoid",
+            _any_order,
+        ),
+        Law("If all values are 1, so are all outputs.", "attention-online-exact", _average),
+        Law(
+            "Four times as many features, the new ones 0, halve all scores.",
+            "attention-online-exact",
+            _scale,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "sums not rescaled",
+            "Both sums are relative to the old maximum, and have to move to the new one.",
+            (("rescale = torch.exp(m - m_new)", "rescale = torch.ones_like(m)"),),
+        ),
+        Mistake(
+            "only l rescaled",
+            "The sum of values is relative to the old maximum as much as the sum of weights.",
+            (("rescale * out", "out"),),
+        ),
+        Mistake(
+            "only o rescaled",
+            "The sum of weights is relative to the old maximum as much as the sum of values.",
+            (("rescale * total", "total"),),
+        ),
+        Mistake(
+            "no scale",
+            "Scores are divided by the root of the number of features.",
+            (("q = q / q.shape[-1] ** 0.5", "q = q.clone()"),),
+        ),
+        Mistake(
+            "the last, shorter block left out",
+            "Keys need not be a multiple of the block; a slice beyond the end is just shorter.",
+            (("range(0, k.shape[-2], block)", "range(0, k.shape[-2] - block + 1, block)"),),
+        ),
+        Mistake(
+            "not divided by l",
+            "The sum of the values is relative to m; the weights sum to l, not to 1.",
+            (("return out / total", "return out"),),
+        ),
+        Mistake(
+            "divided in each step and at the end",
+            "Either keep an average and move it, or keep a sum and divide it once at the end.",
+            (("        m = m_new", "        out, m = out / total, m_new"),),
+        ),
+        Mistake(
+            "m starts at 0",
+            "If all scores are far below 0, each exponential is 0, and so are both sums.",
+            (
                 (
-                    (
-                        "torch.full_like(q[..., :1], torch.finfo(q.dtype).min)",
-                        "torch.zeros_like(q[..., :1])",
-                    ),
+                    "torch.full_like(q[..., :1], torch.finfo(q.dtype).min)",
+                    "torch.zeros_like(q[..., :1])",
                 ),
             ),
         ),
-        hints=(
-            "Keep three things for each query: the largest score, a sum of weights, "
-            "a sum of values.",
-            "When the largest score grows, both sums are relative to the old one.",
-            "Divide one sum by the other, once, after the last block.",
-        ),
-        branches={
-            "a last, shorter block": lambda q, k, v, block: k.shape[-2] % block > 0,
-            "a block longer than all keys": lambda q, k, v, block: block > k.shape[-2],
-            "several blocks": lambda q, k, v, block: block < k.shape[-2],
-            "scores far below 0": lambda q, k, v, block: bool((k < -750).all()),
-            "scores 800 apart": lambda q, k, v, block: bool((k.amax() - k.amin()) > 750),
-            "several heads": lambda q, k, v, block: q.ndim == 4,
-        },
     ),
+    hints=(
+        "Keep three things for each query: the largest score, a sum of weights, a sum of values.",
+        "When the largest score grows, both sums are relative to the old one.",
+        "Divide one sum by the other, once, after the last block.",
+    ),
+    branches={
+        "a last, shorter block": lambda q, k, v, block: k.shape[-2] % block > 0,
+        "a block longer than all keys": lambda q, k, v, block: block > k.shape[-2],
+        "several blocks": lambda q, k, v, block: block < k.shape[-2],
+        "scores far below 0": lambda q, k, v, block: bool((k < -750).all()),
+        "scores 800 apart": lambda q, k, v, block: bool((k.amax() - k.amin()) > 750),
+        "several heads": lambda q, k, v, block: q.ndim == 4,
+    },
+)
+
+EXERCISES = (
+    ONLINE_SOFTMAX,
+    FLASH_ATTENTION,
 )

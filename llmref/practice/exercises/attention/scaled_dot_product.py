@@ -115,191 +115,195 @@ _LOWEST = (
     "-torch.inf",
 )
 
+ATTENTION = Exercise(
+    name="attention",
+    topic="attention/scaled_dot_product",
+    level=1,
+    task=(
+        "Scaled dot-product attention of q (..., T, D), k (..., S, D) and v (..., S, Dv); the "
+        "boolean mask (T, S) is True where a query may read a key, and a query that may read "
+        "nothing gets 0."
+    ),
+    inputs=_forward,
+    definition="attention-sdpa",
+    laws=(
+        Law("A key that the mask hides changes nothing.", "attention-sdpa", _hidden),
+        Law(
+            "If all values are 1, each query that may read something gets 1.",
+            "attention-convex-hull",
+            _average,
+        ),
+        Law(
+            "Four times as many features, the new ones 0, halve all scores.",
+            "attention-sdpa",
+            _scale,
+        ),
+        Law("A query that may read nothing gets 0.", "attention-sdpa", _nothing),
+    ),
+    mistakes=(
+        Mistake(
+            "no scale",
+            "A dot product grows with the root of the number of features; "
+            "scores are divided by it.",
+            ((_SCALE, ""),),
+        ),
+        Mistake(
+            "scale 1 / D",
+            "The standard deviation of a dot product grows with the root of D, not with D.",
+            (("q.shape[-1] ** 0.5", "q.shape[-1]"),),
+        ),
+        Mistake(
+            "softmax over the queries",
+            "Each query shares its weight among keys, so the rows sum to 1, not the columns.",
+            (("dim=-1", "dim=-2"),),
+        ),
+        Mistake(
+            "masked scores set to 0",
+            "A score of 0 still has the weight of exp(0) = 1; hidden needs minus infinity.",
+            ((_SOFTMAX, "torch.softmax(scores * mask, dim=-1)"),),
+        ),
+        Mistake(
+            "masked after the softmax",
+            "The hidden keys took part in the sum, so what is left does not sum to 1.",
+            (("scores.masked_fill(~mask, lowest)", "scores"),),
+        ),
+        Mistake(
+            "mask added as 0 and 1",
+            "A mask that is added must hold 0 and minus infinity; True is a 1.",
+            ((_SOFTMAX, "torch.softmax(scores + mask, dim=-1)"),),
+        ),
+        Mistake(
+            "an empty row reads the mean of all values",
+            "Where all scores are the lowest number they are equal, and so are the weights.",
+            (("lowest), dim=-1) * mask", "lowest), dim=-1)"),),
+        ),
+        Mistake(
+            "-inf, empty row NaN",
+            "A row of minus infinities alone has no largest entry to subtract.",
+            (_LOWEST,),
+        ),
+    ),
+    conventions=(
+        Convention(
+            "True for blocked",
+            "nn.MultiheadAttention takes boolean masks so. To match, invert the mask.",
+            (
+                ("torch.ones(", "torch.zeros("),
+                (_SOFTMAX, "torch.softmax(scores.masked_fill(mask, lowest), dim=-1) * ~mask"),
+            ),
+        ),
+    ),
+    hints=(
+        "Three steps: a score for each query and key, weights for each query, an average.",
+        "The weights of a query sum to 1 over the keys, so hide keys before the softmax.",
+        "What is a softmax of a row in which everything is hidden, and what should it read?",
+    ),
+    branches={
+        "a mask": lambda q, k, v, mask=None: mask is not None,
+        "a query that may read nothing": lambda q, k, v, mask=None: (
+            mask is not None and not bool(mask.any(-1).all())
+        ),
+        "a row hidden in part": lambda q, k, v, mask=None: (
+            mask is not None and bool((mask.any(-1) & ~mask.all(-1)).any())
+        ),
+        "more keys than queries": lambda q, k, v, mask=None: k.shape[-2] > q.shape[-2] > 1,
+        "several heads": lambda q, k, v, mask=None: q.ndim == 4,
+    },
+)
+
+ATTENTION_BACKWARD = Exercise(
+    name="attention_backward",
+    topic="attention/scaled_dot_product",
+    level=3,
+    task=(
+        "Return the gradients of attention without a mask with respect to q (..., T, D), "
+        "k (..., S, D) and v (..., S, Dv), given that of its output."
+    ),
+    inputs=_backward,
+    definition="attention-backward",
+    laws=(
+        Law(
+            "The gradients of all values sum to those of all outputs.",
+            "attention-backward",
+            _values,
+        ),
+        Law(
+            "The gradients of all keys sum to 0: a vector added to every key is invisible.",
+            "attention-key-shift",
+            _keys,
+        ),
+        Law(
+            "The queries times their gradients sum to the keys times theirs.",
+            "attention-scale-gradient",
+            _balance,
+        ),
+        Law(
+            "Four times as many features, the new ones 0, halve all scores.",
+            "attention-backward",
+            _scale_backward,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "delta dropped",
+            "Weights of a query sum to 1: a weight can only grow if others shrink.",
+            (("(grad_weights - delta)", "grad_weights"),),
+        ),
+        Mistake(
+            "delta as a plain mean over the keys",
+            "The mean is taken with the attention weights.",
+            (("(grad * (weights @ v)).sum(-1, ", "grad_weights.mean(-1, "),),
+        ),
+        Mistake(
+            "delta over the queries",
+            "There is one number for each query, a sum over its keys.",
+            (
+                (
+                    "(grad * (weights @ v)).sum(-1, ",
+                    "(weights * grad_weights).sum(-2, ",
+                ),
+            ),
+        ),
+        Mistake(
+            "scale missing from dQ",
+            "The scores are the scaled products, so the scale stays in the gradient.",
+            (("scale * grad_scores @ k", "grad_scores @ k"),),
+        ),
+        Mistake(
+            "scale missing from dK",
+            "The scores are the scaled products, so the scale stays in the gradient.",
+            (("scale * grad_scores.transpose", "grad_scores.transpose"),),
+        ),
+        Mistake(
+            "scale applied twice",
+            "It enters once, between the scores and the products of queries and keys.",
+            (("grad_scores = weights", "grad_scores = scale * weights"),),
+        ),
+        Mistake(
+            "softmax over the queries",
+            "Each query shares its weight among keys, so the rows sum to 1.",
+            (("dim=-1", "dim=-2"),),
+        ),
+        Mistake(
+            "dK before dQ",
+            "Gradients come in the order of the arguments: q, k, v.",
+            (("return grad_q, grad_k", "return grad_k, grad_q"),),
+        ),
+    ),
+    hints=(
+        "Compute the weights again, and go back through the three steps one by one.",
+        "Through the softmax: a weight times what is left of its gradient "
+        "after a number for each query is subtracted.",
+        "That number is the product of the output of the query with its gradient.",
+    ),
+    branches={
+        "more keys than queries": lambda grad, q, k, v: k.shape[-2] > q.shape[-2] > 1,
+        "several heads": lambda grad, q, k, v: q.ndim == 4,
+        "a scale that is not 1": lambda grad, q, k, v: q.shape[-1] > 1,
+    },
+)
+
 EXERCISES = (
-    Exercise(
-        name="attention",
-        topic="attention/scaled_dot_product",
-        level=1,
-        task=(
-            "Scaled dot-product attention of q (..., T, D), k (..., S, D) and v (..., S, Dv); the "
-            "boolean mask (T, S) is True where a query may read a key, and a query that may read "
-            "nothing gets 0."
-        ),
-        inputs=_forward,
-        definition="attention-sdpa",
-        laws=(
-            Law("A key that the mask hides changes nothing.", "attention-sdpa", _hidden),
-            Law(
-                "If all values are 1, each query that may read something gets 1.",
-                "attention-convex-hull",
-                _average,
-            ),
-            Law(
-                "Four times as many features, the new ones 0, halve all scores.",
-                "attention-sdpa",
-                _scale,
-            ),
-            Law("A query that may read nothing gets 0.", "attention-sdpa", _nothing),
-        ),
-        mistakes=(
-            Mistake(
-                "no scale",
-                "A dot product grows with the root of the number of features; "
-                "scores are divided by it.",
-                ((_SCALE, ""),),
-            ),
-            Mistake(
-                "scale 1 / D",
-                "The standard deviation of a dot product grows with the root of D, not with D.",
-                (("q.shape[-1] ** 0.5", "q.shape[-1]"),),
-            ),
-            Mistake(
-                "softmax over the queries",
-                "Each query shares its weight among keys, so the rows sum to 1, not the columns.",
-                (("dim=-1", "dim=-2"),),
-            ),
-            Mistake(
-                "masked scores set to 0",
-                "A score of 0 still has the weight of exp(0) = 1; hidden needs minus infinity.",
-                ((_SOFTMAX, "torch.softmax(scores * mask, dim=-1)"),),
-            ),
-            Mistake(
-                "masked after the softmax",
-                "The hidden keys took part in the sum, so what is left does not sum to 1.",
-                (("scores.masked_fill(~mask, lowest)", "scores"),),
-            ),
-            Mistake(
-                "mask added as 0 and 1",
-                "A mask that is added must hold 0 and minus infinity; True is a 1.",
-                ((_SOFTMAX, "torch.softmax(scores + mask, dim=-1)"),),
-            ),
-            Mistake(
-                "an empty row reads the mean of all values",
-                "Where all scores are the lowest number they are equal, and so are the weights.",
-                (("lowest), dim=-1) * mask", "lowest), dim=-1)"),),
-            ),
-            Mistake(
-                "-inf, empty row NaN",
-                "A row of minus infinities alone has no largest entry to subtract.",
-                (_LOWEST,),
-            ),
-        ),
-        conventions=(
-            Convention(
-                "True for blocked",
-                "nn.MultiheadAttention takes boolean masks so. To match, invert the mask.",
-                (
-                    ("torch.ones(", "torch.zeros("),
-                    (_SOFTMAX, "torch.softmax(scores.masked_fill(mask, lowest), dim=-1) * ~mask"),
-                ),
-            ),
-        ),
-        hints=(
-            "Three steps: a score for each query and key, weights for each query, an average.",
-            "The weights of a query sum to 1 over the keys, so hide keys before the softmax.",
-            "What is a softmax of a row in which everything is hidden, and what should it read?",
-        ),
-        branches={
-            "a mask": lambda q, k, v, mask=None: mask is not None,
-            "a query that may read nothing": lambda q, k, v, mask=None: (
-                mask is not None and not bool(mask.any(-1).all())
-            ),
-            "a row hidden in part": lambda q, k, v, mask=None: (
-                mask is not None and bool((mask.any(-1) & ~mask.all(-1)).any())
-            ),
-            "more keys than queries": lambda q, k, v, mask=None: k.shape[-2] > q.shape[-2] > 1,
-            "several heads": lambda q, k, v, mask=None: q.ndim == 4,
-        },
-    ),
-    Exercise(
-        name="attention_backward",
-        topic="attention/scaled_dot_product",
-        level=3,
-        task=(
-            "Return the gradients of attention without a mask with respect to q (..., T, D), "
-            "k (..., S, D) and v (..., S, Dv), given that of its output."
-        ),
-        inputs=_backward,
-        definition="attention-backward",
-        laws=(
-            Law(
-                "The gradients of all values sum to those of all outputs.",
-                "attention-backward",
-                _values,
-            ),
-            Law(
-                "The gradients of all keys sum to 0: a vector added to every key is invisible.",
-                "attention-key-shift",
-                _keys,
-            ),
-            Law(
-                "The queries times their gradients sum to the keys times theirs.",
-                "attention-scale-gradient",
-                _balance,
-            ),
-            Law(
-                "Four times as many features, the new ones 0, halve all scores.",
-                "attention-backward",
-                _scale_backward,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "delta dropped",
-                "Weights of a query sum to 1: a weight can only grow if others shrink.",
-                (("(grad_weights - delta)", "grad_weights"),),
-            ),
-            Mistake(
-                "delta as a plain mean over the keys",
-                "The mean is taken with the attention weights.",
-                (("(grad * (weights @ v)).sum(-1, ", "grad_weights.mean(-1, "),),
-            ),
-            Mistake(
-                "delta over the queries",
-                "There is one number for each query, a sum over its keys.",
-                (
-                    (
-                        "(grad * (weights @ v)).sum(-1, ",
-                        "(weights * grad_weights).sum(-2, ",
-                    ),
-                ),
-            ),
-            Mistake(
-                "scale missing from dQ",
-                "The scores are the scaled products, so the scale stays in the gradient.",
-                (("scale * grad_scores @ k", "grad_scores @ k"),),
-            ),
-            Mistake(
-                "scale missing from dK",
-                "The scores are the scaled products, so the scale stays in the gradient.",
-                (("scale * grad_scores.transpose", "grad_scores.transpose"),),
-            ),
-            Mistake(
-                "scale applied twice",
-                "It enters once, between the scores and the products of queries and keys.",
-                (("grad_scores = weights", "grad_scores = scale * weights"),),
-            ),
-            Mistake(
-                "softmax over the queries",
-                "Each query shares its weight among keys, so the rows sum to 1.",
-                (("dim=-1", "dim=-2"),),
-            ),
-            Mistake(
-                "dK before dQ",
-                "Gradients come in the order of the arguments: q, k, v.",
-                (("return grad_q, grad_k", "return grad_k, grad_q"),),
-            ),
-        ),
-        hints=(
-            "Compute the weights again, and go back through the three steps one by one.",
-            "Through the softmax: a weight times what is left of its gradient "
-            "after a number for each query is subtracted.",
-            "That number is the product of the output of the query with its gradient.",
-        ),
-        branches={
-            "more keys than queries": lambda grad, q, k, v: k.shape[-2] > q.shape[-2] > 1,
-            "several heads": lambda grad, q, k, v: q.ndim == 4,
-            "a scale that is not 1": lambda grad, q, k, v: q.shape[-1] > 1,
-        },
-    ),
+    ATTENTION,
+    ATTENTION_BACKWARD,
 )

@@ -83,127 +83,131 @@ _CONVENTIONS = (
     ),
 )
 
+LORA = Exercise(
+    name="lora",
+    topic="components/lora",
+    level=1,
+    task=(
+        "A linear layer of x (..., in) with weight w (out, in) and a low-rank adapter with "
+        "factors a (r, in) and b (out, r), scaled by alpha / r; no bias."
+    ),
+    inputs=_layers,
+    definition="lora-definition",
+    laws=(
+        Law("With b = 0 it is the layer without an adapter.", "lora-identity-at-init", _fresh),
+        Law(
+            "Twice the input gives twice the output: the adapter is linear too.",
+            "lora-merge-exact",
+            _linear,
+        ),
+        Law("Three times alpha is as three times b.", "lora-definition", _strength),
+        Law(
+            "Twice the rank, with 0 for what is new, and twice alpha change nothing.",
+            "lora-definition",
+            _rank,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "scale forgotten",
+            "The product of the factors is multiplied by alpha / r.",
+            ((_UPDATE, "code @ b.T"),),
+        ),
+        _TWICE,
+        _INPUTS,
+        Mistake(
+            "base scaled too",
+            "The scale belongs to the adapter; the layer itself stays as it is.",
+            ((f"{_BASE} + {_UPDATE}", f"scale * ({_BASE} + code @ b.T)"),),
+        ),
+        Mistake(
+            "base layer forgotten",
+            "The adapter is added to the output of the layer.",
+            ((f"{_BASE} + {_UPDATE}", _UPDATE),),
+        ),
+        Mistake(
+            "adapter multiplied, not added",
+            "The adapter stands beside the layer, and the two outputs are added.",
+            ((f"{_BASE} + {_UPDATE}", f"{_BASE} * (1 + {_UPDATE})"),),
+        ),
+        Mistake(
+            "update subtracted",
+            "Training finds the sign; the adapter is added.",
+            ((f"{_BASE} + scale", f"{_BASE} - scale"),),
+        ),
+    ),
+    conventions=_CONVENTIONS,
+    hints=(
+        "Two paths from the same input: the layer, and the adapter beside it.",
+        "The input goes through a first, which has few rows, and then through b.",
+        "The rank is the number of rows of a.",
+    ),
+    branches={
+        "a rank above 1": lambda x, w, a, b, alpha: a.shape[0] > 1,
+        "one token": lambda x, w, a, b, alpha: x.ndim == 1,
+        "alpha below the rank": lambda x, w, a, b, alpha: alpha < a.shape[0],
+        "more outputs than inputs": lambda x, w, a, b, alpha: w.shape[0] > w.shape[1],
+    },
+)
+
+LORA_MERGE = Exercise(
+    name="lora_merge",
+    topic="components/lora",
+    level=1,
+    task=(
+        "The weight (out, in) of a layer whose adapter, with factors a (r, in) and b (out, r) "
+        "and the scale alpha / r, is merged in."
+    ),
+    inputs=_weights,
+    definition="lora-merge-exact",
+    laws=(
+        Law("With b = 0 the weight stays as it is.", "lora-identity-at-init", _merge_fresh),
+        Law("Three times alpha is as three times b.", "lora-definition", _merge_strength),
+        Law(
+            "Twice the rank, with 0 for what is new, and twice alpha change nothing.",
+            "lora-definition",
+            _merge_rank,
+        ),
+        Law("Merging -b afterwards restores the weight.", "lora-merge-exact", _merge_undone),
+    ),
+    mistakes=(
+        Mistake(
+            "scale forgotten",
+            "The layer multiplies the product of the factors by alpha / r, so the merge must.",
+            (("w + scale * b @ a", "w + b @ a"),),
+        ),
+        _TWICE,
+        _INPUTS,
+        Mistake(
+            "weight scaled too",
+            "The scale belongs to the update; the weight itself stays as it is.",
+            (("w + scale * b @ a", "scale * (w + b @ a)"),),
+        ),
+        Mistake(
+            "update alone",
+            "The update is added to the weight.",
+            (("w + scale * b @ a", "scale * b @ a"),),
+        ),
+        Mistake(
+            "update subtracted",
+            "Subtracting is unmerging.",
+            (("w + scale", "w - scale"),),
+        ),
+    ),
+    conventions=_CONVENTIONS,
+    hints=(
+        "The merged weight has to give what layer and adapter give together.",
+        "Which order of the two factors has the shape of the weight?",
+        "The scale belongs to the update alone.",
+    ),
+    branches={
+        "a rank above 1": lambda w, a, b, alpha: a.shape[0] > 1,
+        "alpha below the rank": lambda w, a, b, alpha: alpha < a.shape[0],
+        "more outputs than inputs": lambda w, a, b, alpha: w.shape[0] > w.shape[1],
+    },
+)
+
 EXERCISES = (
-    Exercise(
-        name="lora",
-        topic="components/lora",
-        level=1,
-        task=(
-            "A linear layer of x (..., in) with weight w (out, in) and a low-rank adapter with "
-            "factors a (r, in) and b (out, r), scaled by alpha / r; no bias."
-        ),
-        inputs=_layers,
-        definition="lora-definition",
-        laws=(
-            Law("With b = 0 it is the layer without an adapter.", "lora-identity-at-init", _fresh),
-            Law(
-                "Twice the input gives twice the output: the adapter is linear too.",
-                "lora-merge-exact",
-                _linear,
-            ),
-            Law("Three times alpha is as three times b.", "lora-definition", _strength),
-            Law(
-                "Twice the rank, with 0 for what is new, and twice alpha change nothing.",
-                "lora-definition",
-                _rank,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "scale forgotten",
-                "The product of the factors is multiplied by alpha / r.",
-                ((_UPDATE, "code @ b.T"),),
-            ),
-            _TWICE,
-            _INPUTS,
-            Mistake(
-                "base scaled too",
-                "The scale belongs to the adapter; the layer itself stays as it is.",
-                ((f"{_BASE} + {_UPDATE}", f"scale * ({_BASE} + code @ b.T)"),),
-            ),
-            Mistake(
-                "base layer forgotten",
-                "The adapter is added to the output of the layer.",
-                ((f"{_BASE} + {_UPDATE}", _UPDATE),),
-            ),
-            Mistake(
-                "adapter multiplied, not added",
-                "The adapter stands beside the layer, and the two outputs are added.",
-                ((f"{_BASE} + {_UPDATE}", f"{_BASE} * (1 + {_UPDATE})"),),
-            ),
-            Mistake(
-                "update subtracted",
-                "Training finds the sign; the adapter is added.",
-                ((f"{_BASE} + scale", f"{_BASE} - scale"),),
-            ),
-        ),
-        conventions=_CONVENTIONS,
-        hints=(
-            "Two paths from the same input: the layer, and the adapter beside it.",
-            "The input goes through a first, which has few rows, and then through b.",
-            "The rank is the number of rows of a.",
-        ),
-        branches={
-            "a rank above 1": lambda x, w, a, b, alpha: a.shape[0] > 1,
-            "one token": lambda x, w, a, b, alpha: x.ndim == 1,
-            "alpha below the rank": lambda x, w, a, b, alpha: alpha < a.shape[0],
-            "more outputs than inputs": lambda x, w, a, b, alpha: w.shape[0] > w.shape[1],
-        },
-    ),
-    Exercise(
-        name="lora_merge",
-        topic="components/lora",
-        level=1,
-        task=(
-            "The weight (out, in) of a layer whose adapter, with factors a (r, in) and b (out, r) "
-            "and the scale alpha / r, is merged in."
-        ),
-        inputs=_weights,
-        definition="lora-merge-exact",
-        laws=(
-            Law("With b = 0 the weight stays as it is.", "lora-identity-at-init", _merge_fresh),
-            Law("Three times alpha is as three times b.", "lora-definition", _merge_strength),
-            Law(
-                "Twice the rank, with 0 for what is new, and twice alpha change nothing.",
-                "lora-definition",
-                _merge_rank,
-            ),
-            Law("Merging -b afterwards restores the weight.", "lora-merge-exact", _merge_undone),
-        ),
-        mistakes=(
-            Mistake(
-                "scale forgotten",
-                "The layer multiplies the product of the factors by alpha / r, so the merge must.",
-                (("w + scale * b @ a", "w + b @ a"),),
-            ),
-            _TWICE,
-            _INPUTS,
-            Mistake(
-                "weight scaled too",
-                "The scale belongs to the update; the weight itself stays as it is.",
-                (("w + scale * b @ a", "scale * (w + b @ a)"),),
-            ),
-            Mistake(
-                "update alone",
-                "The update is added to the weight.",
-                (("w + scale * b @ a", "scale * b @ a"),),
-            ),
-            Mistake(
-                "update subtracted",
-                "Subtracting is unmerging.",
-                (("w + scale", "w - scale"),),
-            ),
-        ),
-        conventions=_CONVENTIONS,
-        hints=(
-            "The merged weight has to give what layer and adapter give together.",
-            "Which order of the two factors has the shape of the weight?",
-            "The scale belongs to the update alone.",
-        ),
-        branches={
-            "a rank above 1": lambda w, a, b, alpha: a.shape[0] > 1,
-            "alpha below the rank": lambda w, a, b, alpha: alpha < a.shape[0],
-            "more outputs than inputs": lambda w, a, b, alpha: w.shape[0] > w.shape[1],
-        },
-    ),
+    LORA,
+    LORA_MERGE,
 )

@@ -53,113 +53,113 @@ def _first_pair(function: Function, x: Tensor, positions: Tensor, base: float) -
 _TURNED = "torch.cat([u * cos - v * sin, u * sin + v * cos], dim=-1)"
 _U = "x[..., : D // 2], x[..., D // 2 :]  # pair i is (x_i, x_{i + D/2})"
 
-EXERCISES = (
-    Exercise(
-        name="rope",
-        topic="components/rope",
-        level=2,
-        task=(
-            "Turn pair i of the features of x (..., T, D), which is x_i and x_(i + D/2), "
-            "counterclockwise by position times base^(-2i/D); positions (T,) are integers."
-        ),
-        inputs=_inputs,
-        definition="rope-definition",
-        precision=torch.float32,  # that of the angles in most libraries
-        laws=(
-            Law("Lengths stay: it is a rotation.", "rope-orthogonal", _lengths),
-            Law("Scores depend on the difference of positions alone.", "rope-relative", _offset),
-            Law(
-                "The first pair turns by one radian for each position.",
-                "rope-definition",
-                _first_pair,
-            ),
-            Law(
-                "Turned twice by its position, a vector is turned by twice the position.",
-                "rope-group",
-                _added,
-            ),
-        ),
-        mistakes=(
-            Mistake(
-                "turned the other way",
-                "Scores stay relative, but a checkpoint is trained with one direction.",
-                ((_TURNED, "torch.cat([u * cos + v * sin, v * cos - u * sin], dim=-1)"),),
-            ),
-            Mistake(
-                "both sines with the same sign",
-                "A rotation has one minus sign; without it lengths change.",
-                (("u * cos - v * sin", "u * cos + v * sin"),),
-            ),
-            Mistake(
-                "second half from the new first half",
-                "If the first half is overwritten before the second is made, the old one is lost.",
-                (
-                    (_U, f"{_U}\n    u = u * cos - v * sin"),
-                    (_TURNED, "torch.cat([u, u * sin + v * cos], dim=-1)"),
-                ),
-            ),
-            Mistake(
-                "tables repeated as for the other layout",
-                "The two features of a pair need the same angle; here they lie D/2 apart, so the "
-                "table is put twice side by side.",
-                (
-                    (
-                        _TURNED,
-                        "(\n        x * cos.repeat_interleave(2, -1)\n"
-                        "        + torch.cat([-v, u], dim=-1) * sin.repeat_interleave(2, -1)\n"
-                        "    )",
-                    ),
-                ),
-            ),
-            Mistake(
-                "exponent i/d instead of 2i/d",
-                "There are D/2 pairs, and the exponent runs from 0 almost to 1 over them.",
-                (("device=x.device) / D", "device=x.device) / (2 * D)"),),
-            ),
-            Mistake(
-                "sign of the exponent",
-                "Later pairs turn slower than the first, not faster.",
-                (("base**-exponents", "base**exponents"),),
-            ),
-            Mistake(
-                "pairs counted from 1",
-                "A paper counts pairs from 1 and writes i - 1; the first frequency is 1.",
-                (("torch.arange(0, D, 2,", "torch.arange(2, D + 2, 2,"),),
-            ),
-            Mistake(
-                "positions in bfloat16",
-                "It holds integers up to 256 exactly, and an error of a position is a radian.",
-                (
-                    ("positions[:, None] *", "positions[:, None].bfloat16() *"),
-                    ("(T, D / 2), not in half precision", "(T, D / 2)"),
-                ),
-            ),
-        ),
-        conventions=(
-            Convention(
-                "the interleaved layout",
-                "The paper, GPT-J and torchtune pair neighbours, x_2i and x_(2i + 1); Llama in "
-                "transformers does not. To match, pair x_i and x_(i + D/2).",
-                (
-                    (_U, "x[..., 0::2], x[..., 1::2]  # pair i is (x_2i, x_{2i + 1})"),
-                    (
-                        _TURNED,
-                        "torch.stack([u * cos - v * sin, u * sin + v * cos], dim=-1).flatten(-2)",
-                    ),
-                ),
-            ),
-        ),
-        hints=(
-            "One angle for each position and pair: which frequencies, from fast to slow?",
-            "A pair (u, v) turned by an angle has one minus sign, in the first coordinate.",
-            "Cut the features in two halves, turn, and put the halves side by side again.",
-        ),
-        branches={
-            "position 0 alone": lambda x, positions, base: not bool(positions.any()),
-            "several pairs": lambda x, positions, base: x.shape[-1] > 2,
-            "positions beyond 256": lambda x, positions, base: bool((positions > 256).any()),
-            "positions that skip": lambda x, positions, base: bool((positions.diff() > 1).any()),
-            "several heads": lambda x, positions, base: x.ndim == 4,
-        },
+ROPE = Exercise(
+    name="rope",
+    topic="components/rope",
+    level=2,
+    task=(
+        "Turn pair i of the features of x (..., T, D), which is x_i and x_(i + D/2), "
+        "counterclockwise by position times base^(-2i/D); positions (T,) are integers."
     ),
+    inputs=_inputs,
+    definition="rope-definition",
+    precision=torch.float32,  # that of the angles in most libraries
+    laws=(
+        Law("Lengths stay: it is a rotation.", "rope-orthogonal", _lengths),
+        Law("Scores depend on the difference of positions alone.", "rope-relative", _offset),
+        Law(
+            "The first pair turns by one radian for each position.",
+            "rope-definition",
+            _first_pair,
+        ),
+        Law(
+            "Turned twice by its position, a vector is turned by twice the position.",
+            "rope-group",
+            _added,
+        ),
+    ),
+    mistakes=(
+        Mistake(
+            "turned the other way",
+            "Scores stay relative, but a checkpoint is trained with one direction.",
+            ((_TURNED, "torch.cat([u * cos + v * sin, v * cos - u * sin], dim=-1)"),),
+        ),
+        Mistake(
+            "both sines with the same sign",
+            "A rotation has one minus sign; without it lengths change.",
+            (("u * cos - v * sin", "u * cos + v * sin"),),
+        ),
+        Mistake(
+            "second half from the new first half",
+            "If the first half is overwritten before the second is made, the old one is lost.",
+            (
+                (_U, f"{_U}\n    u = u * cos - v * sin"),
+                (_TURNED, "torch.cat([u, u * sin + v * cos], dim=-1)"),
+            ),
+        ),
+        Mistake(
+            "tables repeated as for the other layout",
+            "The two features of a pair need the same angle; here they lie D/2 apart, so the "
+            "table is put twice side by side.",
+            (
+                (
+                    _TURNED,
+                    "(\n        x * cos.repeat_interleave(2, -1)\n"
+                    "        + torch.cat([-v, u], dim=-1) * sin.repeat_interleave(2, -1)\n"
+                    "    )",
+                ),
+            ),
+        ),
+        Mistake(
+            "exponent i/d instead of 2i/d",
+            "There are D/2 pairs, and the exponent runs from 0 almost to 1 over them.",
+            (("device=x.device) / D", "device=x.device) / (2 * D)"),),
+        ),
+        Mistake(
+            "sign of the exponent",
+            "Later pairs turn slower than the first, not faster.",
+            (("base**-exponents", "base**exponents"),),
+        ),
+        Mistake(
+            "pairs counted from 1",
+            "A paper counts pairs from 1 and writes i - 1; the first frequency is 1.",
+            (("torch.arange(0, D, 2,", "torch.arange(2, D + 2, 2,"),),
+        ),
+        Mistake(
+            "positions in bfloat16",
+            "It holds integers up to 256 exactly, and an error of a position is a radian.",
+            (
+                ("positions[:, None] *", "positions[:, None].bfloat16() *"),
+                ("(T, D / 2), not in half precision", "(T, D / 2)"),
+            ),
+        ),
+    ),
+    conventions=(
+        Convention(
+            "the interleaved layout",
+            "The paper, GPT-J and torchtune pair neighbours, x_2i and x_(2i + 1); Llama in "
+            "transformers does not. To match, pair x_i and x_(i + D/2).",
+            (
+                (_U, "x[..., 0::2], x[..., 1::2]  # pair i is (x_2i, x_{2i + 1})"),
+                (
+                    _TURNED,
+                    "torch.stack([u * cos - v * sin, u * sin + v * cos], dim=-1).flatten(-2)",
+                ),
+            ),
+        ),
+    ),
+    hints=(
+        "One angle for each position and pair: which frequencies, from fast to slow?",
+        "A pair (u, v) turned by an angle has one minus sign, in the first coordinate.",
+        "Cut the features in two halves, turn, and put the halves side by side again.",
+    ),
+    branches={
+        "position 0 alone": lambda x, positions, base: not bool(positions.any()),
+        "several pairs": lambda x, positions, base: x.shape[-1] > 2,
+        "positions beyond 256": lambda x, positions, base: bool((positions > 256).any()),
+        "positions that skip": lambda x, positions, base: bool((positions.diff() > 1).any()),
+        "several heads": lambda x, positions, base: x.ndim == 4,
+    },
 )
+
+EXERCISES = (ROPE,)

@@ -115,6 +115,11 @@ LAYER_NORM = Exercise(
             ),
         ),
         Mistake(
+            "bias forgotten",
+            "It moves each feature after the gain.",
+            ((f"(weight * (centred * {_ROOT}) + bias)", f"(weight * (centred * {_ROOT}))"),),
+        ),
+        Mistake(
             "bias before the gain",
             "The bias is added last, and is not multiplied by the gain.",
             (
@@ -190,6 +195,21 @@ LAYER_NORM_BACKWARD = Exercise(
             "sum in place of the mean",
             "Both means over the features keep their factor 1/n.",
             (("(g * x_hat).mean(-1", "(g * x_hat).sum(-1"),),
+        ),
+        Mistake(
+            "gain in its own gradient",
+            "The output is linear in the gain, so the gain does not stand in this gradient.",
+            (("(grad * x_hat).reshape", "(g * x_hat).reshape"),),
+        ),
+        Mistake(
+            "gain in the gradient of the bias",
+            "The bias is added after the gain, so its gradient has none.",
+            (("grad_bias = grad.", "grad_bias = g."),),
+        ),
+        Mistake(
+            "gradient of the bias averaged over rows",
+            "A parameter that is used in every row collects a sum.",
+            (("grad.reshape(-1, x.shape[-1]).sum(0)", "grad.reshape(-1, x.shape[-1]).mean(0)"),),
         ),
         Mistake(
             "gradient of the gain averaged over rows",
