@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The error that another order of summation may leave, relative to the largest entry.
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
-# And what is left of numbers that are right, and were put into float32 at the end.
-_ROUNDED = 1e-6
+# The error of right code, relative to the largest entry: of code that is float32 inside, whatever
+# it is given, as in most libraries; and of code that sums float32 numbers in any order.
+TOLERANCE = 2e-6
+TOLERANCE_OF_FLOAT32 = 1e-3
 
 
-def difference(found: Any, wanted: Any, dtype: torch.dtype) -> str:
+def difference(found: Any, wanted: Any, tolerance: float = TOLERANCE) -> str:
     """How `found` differs from `wanted`, in words; empty if it does not."""
     if _is_plain(wanted):
         return _first_difference(_plain(found), _plain(wanted))
@@ -30,7 +30,7 @@ def difference(found: Any, wanted: Any, dtype: torch.dtype) -> str:
             return f"the shape of {place or 'the result'} is {shape(one)}, not {shape(other)}"
         if (one.isnan() & ~other.isnan()).any():
             return f"{what} not a number where it should be {_first(other, one.isnan())}"
-        if not _close(one, other, dtype):
+        if not _close(one, other, tolerance):
             seen, right = _brief(one), _brief(other)
             if seen == right:
                 return f"{what} off by {float((one - other).abs().max()):.1g}"
@@ -45,6 +45,7 @@ def error(found: Any, wanted: Any) -> float:
         return largest
     for _, one, other in _pairs(found, wanted):
         if isinstance(one, Tensor) and isinstance(other, Tensor) and other.numel():
+            one, other = one.double(), other.double()
             finite = other.isfinite() & one.isfinite()
             size = float(other[finite].abs().max()) if finite.any() else 0.0
             gap = float((one - other)[finite].abs().max()) if finite.any() else 0.0
@@ -52,7 +53,7 @@ def error(found: Any, wanted: Any) -> float:
     return largest
 
 
-def same(found: Any, wanted: Any, dtype: torch.dtype = torch.float64) -> bool:
+def same(found: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
     """Whether two functions gave the same, which may be NaN; for finding a known mistake."""
     if _is_plain(wanted):
         return bool(_plain(found) == _plain(wanted))
@@ -65,7 +66,7 @@ def same(found: Any, wanted: Any, dtype: torch.dtype = torch.float64) -> bool:
         and isinstance(other, Tensor)
         and one.shape == other.shape
         and bool((one.isnan() == other.isnan()).all())
-        and _close(one[~one.isnan()], other[~other.isnan()], dtype)
+        and _close(one[~one.isnan()], other[~other.isnan()], tolerance)
         for _, one, other in pairs
     )
 
@@ -165,7 +166,8 @@ def _pairs(found: Any, wanted: Any, place: str = "") -> Iterator[tuple[str, Any,
 def as_tensor(value: Any) -> Tensor | None:
     """A number, an array or a tensor, detached; None if it is none of them.
 
-    It is float64, but what is float32 stays so: torch.tensor(0.1) is, wherever it is written.
+    It is float64, but what is float32 or boolean stays so: torch.tensor(0.1) is, wherever it is
+    written, and a mask is shown as one.
     """
     if value is None or isinstance(value, (str, bytes, dict, set)):
         return None
@@ -173,7 +175,8 @@ def as_tensor(value: Any) -> Tensor | None:
         tensor = torch.as_tensor(value, dtype=None if hasattr(value, "dtype") else torch.float64)
     except (TypeError, ValueError, RuntimeError):
         return None
-    return tensor.detach().to(tensor.dtype if tensor.dtype == torch.float32 else torch.float64)
+    kept = tensor.dtype in (torch.float32, torch.bool)
+    return tensor.detach().to(tensor.dtype if kept else torch.float64)
 
 
 def _kind(value: Any) -> str:
@@ -184,8 +187,7 @@ def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _close(one: Tensor, other: Tensor, dtype: torch.dtype) -> bool:
-    tolerance = max(TOLERANCE[dtype], _ROUNDED if one.dtype == torch.float32 else 0.0)
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     one, other = one.double(), other.double()
     infinite = other.isinf() | one.isinf()
     if not torch.equal(one[infinite], other[infinite]):

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmref.practice.compared import TOLERANCE
+
 Function = Callable[..., Any]
 _BY_HAND = Path(__file__).parent / "by_hand"
 
@@ -69,7 +71,7 @@ class Exercise:
 
     `inputs` gives tuples of arguments, smallest first, in float64. `branches` name what the inputs
     must reach; each tells whether one input reaches it. `hints` are at most three, and no code.
-    `precision` is float32 where right code is usually so inside, whatever it is given.
+    `tolerance` is the error of right code in float64, relative to the largest entry.
     """
 
     name: str
@@ -83,7 +85,7 @@ class Exercise:
     hints: tuple[str, ...]
     conventions: tuple[Convention, ...] = ()
     branches: Mapping[str, Callable[..., bool]] = field(default_factory=dict)
-    precision: torch.dtype = torch.float64
+    tolerance: float = TOLERANCE
 
     @property
     def solution(self) -> Function:

@@ -39,7 +39,8 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
     inputs = exercise.inputs()
     largest, started, spent = 0.0, time.perf_counter(), 0.0
     for dtype in (torch.float64, torch.float32):
-        precision = exercise.precision if dtype == torch.float64 else dtype
+        wide = dtype == torch.float64
+        tolerance = exercise.tolerance if wide else compared.TOLERANCE_OF_FLOAT32
         for given in inputs:
             arguments = _as(given, dtype)
             begin = time.perf_counter()
@@ -49,9 +50,9 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
             if problem:
                 return _wrong(problem, _shown(exercise, given))
             wanted = exercise.solution(*_as(given, dtype))
-            if problem := compared.difference(found, wanted, precision):
+            if problem := compared.difference(found, wanted, tolerance):
                 return _explained(exercise, function, inputs, given, dtype, problem)
-            if dtype == torch.float64:
+            if wide:
                 largest = max(largest, compared.error(found, wanted))
     model = max(time.perf_counter() - started - spent, 1e-9)
     return {
@@ -150,7 +151,7 @@ def _is_variant(
     variant = exercise.variant(edit)
     return all(
         (theirs is None and ours is None)
-        or (ours is not None and compared.same(theirs, ours, exercise.precision))
+        or (ours is not None and compared.same(theirs, ours, exercise.tolerance))
         for theirs, ours in zip(outputs, (output(variant, it) for it in inputs), strict=True)
     )
 

@@ -177,3 +177,19 @@ def test_every_function_by_hand_that_is_an_exercise_is_judged_by_its_own_topic()
         assert it.name in names
         assert re.fullmatch(r"[a-z0-9_]+", it.name)
         assert it.level in (1, 2, 3)
+
+
+@of_all
+def test_a_solution_that_is_float32_inside_is_right(exercise: Exercise) -> None:
+    """As in most libraries: what comes in is put into float32, and the result put back."""
+    answer = judge_here(
+        exercise, lambda *given: cast(exercise.solution(*cast(given, torch.float32)), torch.float64)
+    )
+    assert answer["outcome"] == "right", answer
+
+
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(cast(it, dtype) for it in value)
+    is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.to(dtype) if is_float else value
