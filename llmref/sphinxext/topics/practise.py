@@ -105,9 +105,12 @@ def write_practise(place: Place) -> list[nodes.Node]:
 def _about(exercise: Exercise) -> nodes.paragraph:
     about = nodes.inline("", f"level {exercise.level}:", classes=["question-about"])
     signature = nodes.literal("", exercise.signature)
-    return nodes.paragraph(
-        "", "", signature, nodes.Text(" "), about, nodes.Text(f" {exercise.task}")
-    )
+    # Between backquotes stands code, as in a docstring.
+    task = [
+        nodes.literal("", part) if number % 2 else nodes.Text(part)
+        for number, part in enumerate(f" {exercise.task}".split("`"))
+    ]
+    return nodes.paragraph("", "", signature, nodes.Text(" "), about, *task)
 
 
 def _read(call: ast.Call, parameters: dict[str, str]) -> Exercise:
