@@ -152,7 +152,7 @@ def test_kl_equals_torch_and_scipy(agreement):
     q = torch.cat([q, q])
     ours = kl_divergence(p, q)
     theirs = F.kl_div(q.log(), p, reduction="none").sum(-1)
-    convention = "kl_div(log q, p): the second law comes first, as a logarithm"
+    convention = "kl_div(log q, p): the second distribution comes first, as a logarithm"
     agreement("kl_divergence", "torch", ours, theirs, atol=1e-12, convention=convention)
     theirs = torch.from_numpy(rel_entr(p.numpy(), q.numpy())).sum(-1)
     agreement("kl_divergence", "scipy", ours, theirs, atol=1e-12, convention="rel_entr(p, q)")

@@ -41,10 +41,10 @@ def openrlhf(openrlhf_models) -> ModuleType:
 def test_categorical_equals_torch_distributions(agreement):
     generator = torch.Generator().manual_seed(0)
     p, q = (torch.randn(2, 3, 5, dtype=torch.float64, generator=generator) for _ in range(2))
-    laws = [torch.distributions.Categorical(logits=x) for x in (p, q)]
-    theirs = torch.distributions.kl_divergence(*laws)
+    both = [torch.distributions.Categorical(logits=x) for x in (p, q)]
+    theirs = torch.distributions.kl_divergence(*both)
     agreement(
-        "KL of two categorical laws",
+        "KL of two categorical distributions",
         "torch",
         kl_categorical(p, q),
         theirs,
@@ -53,7 +53,7 @@ def test_categorical_equals_torch_distributions(agreement):
     )
     log_p, log_q = p.log_softmax(-1), q.log_softmax(-1)
     agreement(
-        "KL of two categorical laws, from log-probabilities",
+        "KL of two categorical distributions, from log-probabilities",
         "torch",
         kl_categorical(p, q),
         functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1),
@@ -81,7 +81,7 @@ def test_gaussian_equals_torch_distributions(agreement):
         torch.distributions.Normal(mu_p, std_p), torch.distributions.Normal(mu_q, std_q)
     )
     agreement(
-        "KL of two normal laws",
+        "KL of two normal distributions",
         "torch",
         kl_gaussian(mu_p, std_p, mu_q, std_q),
         theirs,

@@ -30,7 +30,7 @@ def random(*shape, seed=0):
 
 
 def rational_laws():
-    """Every law with four weights of 0 to 4: almost all of them have ties."""
+    """Every distribution with four weights of 0 to 4: almost all of them have ties."""
     weights = torch.tensor(list(itertools.product(range(5), repeat=4)), dtype=torch.float64)
     weights = weights[weights.sum(-1) > 0]
     return (weights / weights.sum(-1, keepdim=True)).log()
@@ -190,7 +190,7 @@ def test_log_probabilities_of_generate_are_those_of_the_filtered_law(agreement):
     logits = torch.stack(model_output.logits, dim=1).double()
     tokens = model_output.sequences[:, 3:]
     theirs = scores.log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
-    how = "scores, not logits, hold the law that was drawn from"
+    how = "scores, not logits, hold the distribution that was drawn from"
     ours = filtered_logprob(logits, tokens, **FILTERS)
     agreement("filtered_logprob", "transformers", ours, theirs, atol=1e-6, convention=how)
 

@@ -154,11 +154,11 @@ def test_a_check_shows_its_kind_figure_equation_and_mistakes(good: Built) -> Non
     assert "katex-display" in bar.split("they differ by")[0]
     alone = good.page("other").split('<details open="open" class="check check-identity">')[1]
     assert "read from the statement" in alone.split("</summary>")[0]
-    assert "the text with any one of its 3 signs turned" in bar
+    assert "the statement with any one of its 3 signs flipped" in bar
 
 
 def test_the_status_line_counts_what_the_page_holds(good: Built) -> None:
-    assert "3 results, 4 checks executed, 4 mistakes rejected, 3 signs turned." in good.page(
+    assert "3 results, 4 checks executed, 4 mistakes and 3 sign flips rejected." in good.page(
         "topic"
     )
 
@@ -171,7 +171,7 @@ def test_mistakes_are_listed_from_the_checks(good: Built) -> None:
     )
     for name in ("lost term", "&lt;b&gt;", "zero", "two"):
         assert name in listed
-    assert "turned" not in listed
+    assert "flip" not in listed
 
 
 def test_a_folded_section_is_complete_and_in_the_contents(good: Built) -> None:
@@ -184,8 +184,8 @@ def test_a_folded_section_is_complete_and_in_the_contents(good: Built) -> None:
 
 def test_the_ledger_shows_every_result_with_what_it_rests_on(good: Built) -> None:
     ledger = good.page("index")
-    assert "4 results, 5 checks executed, 5 mistakes rejected, 3 signs turned." in ledger
-    assert "the sides agree; 3 signs turned</p>" in ledger
+    assert "4 results, 5 checks executed, 5 mistakes and 3 sign flips rejected." in ledger
+    assert "the sides agree; 3 sign flips rejected</p>" in ledger
     assert 'href="topic.html#topic-shift"' in ledger
     rows = re.findall(r'<tr class="([^"]*)">(.*?)</tr>', ledger, re.DOTALL)
     shift = next((c, r) for c, r in rows if 'href="topic.html#topic-shift"' in r.split("</td>")[0])
@@ -217,7 +217,7 @@ def test_another_page_can_show_a_result_with_its_check(good: Built) -> None:
     assert '<a class="reference internal" href="topic.html#topic-shift"' in shown
     assert '<span class="n">statement</span>' in shown  # of its cell
     assert '<details open="open" class="check check-identity">' in shown
-    assert "the text with any one of its 3 signs turned" in shown
+    assert "the statement with any one of its 3 signs flipped" in shown
     assert 'id="topic-shift"' not in good.page("other")
 
 

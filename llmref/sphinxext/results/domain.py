@@ -32,6 +32,11 @@ logger = logging.getLogger(__name__)
 KINDS = ("definition", "lemma", "proposition", "theorem", "corollary")
 
 
+def _short_title(env: BuildEnvironment, docname: str) -> str:
+    """The title of a page without its acronyms: 'Attention masks'."""
+    return env.titles[docname].astext().partition(" (")[0] if docname in env.titles else docname
+
+
 class ResultsDomain(Domain):
     """All results and checks of the site."""
 
@@ -131,13 +136,13 @@ class ResultsDomain(Domain):
         node: pending_xref,
         contnode: nodes.Element,
     ) -> nodes.reference | None:
-        """Link to a result: 'Lemma 2' on its page, 'Lemma 2 (its-id)' from another one."""
+        """Link to a result: 'Lemma 2' on its page, 'Lemma 2 of Softmax' from another one."""
         result = self.results.get(target)
         if result is None:
             return None
         text = result.name
         if result.docname != fromdocname:
-            text += f" ({result.id})"
+            text += f" of {_short_title(env, result.docname)}"
         content = (
             contnode if node["refexplicit"] else nodes.inline("", text, classes=["result-ref"])
         )

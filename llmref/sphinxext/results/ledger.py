@@ -123,6 +123,7 @@ def write_agreement(place: Place) -> list[nodes.Node]:
         for row in mine
     ]
     written = table(["Formula", "Library", "Its convention", "Largest difference"], cells)
+    written["classes"].append("agreement")  # on a phone its rows are stacked
     if docname == "ledger":
         return [written]
     libraries = sorted({row["library"] for row in mine})

@@ -82,7 +82,9 @@ def _found(record: dict[str, Any]) -> list[nodes.Node]:
     ]
     if turned := record["turned"]:
         which = "its sign" if turned == 1 else f"any one of its {turned} signs"
-        items.append(nodes.list_item("", nodes.paragraph("", f"the text with {which} turned")))
+        items.append(
+            nodes.list_item("", nodes.paragraph("", f"the statement with {which} flipped"))
+        )
     return [*found, nodes.paragraph("", "The same test rejects:"), nodes.bullet_list("", *items)]
 
 
@@ -95,11 +97,10 @@ def count(number: int, noun: str) -> str:
 
 
 def rejections(mistakes: int, turned: int) -> str:
-    """'2 mistakes rejected, 1 sign turned': mistakes have names, signs are turned by themselves."""
-    signs = f"{count(turned, 'sign')} turned"
-    if turned and not mistakes:
-        return signs
-    return f"{count(mistakes, 'mistake')} rejected" + (f", {signs}" if turned else "")
+    """'2 mistakes and 1 sign flip rejected': mistakes have names; a check flips signs by itself."""
+    named = [count(mistakes, "mistake")] if mistakes or not turned else []
+    flipped = [count(turned, "sign flip")] if turned else []
+    return " and ".join([*named, *flipped]) + " rejected"
 
 
 def _visit_box(self: HTML5Translator, node: ResultBox) -> None:

@@ -92,7 +92,9 @@ class ByHandDirective(SphinxDirective):
         url = self.config.llmref_source_url.format(
             path=home(docname), first=1, last=len(path.read_text(encoding="utf-8").splitlines())
         )
-        link = nodes.reference("", "plain PyTorch, runs alone", refuri=url, internal=False)
+        link = nodes.reference(
+            "", "source of this listing, which runs alone", refuri=url, internal=False
+        )
         about = nodes.paragraph("", "", link, classes=["by-hand-about"])
         box = ByHand("", about, literal, ids=[label, *former])
         self.set_source_info(box)
