@@ -7,8 +7,7 @@ def quantize_symmetric(x, bits):
     top = 2 ** (bits - 1) - 1  # 127 for 8 bits; the code -128 is not used
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     scale = wide.abs().max() / top
-    usable = scale >= torch.finfo(scale.dtype).tiny  # zeros: the code 0, not 0 / 0
-    scale = torch.where(usable, scale, 1)
+    scale = torch.where(scale > 0, scale, 1)  # zeros: the code 0, not 0 / 0
     codes = (wide / scale).round()  # (...), at most top in size: nothing is clipped
     return codes.to(torch.int8 if bits <= 8 else torch.int16), scale
 
