@@ -11,8 +11,8 @@ from llmref.sphinxext.results.tables import counts
     ("mistakes", "turned", "words"),
     [
         (1, 0, "1 mistake rejected"),
-        (1222, 167, "1,222 mistakes rejected, 167 signs turned"),
-        (0, 1, "1 sign turned"),
+        (1222, 167, "1,222 mistakes and 167 sign flips rejected"),
+        (0, 1, "1 sign flip rejected"),
         (0, 0, "0 mistakes rejected"),
     ],
 )
@@ -24,5 +24,5 @@ def test_counts_add_up_over_checks() -> None:
     records = [{"rejected": {"a": "1", "b": "2"}, "turned": 0}, {"rejected": {}, "turned": 1500}]
     checks = [ExecutedCheck("page", 1, record) for record in records]
     assert counts([], checks) == (
-        "0 results, 2 checks executed, 2 mistakes rejected, 1,500 signs turned"
+        "0 results, 2 checks executed, 2 mistakes and 1,500 sign flips rejected"
     )
