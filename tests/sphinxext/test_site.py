@@ -139,9 +139,9 @@ def test_references_name_the_result_and_the_page_only_from_elsewhere(good: Built
     page = good.page("topic")
     assert 'href="#topic-square" title="Square of a sum"' in page
     assert ">Definition 1</span></a>" in page
-    assert ">Lemma 1 (other-lemma)</span></a>" in page
+    assert ">Lemma 1 of Another</span></a>" in page
     assert ">that</span></a>" in page
-    assert ">Theorem 2 (topic-shift)</span></a>" in good.page("other")
+    assert ">Theorem 2 of A topic</span></a>" in good.page("other")
 
 
 def test_a_check_shows_its_kind_figure_equation_and_mistakes(good: Built) -> None:
