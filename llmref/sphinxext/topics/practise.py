@@ -90,15 +90,12 @@ def write_practise(place: Place) -> list[nodes.Node]:
         "",
         nodes.Text("Fill the blanks in the "),
         nodes.reference("", "practice notebook", refuri=notebook, internal=False),
-        nodes.Text(", or in a terminal: "),
+        nodes.Text(", or in a terminal the file that "),
         nodes.literal("", f"llmref practice start {found[0].name}"),
-        nodes.Text(" writes a file, and "),
-        nodes.literal("", f"llmref practice check {found[0].name}"),
-        nodes.Text(" judges it."),
+        nodes.Text(" writes."),
     )
     if "practice" in place.env.found_docs:
-        begin += [nodes.Text(" How the judge works: "), _link("practice", "Practise")]
-        begin += nodes.Text(".")
+        begin += [nodes.Text(" "), _link("practice", "How the judge works"), nodes.Text(".")]
     return [nodes.bullet_list("", *items), begin]
 
 

@@ -357,7 +357,7 @@ def test_exercises_are_listed_with_signature_level_and_task(good: Built) -> None
     assert 'href="kl-practice.ipynb"' in section
     assert 'href="../practice.html"' in section
     assert "To write by hand, with a judge" in good.page("asked")
-    assert "llmref practice check kl_estimates" in (good.html / "rl/kl.md").read_text("utf-8")
+    assert "llmref practice start kl_estimates" in (good.html / "rl/kl.md").read_text("utf-8")
 
 
 def test_the_practice_notebook_has_a_blank_and_a_judge_for_each_exercise(good: Built) -> None:
