@@ -109,11 +109,15 @@ DEGREES: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
 BY_NAME = {call.name: call for call in CALLS}
 
 
+# Exponents of c, to be divided by the largest power: squares leave the range of the dtype, and what
+# should come out does not.
+EXPONENTS = [(torch.float64, e) for e in (-900, -30, 30, 900)] + [
+    (torch.float32, e) for e in (-90, 90)
+]
+
+
 @pytest.mark.parametrize(("name", "which", "powers"), DEGREES)
-@pytest.mark.parametrize(
-    ("dtype", "exponent"),
-    [(torch.float64, e) for e in (-400, -30, 30, 400)] + [(torch.float32, e) for e in (-50, 50)],
-)
+@pytest.mark.parametrize(("dtype", "exponent"), EXPONENTS)
 def test_results_scale_as_their_arguments(
     name: str,
     which: tuple[int, ...],
@@ -121,6 +125,7 @@ def test_results_scale_as_their_arguments(
     dtype: torch.dtype,
     exponent: int,
 ) -> None:
+    exponent //= max(1, *powers)
     call = BY_NAME[name]
     given = changed(call.arguments, lambda it: it.to(dtype) if it.is_floating_point() else it)
     scaled = tuple(
