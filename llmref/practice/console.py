@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add("hint", _hint, "one more hint, three at most")
     add("solution", _solution, "the code by hand of the page")
     bug = add("bug", _bug, "find the mistake: a wrong version, of which you name the line")
-    bug.add_argument("line", nargs="?", type=int, help="your answer, the number of the wrong line")
+    bug.add_argument("answer", nargs="?", help="the number of the wrong line, or the broken law")
     bug.add_argument("--seed", type=int, default=None, help="which of the mistakes")
     return parser
 
@@ -147,22 +147,38 @@ def _solution(options: argparse.Namespace, asked: Exercise, progress: Progress) 
 def _bug(options: argparse.Namespace, asked: Exercise, progress: Progress) -> int:
     """Show a wrong version; or judge the line that the reader names."""
     seed = options.seed if options.seed is not None else progress.bug(asked.name)
-    if seed is None or (options.line is None and options.seed is None):
+    if seed is None or (options.answer is None and options.seed is None):
         seed = random.randrange(len(asked.mistakes))
     mistake = asked.mistakes[seed % len(asked.mistakes)]
     progress.keep(asked.name, bug=seed)
-    wrong = _wrong_lines(asked, mistake)
-    if options.line is None:
+    if options.answer is None:
         print(f"One thing is wrong here. Task: {asked.task}\n")
         for number, line in enumerate(asked.edited(mistake).splitlines(), start=1):
-            print(f"{number:3}  {line}")
-        print(f"\nYour answer: llmref practice bug {asked.name} LINE")
+            print(f"{number:3}  {line.partition('  #')[0]}")  # a comment would tell
+        laws = "".join(f"\n  {law.result}: {law.words}" for law in asked.laws)
+        print(f"\nLaws that a right version keeps:{laws}")
+        print(f"\nYour answer: llmref practice bug {asked.name} LINE, or the id of a broken law")
         return 0
-    if options.line in wrong:
-        print(f"right: line {options.line}, {mistake.name}. {mistake.why}")
+    found = _answered(asked, mistake, options.answer)
+    if found:
+        print(f"right: {mistake.name}. {mistake.why}")
         return 0
-    print(f"wrong: line {options.line} is as it should be. Read on, or ask for a hint.")
+    print(f"wrong: {options.answer} is as it should be. Read on, or ask for a hint.")
     return 1
+
+
+def _answered(asked: Exercise, mistake: Mistake, answer: str) -> bool:
+    """Whether an answer is a line that the mistake has changed, or a law that it breaks.
+
+    Raises: ValueError if it is neither a line nor a law.
+    """
+    if answer.isdigit():
+        return int(answer) in _wrong_lines(asked, mistake)
+    laws = [law for law in asked.laws if law.result == answer]
+    if not laws:
+        ids = ", ".join(sorted({law.result for law in asked.laws}))
+        raise ValueError(f"answer with the number of a line or with one of {ids}; got {answer!r}")
+    return any(law.broken_by(asked.variant(mistake), asked.inputs()) for law in laws)
 
 
 def _wrong_lines(asked: Exercise, mistake: Mistake) -> set[int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmref.practice.console import main
+from llmref.practice.exercises import exercise
 
 RIGHT = """
 def rms_norm(x, weight, eps):
@@ -90,9 +91,25 @@ def test_a_bug_is_found_by_its_line(folder: Path, capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     (line,) = (it for it in shown.splitlines() if ".sqrt() + eps" in it)
     assert main(["practice", "bug", "rms_norm", "1"]) == 1
-    assert "line 1 is as it should be" in capsys.readouterr().out
+    assert "wrong: 1 is as it should be" in capsys.readouterr().out
     assert main(["practice", "bug", "rms_norm", line.split()[0]]) == 0
-    assert "right: line" in capsys.readouterr().out
+    assert "right: eps outside the root. It is added" in capsys.readouterr().out
+    assert "  #" not in shown  # comments would tell
+
+
+def test_a_bug_is_found_by_the_law_that_it_breaks(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [mistake.name for mistake in exercise("rms_norm").mistakes]
+    seed = str(names.index("one mean for all rows"))
+    assert main(["practice", "bug", "rms_norm", "--seed", seed]) == 0
+    assert "norm-rms: Each row is normalised by itself" in capsys.readouterr().out
+    assert main(["practice", "bug", "rms_norm", "norm-rms-invariance"]) == 1
+    assert main(["practice", "bug", "rms_norm", "norm-rms"]) == 0
+    assert "right: one mean for all rows." in capsys.readouterr().out
+    assert main(["practice", "bug", "rms_norm", "norm-none"]) == 2
+    said = capsys.readouterr().err
+    assert "one of norm-rms, norm-rms-invariance; got 'norm-none'" in said
 
 
 def test_an_unknown_name_and_a_damaged_progress_get_one_sentence(

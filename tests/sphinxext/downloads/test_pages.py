@@ -154,7 +154,7 @@ def text(built: Built) -> str:
 @pytest.mark.parametrize(
     "expected",
     [
-        f"# A topic, by [Definition 1 (other-lemma)]({BASE}other.html#other-lemma)\n\n## Words\n",
+        f"# A topic, by [Definition 1 of Other]({BASE}other.html#other-lemma)\n\n## Words\n",
         f"See [Other]({BASE}other.html), [the other]({BASE}other.html), "
         f"[Words]({BASE}topic.html#somewhere),\n[that]({BASE}other.html#other-lemma) and "
         f"[a part]({BASE}other.html#part), said by [One and Nil (2001)](https://doi.org/1/2) and "
@@ -169,7 +169,7 @@ def text(built: Built) -> str:
         f"**[Lemma 2]({BASE}topic.html#topic-shown) (Shown).**\n\n$$\nf = g\n$$",
         "*Proof.* Then\n\n$$\nf = g\n$$\n\n∎",
         "```text\ntopic-shown (exact): equal in ",
-        f"**Why [Definition 1 (other-lemma)]({BASE}other.html#other-lemma)?**\n\n**Note**\n\n"
+        f"**Why [Definition 1 of Other]({BASE}other.html#other-lemma)?**\n\n**Note**\n\n"
         "Because of it.\n\n**First**\n\nOne.",
         "`llmref.verify.symbolic.vanishes` ([llmref/verify/symbolic.py, line ",
         "```python\ndef vanishes(",
