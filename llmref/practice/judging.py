@@ -5,6 +5,7 @@ Runs in the process that runs the function (process). Leaves out: how a verdict 
 
 import contextlib
 import copy
+import io
 import linecache
 import time
 import traceback
@@ -51,7 +52,8 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
                 return _wrong(problem, _shown(exercise, given))
             wanted = exercise.solution(*_as(given, dtype))
             if problem := compared.difference(found, wanted, tolerance):
-                return _explained(exercise, function, inputs, given, dtype, problem)
+                with contextlib.redirect_stdout(io.StringIO()):  # it has printed its part
+                    return _explained(exercise, function, inputs, given, dtype, problem)
             if wide:
                 largest = max(largest, compared.error(found, wanted))
     model = max(time.perf_counter() - started - spent, 1e-9)

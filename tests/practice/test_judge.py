@@ -257,3 +257,14 @@ def test_what_a_function_creates_without_a_dtype_costs_no_precision() -> None:
 
     assert judge("rms_norm", with_buffer).error < 1e-12
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_what_a_wrong_function_prints_comes_once(capsys: pytest.CaptureFixture[str]) -> None:
+    def loud(x: Tensor) -> Tensor:
+        print("seen", x.numel())
+        return x.softmax(0)
+
+    verdict = judge("softmax", loud)
+    assert verdict.mistake == "'normalised over the first axis'"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"seen {n}" for n in (1, 2, 2, 2, 3, 6)]

@@ -65,12 +65,18 @@ SOFTMAX = Exercise(
         Mistake(
             "normalised over all rows",
             "A sum without an axis runs over the whole tensor.",
-            (("weights.sum(-1, keepdim=True)", "weights.sum()"),),
+            (
+                ("x - x.amax(-1, keepdim=True)", "x - x.amax()"),
+                ("weights.sum(-1, keepdim=True)", "weights.sum()"),
+            ),
         ),
         Mistake(
             "normalised over the first axis",
             "The last axis is that of the scores.",
-            (("weights.sum(-1, keepdim=True)", "weights.sum(0, keepdim=True)"),),
+            (
+                ("x - x.amax(-1, keepdim=True)", "x - x.amax(0, keepdim=True)"),
+                ("weights.sum(-1, keepdim=True)", "weights.sum(0, keepdim=True)"),
+            ),
         ),
         Mistake(
             "divided by the largest",
