@@ -1,4 +1,4 @@
-"""Causal attention of a chunk (a prompt, or one token) that extends a cache; and its whole layer."""
+"""Causal attention of a chunk (a prompt, or one token) that extends a cache; and its layer."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Byte-pair encoding without a pattern: learning the merges of a text, applying and undoing them."""
+"""Byte-pair encoding without a pattern: learning the merges of a text, encoding and decoding."""
 
 from collections import Counter
 from itertools import pairwise
