@@ -19,4 +19,4 @@ def repeat_kv(x, n_rep):
 
 def mean_pool_kv(weight, H, G):
     heads = weight.reshape(G, H // G, -1, weight.shape[-1])  # weight (H * D, C)
-    return heads.mean(1).flatten(0, 1)  # (G * D, C): to train on from
+    return heads.mean(1).flatten(0, 1)  # (G * D, C): a start for further training

@@ -1,4 +1,4 @@
-"""Causal attention of a chunk (a prompt, or one token) that extends a cache of keys and values."""
+"""Causal attention of a chunk (a prompt, or one token) that extends a cache; and its layer."""
 
 import torch
 
@@ -12,3 +12,15 @@ def kv_cache_step(q, k, v, cache):
     future = torch.ones(c, T, dtype=torch.bool, device=q.device).triu(T - c + 1)
     weights = torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)
     return weights @ v, (k, v)  # (B, H, c, D)
+
+
+def multi_head_step(x, wq, wk, wv, wo, num_heads, cache):
+    B, c, _ = x.shape  # (B, c, C): the new tokens alone
+
+    def split(features):  # (B, c, HD) -> (B, H, c, D)
+        return features.view(B, c, num_heads, -1).transpose(1, 2)
+
+    q, k, v = split(x @ wq.T), split(x @ wk.T), split(x @ wv.T)
+    heads, cache = kv_cache_step(q, k, v, cache)  # (B, H, c, D)
+    merged = heads.transpose(1, 2).reshape(B, c, -1)  # (B, c, HD)
+    return merged @ wo.T, cache  # (B, c, C)

@@ -11,7 +11,7 @@ def multi_head(x, wq, wk, wv, wo, num_heads):
 
     q, k, v = split(x @ wq.T), split(x @ wk.T), split(x @ wv.T)
     scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (B, H, T, T)
-    future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
+    future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)  # causal
     weights = torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)
     heads = weights @ v  # (B, H, T, D)
     merged = heads.transpose(1, 2).reshape(B, T, -1)  # (B, T, HD)

@@ -30,6 +30,6 @@ def flash_attention(q, k, v, block):
     return out / total
 
 
-def merge_outputs(o1, lse1, o2, lse2):
+def merge_outputs(o1, lse1, o2, lse2):  # lse = m + log(total): (..., T)
     share = torch.sigmoid(lse1 - lse2)[..., None]  # (..., 1)
     return share * o1 + (1 - share) * o2, torch.logaddexp(lse1, lse2)

@@ -8,7 +8,7 @@ def attention(q, k, v, mask=None):
         mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device)
     scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (..., T, S)
     lowest = torch.finfo(scores.dtype).min  # with -inf, a row without any key would be NaN
-    weights = torch.softmax(scores.masked_fill(~mask, lowest), dim=-1) * mask
+    weights = torch.softmax(scores.masked_fill(~mask, lowest), dim=-1) * mask  # empty row: 0
     return weights @ v  # (..., T, Dv)
 
 

@@ -1,4 +1,4 @@
-"""Byte-pair encoding without a pattern: learning the merges of a text, and applying them."""
+"""Byte-pair encoding without a pattern: learning the merges of a text, encoding and decoding."""
 
 from collections import Counter
 from itertools import pairwise
@@ -29,3 +29,10 @@ def bpe_encode(text, merges):
     for k, pair in enumerate(merges):  # in the order in which they were learned
         ids = replace(ids, tuple(pair), 256 + k)
     return ids
+
+
+def bpe_decode(ids, merges):
+    spelled = [bytes([i]) for i in range(256)]
+    for a, b in merges:
+        spelled.append(spelled[a] + spelled[b])  # merge k makes the token 256 + k
+    return b"".join(spelled[i] for i in ids).decode("utf-8", errors="replace")

@@ -3,8 +3,8 @@
 
 def lora(x, w, a, b, alpha):
     scale = alpha / a.shape[0]  # alpha / r
-    code = x @ a.T  # (..., r): b a, as large as w, is never formed
-    return x @ w.T + scale * code @ b.T  # (..., out)
+    low = x @ a.T  # (..., r): the product b @ a, as large as w, is never formed
+    return x @ w.T + scale * low @ b.T  # (..., out)
 
 
 def lora_merge(w, a, b, alpha):

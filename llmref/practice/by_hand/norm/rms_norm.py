@@ -6,7 +6,7 @@ import torch
 def rms_norm(x, weight, eps):
     wide = x.to(torch.promote_types(x.dtype, torch.float32))  # float16 squares overflow at 256
     rrms = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)  # (..., 1)
-    return (weight * (wide * rrms)).to(x.dtype)  # (..., n), rounded once
+    return (weight * (wide * rrms)).to(x.dtype)  # (..., n), rounded once; Llama: twice
 
 
 def rms_norm_backward(grad, x, weight, eps):

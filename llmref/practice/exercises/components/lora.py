@@ -59,7 +59,7 @@ def _merge_undone(function: Function, w: Tensor, a: Tensor, b: Tensor, alpha: fl
     return apart(function(function(w, a, b, alpha), a, -b, alpha), w)
 
 
-_BASE, _UPDATE = "x @ w.T", "scale * code @ b.T"
+_BASE, _UPDATE = "x @ w.T", "scale * low @ b.T"
 _INPUTS = Mistake(
     "divided by the inputs",
     "The rank is the number of rows of a; its columns are the inputs.",
@@ -111,14 +111,14 @@ LORA = Exercise(
         Mistake(
             "scale forgotten",
             "The product of the factors is multiplied by alpha / r.",
-            ((_UPDATE, "code @ b.T"),),
+            ((_UPDATE, "low @ b.T"),),
         ),
         _TWICE,
         _INPUTS,
         Mistake(
             "base scaled too",
             "The scale belongs to the adapter; the layer itself stays as it is.",
-            ((f"{_BASE} + {_UPDATE}", f"scale * ({_BASE} + code @ b.T)"),),
+            ((f"{_BASE} + {_UPDATE}", f"scale * ({_BASE} + low @ b.T)"),),
         ),
         Mistake(
             "base layer forgotten",

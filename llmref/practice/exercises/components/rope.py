@@ -130,7 +130,7 @@ ROPE = Exercise(
             "It holds integers up to 256 exactly, and an error of a position is a radian.",
             (
                 ("positions[:, None] *", "positions[:, None].bfloat16() *"),
-                ("(T, D / 2), not in half precision", "(T, D / 2)"),
+                ("(T, D / 2); bfloat16 would read 1028 as 1024", "(T, D / 2)"),
             ),
         ),
     ),
