@@ -2,6 +2,16 @@
 
 import sys
 
-from llmref.practice.console import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command; it loads torch, which takes a second in which Ctrl-C must end it quietly."""
+    try:
+        from llmref.practice import console
+
+        return console.main()
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

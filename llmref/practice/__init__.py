@@ -10,10 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llmref.practice.submission import inputs as inputs
     from llmref.practice.submission import judge as judge
     from llmref.practice.verdict import Verdict as Verdict
 
-_HOMES = {"judge": "submission", "Verdict": "verdict"}
+_HOMES = {"inputs": "submission", "judge": "submission", "Verdict": "verdict"}
 
 
 def __getattr__(name: str) -> Any:

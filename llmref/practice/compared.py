@@ -16,11 +16,12 @@ from torch import Tensor
 # it is given, as in most libraries; and of code that sums float32 numbers in any order.
 TOLERANCE = 2e-6
 TOLERANCE_OF_FLOAT32 = 1e-3
+_MANY = 40  # entries, of which only one is shown
 
 
 def difference(found: Any, wanted: Any, tolerance: float = TOLERANCE) -> str:
     """How `found` differs from `wanted`, in words; empty if it does not."""
-    if _is_plain(wanted):
+    if is_plain(wanted):
         return _first_difference(_plain(found), _plain(wanted))
     for place, one, other in _pairs(found, wanted):
         what = f"{place} is" if place else "it is"
@@ -31,17 +32,42 @@ def difference(found: Any, wanted: Any, tolerance: float = TOLERANCE) -> str:
         if (one.isnan() & ~other.isnan()).any():
             return f"{what} not a number where it should be {_first(other, one.isnan())}"
         if not _close(one, other, tolerance):
+            if one.numel() >= _MANY:
+                return _entry(place, one.double(), other.double(), tolerance)
             seen, right = _brief(one), _brief(other)
             if seen == right:
-                return f"{what} off by {float((one - other).abs().max()):.1g}"
-            return f"{what} {seen}, not {right}" if one.numel() < 40 else f"{what} off"
+                return f"{what} off by {float((one.double() - other).abs().max()):.1g}"
+            return f"{what} {seen}, not {right}"
     return ""
+
+
+def other_dtype(found: Any, wanted: Any) -> list[str]:
+    """A remark where the numbers are right and their dtype is not that of the model solution."""
+    if not (isinstance(found, Tensor) and isinstance(wanted, Tensor)):
+        return []
+    if not wanted.is_floating_point() or found.dtype == wanted.dtype:
+        return []
+    name = str(found.dtype).removeprefix("torch.")
+    return [f"for float32 arguments its result is {name}: the next layer may refuse it"]
+
+
+def _entry(place: str, one: Tensor, other: Tensor, tolerance: float) -> str:
+    """The first entry of many that is off."""
+    size = float(other[other.isfinite()].abs().max()) if other.isfinite().any() else 0.0
+    off = ~((one - other).abs() <= tolerance * max(size, 1e-3)) & (one != other)
+    first = tuple(off.nonzero()[0].tolist())
+    where = f"[{', '.join(map(str, first))}]" + (f" of {place}" if place else "")
+    count = int(off.sum())
+    return (
+        f"entry {where} is {float(one[first]):.6g}, not {float(other[first]):.6g}; "
+        f"{count} of {one.numel()} entries are off"
+    )
 
 
 def error(found: Any, wanted: Any) -> float:
     """The largest difference of finite entries, relative to the largest of them."""
     largest = 0.0
-    if _is_plain(wanted):
+    if is_plain(wanted):
         return largest
     for _, one, other in _pairs(found, wanted):
         if isinstance(one, Tensor) and isinstance(other, Tensor) and other.numel():
@@ -55,7 +81,7 @@ def error(found: Any, wanted: Any) -> float:
 
 def same(found: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
     """Whether two functions gave the same, which may be NaN; for finding a known mistake."""
-    if _is_plain(wanted):
+    if is_plain(wanted):
         return bool(_plain(found) == _plain(wanted))
     try:
         pairs = list(_pairs(found, wanted))
@@ -101,12 +127,12 @@ def _entries(value: Any) -> str:
     return repr(value)
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether it is made of integers, text and bytes, and at its bottom holds nothing else."""
     if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     if isinstance(value, dict):
-        return all(map(_is_plain, (*value.keys(), *value.values())))
+        return all(map(is_plain, (*value.keys(), *value.values())))
     return isinstance(value, (int, str, bytes)) and not isinstance(value, bool)
 
 
@@ -123,14 +149,14 @@ def _plain(value: Any) -> Any:
 
 def _first_difference(found: Any, wanted: Any) -> str:
     """The first entry that differs, counted from 1; empty if none does."""
-    if found == wanted:
+    if found == wanted and not _has_float(found):
         return ""
     if not isinstance(wanted, tuple):
         return f"it is {found!r}, not {wanted!r}"
     if not isinstance(found, tuple):
         return f"it returns {_kind(found)}, not a list of {_entry_count(wanted)}"
     for number, (one, other) in enumerate(zip(found, wanted, strict=False), start=1):
-        if one != other:
+        if one != other or _has_float(one):
             what = "pair" if isinstance(other, tuple) else "entry"
             return f"{what} {number} is {one!r}, not {other!r}"
     shared = min(len(found), len(wanted))
@@ -139,6 +165,13 @@ def _first_difference(found: Any, wanted: Any) -> str:
             f"it should end after {_entry_count(wanted)}; entry {shared + 1} is {found[shared]!r}"
         )
     return f"it ends after {_entry_count(found)}; entry {shared + 1} should be {wanted[shared]!r}"
+
+
+def _has_float(value: Any) -> bool:
+    """Whether a number stands where an integer should, such as 256.0 for an id."""
+    if isinstance(value, tuple):
+        return any(map(_has_float, value))
+    return isinstance(value, float)
 
 
 def _entry_count(value: tuple[Any, ...]) -> str:
@@ -156,7 +189,8 @@ def _pairs(found: Any, wanted: Any, place: str = "") -> Iterator[tuple[str, Any,
             for number, (one, other) in enumerate(zip(found, wanted, strict=True), start=1):
                 yield from _pairs(one, other, f"value {number}{' of ' + place if place else ''}")
         return
-    one = as_tensor(found)
+    values = isinstance(found, (list, tuple)) and any(isinstance(it, Tensor) for it in found)
+    one = None if values else as_tensor(found)
     if one is None:
         yield place, f"it returns {_kind(found)}, not {_kind(wanted)}", None
     else:
@@ -175,6 +209,8 @@ def as_tensor(value: Any) -> Tensor | None:
         tensor = torch.as_tensor(value, dtype=None if hasattr(value, "dtype") else torch.float64)
     except (TypeError, ValueError, RuntimeError):
         return None
+    if tensor.is_complex():
+        return None
     kept = tensor.dtype in (torch.float32, torch.bool)
     return tensor.detach().to(tensor.dtype if kept else torch.float64)
 
@@ -182,6 +218,8 @@ def as_tensor(value: Any) -> Tensor | None:
 def _kind(value: Any) -> str:
     if value is None:
         return "nothing (None)"
+    if isinstance(value, Tensor) and value.is_complex():
+        return "complex numbers"
     if isinstance(value, (list, tuple)):
         return f"{len(value)} values"
     return f"a {type(value).__name__}"

@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import shutil
 import signal
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from llmref.practice.exercise import Exercise, Mistake
 from llmref.practice.exercises import exercise, exercises
+from llmref.practice.process import never
 from llmref.practice.progress import Progress
 from llmref.practice.submission import SECONDS, judge_file
 from llmref.practice.verdict import SITE, Verdict
@@ -17,7 +19,7 @@ from llmref.practice.verdict import SITE, Verdict
 _START = '''"""{task}
 
 Shapes and meaning: {link}
-Judge it with: llmref practice check {name}
+Judge it with: {check}
 """
 
 import torch
@@ -26,6 +28,8 @@ import torch
 def {signature}:
     raise NotImplementedError("write it here")
 '''
+_FOLDER = Path("practice")
+_FEW_LINES = 2  # that a mistake to be found has changed
 _MARKS = {"right": "right", "convention": "another convention", "wrong": "begun", "": ""}
 
 
@@ -34,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     folder: Path = options.folder
     try:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is no folder; --folder says where your files are")
         progress = Progress(folder)
+        if progress.damage:
+            print(f"{progress.damage}: nothing is kept", file=sys.stderr)
         asked = exercise(options.name) if getattr(options, "name", None) else None
         return int(options.run(options, asked, progress))
     except (KeyError, ValueError, OSError) as failure:
@@ -51,13 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     areas = parser.add_subparsers(required=True, metavar="practice")
     practice = areas.add_parser("practice", help="write the formulas by hand, and have them judged")
     practice.add_argument(
-        "--folder", type=Path, default=Path("practice"), help="where your files are (practice)"
+        "--folder", type=Path, default=_FOLDER, help="where your files are (practice)"
     )
     practice.set_defaults(run=_list)
     commands = practice.add_subparsers(metavar="command")
 
     def add(name: str, run: object, words: str, *, named: bool = True) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=words)
+        command.add_argument("--folder", type=Path, default=argparse.SUPPRESS)
         if named:
             command.add_argument("name", help="an exercise, such as rms_norm")
         command.set_defaults(run=run)
@@ -78,13 +87,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace, asked: None, progress: Progress) -> int:
-    topic = ""
+    topic, width = "", shutil.get_terminal_size((100, 24)).columns
     for name, it in exercises().items():
         if it.topic != topic:
             topic = it.topic
             print(f"{topic}")
-        print(f"  {name:22} level {it.level}  {_MARKS[progress.outcome(name)]:20} {it.task}")
-    print("\nllmref practice start NAME writes a file for you, and check NAME judges it.")
+        mark = _MARKS[progress.outcome(name)]
+        line = f"  {name:22} level {it.level}  {mark:18} {it.task}"
+        print(line if len(line) <= width else f"{line[: width - 4].rstrip()} ...")
+    print(f"\n{_command(options, 'start NAME')} writes a file for you, and check NAME judges it.")
     return 0
 
 
@@ -105,27 +116,37 @@ def _start(options: argparse.Namespace, asked: Exercise, progress: Progress) -> 
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
     link = f"{SITE}/{asked.topic}.html#symbols"
-    text = _START.format(task=asked.task, link=link, name=asked.name, signature=asked.signature)
+    check = _command(options, f"check {asked.name}")
+    text = _START.format(task=asked.task, link=link, check=check, signature=asked.signature)
     path.write_text(text, encoding="utf-8")
-    print(f"{path} is yours to fill. Then: llmref practice check {asked.name}")
+    print(f"{path} is yours to fill. Then: {check}")
     return 0
 
 
 def _check(options: argparse.Namespace, asked: Exercise, progress: Progress) -> int:
     path = _file(options, asked)
     if not path.is_file():
-        raise ValueError(f"there is no {path}; llmref practice start {asked.name} writes it")
+        raise ValueError(
+            f"there is no {path}; {_command(options, f'start {asked.name}')} writes it"
+        )
     if options.watch:  # also where the shell that started it has its own jobs hear no Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         saved = path.stat().st_mtime_ns
-        verdict = judge_file(asked, path, seconds=options.seconds)
-        print(verdict, flush=True)
-        progress.keep(asked.name, outcome=verdict.outcome)
-        if not options.watch:
-            return _code(verdict)
-        print(f"waiting for {path} to be saved; Ctrl-C ends", flush=True)
-        while not path.is_file() or path.stat().st_mtime_ns == saved:
+
+        def is_saved(before: int = saved) -> bool:
+            return path.is_file() and path.stat().st_mtime_ns != before
+
+        stop = is_saved if options.watch else never
+        verdict = judge_file(asked, path, seconds=options.seconds, stop=stop)
+        if verdict is not None:
+            print(verdict, flush=True)
+            progress.keep(asked.name, outcome=verdict.outcome)
+            if not options.watch:
+                return _code(verdict)
+        print(f"--- {time.strftime('%H:%M:%S')}, waiting for {path} to be saved; Ctrl-C ends")
+        sys.stdout.flush()
+        while not is_saved():
             time.sleep(0.2)
 
 
@@ -135,7 +156,9 @@ def _hint(options: argparse.Namespace, asked: Exercise, progress: Progress) -> i
         print(f"{number}. {hint}")
     progress.keep(asked.name, hints=given)
     if given == len(asked.hints):
-        print(f"That was the last one. llmref practice solution {asked.name} shows the code.")
+        print(
+            f"That was the last one. {_command(options, f'solution {asked.name}')} shows the code."
+        )
     return 0
 
 
@@ -149,7 +172,8 @@ def _bug(options: argparse.Namespace, asked: Exercise, progress: Progress) -> in
     seed = options.seed if options.seed is not None else progress.bug(asked.name)
     if seed is None or (options.answer is None and options.seed is None):
         seed = random.randrange(len(asked.mistakes))
-    mistake = asked.mistakes[seed % len(asked.mistakes)]
+    offered = [it for it in asked.mistakes if len(_wrong_lines(asked, it)) <= _FEW_LINES]
+    mistake = offered[seed % len(offered)]
     progress.keep(asked.name, bug=seed)
     if options.answer is None:
         print(f"One thing is wrong here. Task: {asked.task}\n")
@@ -157,11 +181,13 @@ def _bug(options: argparse.Namespace, asked: Exercise, progress: Progress) -> in
             print(f"{number:3}  {line.partition('  #')[0]}")  # a comment would tell
         laws = "".join(f"\n  {law.result}: {law.words}" for law in asked.laws)
         print(f"\nLaws that a right version keeps:{laws}")
-        print(f"\nYour answer: llmref practice bug {asked.name} LINE, or the id of a broken law")
+        answer = _command(options, f"bug {asked.name}")
+        print(f"\nYour answer: {answer} LINE, or the id of a broken law")
         return 0
     found = _answered(asked, mistake, options.answer)
     if found:
-        print(f"right: {mistake.name}. {mistake.why}")
+        lines = ", ".join(map(str, sorted(_wrong_lines(asked, mistake))))
+        print(f"right: {mistake.name} (line {lines}). {mistake.why}")
         return 0
     print(f"wrong: {options.answer} is as it should be. Read on, or ask for a hint.")
     return 1
@@ -172,7 +198,10 @@ def _answered(asked: Exercise, mistake: Mistake, answer: str) -> bool:
 
     Raises: ValueError if it is neither a line nor a law.
     """
-    if answer.isdigit():
+    if answer.lstrip("-").isdigit():
+        last = len(asked.edited(mistake).splitlines())
+        if not 1 <= int(answer) <= last:
+            raise ValueError(f"there are lines 1 to {last}, got {answer}")
         return int(answer) in _wrong_lines(asked, mistake)
     laws = [law for law in asked.laws if law.result == answer]
     if not laws:
@@ -188,6 +217,12 @@ def _wrong_lines(asked: Exercise, mistake: Mistake) -> set[int]:
         for number, line in enumerate(after, start=1)
         if line not in before or before.count(line) != after.count(line)
     }
+
+
+def _command(options: argparse.Namespace, words: str) -> str:
+    """The command as this reader has to type it."""
+    folder = "" if options.folder == _FOLDER else f" --folder {options.folder}"
+    return f"llmref practice{folder} {words}"
 
 
 def _file(options: argparse.Namespace, asked: Exercise) -> Path:

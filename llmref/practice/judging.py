@@ -1,14 +1,13 @@
 """The judge: one function, all inputs of its exercise, one verdict.
 
-Runs in the process that runs the function (process). Leaves out: how a verdict is shown (verdict).
+Runs in the process that runs the function (process). Leaves out: a single call (calling), and how a
+verdict is shown (verdict).
 """
 
 import contextlib
 import copy
 import io
-import linecache
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,10 +15,14 @@ import torch
 from torch import Tensor
 
 from llmref.practice import compared
+from llmref.practice.calling import Called, TooLongError, called
 from llmref.practice.exercise import Edit, Exercise, Function
 
 Answer = dict[str, Any]
 _LONGEST_INPUT = 280  # characters of an input that is printed whole
+_RANDOM = (
+    "two calls with the same arguments differ: is there randomness, or something that is kept?"
+)
 
 
 @contextlib.contextmanager
@@ -38,31 +41,40 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
     if not callable(function):
         return _wrong(f"{exercise.name} must be a function, not a {type(function).__name__}")
     inputs = exercise.inputs()
-    largest, started, spent = 0.0, time.perf_counter(), 0.0
+    remarks: list[str] = []
+    largest, printed = 0.0, ""
     for dtype in (torch.float64, torch.float32):
         wide = dtype == torch.float64
         tolerance = exercise.tolerance if wide else compared.TOLERANCE_OF_FLOAT32
-        for given in inputs:
-            arguments = _as(given, dtype)
-            begin = time.perf_counter()
+        for number, given in enumerate(inputs):
             with _default(dtype):
-                found, problem = _called(function, arguments, exercise)
-            spent += time.perf_counter() - begin
-            if problem:
-                return _wrong(problem, _shown(exercise, given))
+                seen = called(function, _as(given, dtype), exercise)
+            shown = _shown(exercise, number, given) | {"printed": seen.printed}
+            if seen.problem:
+                return _wrong(seen.problem, shown)
             wanted = exercise.solution(*_as(given, dtype))
-            if problem := compared.difference(found, wanted, tolerance):
-                with contextlib.redirect_stdout(io.StringIO()):  # it has printed its part
-                    return _explained(exercise, function, inputs, given, dtype, problem)
+            if problem := compared.difference(seen.value, wanted, tolerance):
+                if not wide:
+                    problem += " (in float32; in float64 it is right)"
+                return _explained(exercise, function, inputs, given, seen, problem, shown)
             if wide:
-                largest = max(largest, compared.error(found, wanted))
-    model = max(time.perf_counter() - started - spent, 1e-9)
+                largest = max(largest, compared.error(seen.value, wanted))
+                printed = printed if number else seen.printed
+            elif not remarks:
+                remarks += compared.other_dtype(seen.value, wanted)
+    with contextlib.redirect_stdout(io.StringIO()):
+        remarks += _only_by_default(exercise, function, inputs[-1])
+        remarks += _no_gradient(exercise, function, inputs[-1])
+        spent = _seconds(function, inputs) / _seconds(exercise.solution, inputs)
     return {
         "outcome": "right",
         "inputs": len(inputs),
+        "exact": compared.is_plain(exercise.solution(*copy.deepcopy(inputs[0]))),
         "error": largest,
-        "time": spent / model,
+        "time": spent,
         "laws": [law.words for law in exercise.laws],
+        "remarks": remarks,
+        "printed": printed,
     }
 
 
@@ -72,10 +84,26 @@ def _explained(
     function: Function,
     inputs: Sequence[tuple[Any, ...]],
     given: tuple[Any, ...],
-    dtype: torch.dtype,
+    seen: Called,
     problem: str,
+    shown: Answer,
 ) -> Answer:
     """What is wrong, as far as it is known: a convention, a law, a known mistake, an input."""
+    answer = _wrong(problem, shown)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # what counts has been printed
+            may_be_random = not problem.startswith("it returns") and "float32" not in problem
+            if may_be_random and not _again(exercise, function, given, seen):
+                return _wrong(_RANDOM, shown)
+            return answer | _named(exercise, function, inputs, problem)
+    except TooLongError:
+        return answer
+
+
+def _named(
+    exercise: Exercise, function: Function, inputs: Sequence[tuple[Any, ...]], problem: str
+) -> Answer:
+    """The convention that it follows; or the law that it breaks, and the mistake that it is."""
     outputs = [output(function, it) for it in inputs]
     for convention in exercise.conventions:
         if _is_variant(exercise, convention, inputs, outputs):
@@ -83,60 +111,63 @@ def _explained(
                 "outcome": "convention",
                 "convention": convention.name,
                 "why": convention.why,
-                **_shown(exercise, given),
-                "problem": problem,
             }
-    mistakes = [it for it in exercise.mistakes if _is_variant(exercise, it, inputs, outputs)]
-    answer = _wrong(problem, _shown(exercise, given))
-    for law in () if problem.startswith("it returns") else exercise.laws:
+    named: Answer = {"law": exercise.task, "result": exercise.definition}
+    for law in () if problem.startswith(("it returns", "the shape")) else exercise.laws:
         if law.broken_by(_in_tensors(function), inputs):
-            answer |= {"law": law.words, "result": law.result}
+            named = {"law": law.words, "result": law.result}
             break
-    else:
-        answer |= {"law": exercise.task, "result": exercise.definition}
-    if dtype != torch.float64:
-        answer["problem"] += " (in float32; in float64 it is right)"
-    if mistakes:
-        answer["mistake"] = " or ".join(f"'{it.name}'" for it in mistakes)
-        answer["why"] = " ".join(it.why for it in mistakes)
-    return answer
+    if mistakes := [it for it in exercise.mistakes if _is_variant(exercise, it, inputs, outputs)]:
+        named["mistake"] = " or ".join(f"'{it.name}'" for it in mistakes)
+        named["why"] = " ".join(it.why for it in mistakes)
+    return named
 
 
-def _called(function: Function, arguments: tuple[Any, ...], exercise: Exercise) -> tuple[Any, str]:
-    """What a function returns, and what is wrong with the call itself."""
-    before = copy.deepcopy(arguments)
-    try:
-        found = function(*arguments)
-    except (Exception, SystemExit) as failure:
-        return None, _raised(failure, function, exercise)
-    for number, (one, other) in enumerate(zip(arguments, before, strict=True)):
-        if not _unchanged(one, other):
-            name = exercise.signature.partition("(")[2].rstrip(")").split(", ")[number]
-            return None, f"it changes its argument {name.partition('=')[0]}; work on a copy"
-    return found, ""
+def _again(exercise: Exercise, function: Function, given: tuple[Any, ...], seen: Called) -> bool:
+    """Whether a second call with the same arguments gives the same."""
+    second = called(function, _as(given, torch.float64), exercise)
+    return not second.problem and compared.same(second.value, seen.value)
 
 
-def _unchanged(one: Any, other: Any) -> bool:
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(_unchanged, one, other))
-    if not isinstance(one, Tensor):
-        return True
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return bool(((one == other) | (one.isnan() & other.isnan())).all())
+def _only_by_default(exercise: Exercise, function: Function, given: tuple[Any, ...]) -> list[str]:
+    """A remark on a function that creates tensors without saying their dtype."""
+    with _default(torch.float32):
+        seen = called(function, _as(given, torch.float64), exercise)
+    if not seen.problem:
+        return []
+    return [f"it is right only where torch's default dtype is that of x: else {seen.problem}"]
 
 
-def _raised(failure: BaseException, function: Function, exercise: Exercise) -> str:
-    """An exception at the reader's own line: the last one of a file of theirs."""
-    kind = f"{type(failure).__name__}: {failure}".rstrip(": ")
-    file = getattr(getattr(function, "__code__", None), "co_filename", "")
-    frames = [it for it in traceback.extract_tb(failure.__traceback__) if it.filename == file]
-    if not frames:
-        if isinstance(failure, TypeError) and "argument" in str(failure):
-            return f"it cannot be called as {exercise.signature}: {failure}"
-        return f"it raises {kind}"
-    line = frames[-1].line or linecache.getline(file, frames[-1].lineno or 0).strip()
-    return f"it raises {kind}, in line {frames[-1].lineno}: {line}"
+def _no_gradient(exercise: Exercise, function: Function, given: tuple[Any, ...]) -> list[str]:
+    """A remark on a function through which no gradient passes, though one should."""
+    if exercise.name.endswith("_backward"):
+        return []
+    leaves = tuple(
+        it.requires_grad_() if isinstance(it, Tensor) and it.is_floating_point() else it
+        for it in _as(given, torch.float64)
+    )
+    with torch.enable_grad():
+        wanted = exercise.solution(*leaves)
+        if not (isinstance(wanted, Tensor) and wanted.requires_grad):
+            return []
+        with _default(torch.float64):
+            found = called(function, leaves, exercise).value
+    if isinstance(found, Tensor) and found.requires_grad:
+        return []
+    return ["no gradient passes through it: in training, return what torch computed from x"]
+
+
+def _seconds(function: Function, inputs: Sequence[tuple[Any, ...]]) -> float:
+    """How long all inputs take, at best."""
+    best = float("inf")
+    for _ in range(3):
+        copies = [copy.deepcopy(given) for given in inputs]
+        begin = time.perf_counter()
+        with _default(torch.float64):
+            for given in copies:
+                output(function, given)
+        best = min(best, time.perf_counter() - begin)
+    return max(best, 1e-9)
 
 
 def output(function: Function, given: tuple[Any, ...]) -> Any:
@@ -179,13 +210,13 @@ def _as(given: Any, dtype: torch.dtype) -> Any:
     return given
 
 
-def _shown(exercise: Exercise, given: tuple[Any, ...]) -> Answer:
+def _shown(exercise: Exercise, number: int, given: tuple[Any, ...]) -> Answer:
     """The input as a call that a reader can paste, and what it should give."""
     call = f"{exercise.name}({', '.join(map(compared.text, given))})"
     wanted = compared.text(exercise.solution(*copy.deepcopy(given)))
     if len(call) > _LONGEST_INPUT or len(wanted) > _LONGEST_INPUT:
         shapes = ", ".join(map(_form, given))
-        return {"call": f"{exercise.name} on arguments of the shapes {shapes}"}
+        return {"call": f'{exercise.name}(*inputs("{exercise.name}")[{number}])  # {shapes}'}
     return {"call": call, "expected": wanted}
 
 

@@ -10,13 +10,13 @@ class Progress:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "progress.json"
         self._known: dict[str, dict[str, object]] = {}
+        self.damage = ""  # why nothing is kept
         if self._path.is_file():
             try:
                 known = json.loads(self._path.read_text(encoding="utf-8"))
             except ValueError as failure:
-                raise ValueError(
-                    f"{self._path} is damaged ({failure}); mend or delete it"
-                ) from failure
+                self.damage = f"{self._path} is damaged ({failure}); mend or delete it"
+                known = None
             self._known = known if isinstance(known, dict) else {}
 
     def outcome(self, name: str) -> str:
@@ -34,7 +34,9 @@ class Progress:
         return seed if isinstance(seed, int) else None
 
     def keep(self, name: str, **values: object) -> None:
-        """Write what is new; an exercise that was right stays right."""
+        """Write what is new; an exercise that was right stays right. A damaged file is left."""
+        if self.damage:
+            return
         known = self._known.setdefault(name, {})
         if known.get("outcome") == "right":
             values.pop("outcome", None)

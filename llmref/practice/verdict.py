@@ -18,8 +18,9 @@ class Verdict:
     seen, on the smallest input that shows it, which `call` writes out and which should give
     `expected`; `law` is the law that is broken, `result` the id of the result that proves it;
     `mistake` and `convention` name what the function equals on all inputs, and `why` says why
-    people write it, or who does. Where it is right: `inputs`, the largest relative `error`, and the
-    `time` against the model solution.
+    people write it, or who does. Where it is right: `inputs`, the largest relative `error`, the
+    `time` against the code by hand, and `remarks` on what is not judged. `printed` is what the call
+    of `call` has printed, or that of the smallest input. A verdict is true if it is 'right'.
     """
 
     exercise: str
@@ -35,14 +36,21 @@ class Verdict:
     why: str = ""
     printed: str = ""
     inputs: int = 0
+    exact: bool = False
     error: float = 0.0
     time: float = 0.0
     laws: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return self.outcome == "right"
 
     @property
     def counterexample(self) -> str:
         """The smallest input that shows it, and what it should give."""
-        return f"{self.call}\n    should give {self.expected}" if self.expected else self.call
+        if self.expected:
+            return f"{self.call}\n    should give {self.expected}"
+        return f"from llmref.practice import inputs\n{self.call}" if "*inputs" in self.call else ""
 
     @property
     def link(self) -> str:
@@ -52,23 +60,31 @@ class Verdict:
     def lines(self) -> list[tuple[str, str]]:
         """Each part with its heading."""
         if self.outcome == "right":
-            seen = f"{self.inputs} inputs in float64 and float32, largest error {self.error:.1g}"
-            laws = [("law", law) for law in self.laws]
             return [
-                ("right", f"{self.exercise}: {seen}, {self.time:.1f} times the model's time"),
-                *laws,
+                ("right", f"{self.exercise}: {self._seen()}"),
+                *(("law", law) for law in self.laws),
+                *(("note", remark) for remark in self.remarks),
+                *([("printed", self.printed)] if self.printed else []),
             ]
         first = ("wrong", f"{self.exercise}: {self.problem}")
         if self.outcome == "convention":
-            first = ("another convention", f"{self.exercise} is right by {self.convention}")
+            first = ("another convention", f"{self.exercise} is right for {self.convention}")
         parts = [
             ("try", self.counterexample),
+            ("printed", self.printed),
             ("law", f"{self.law} ({self.result})" if self.result else self.law),
             ("mistake", self.mistake),
             ("why", self.why),
             ("read", self.link),
         ]
         return [first, *(part for part in parts if part[1])]
+
+    def _seen(self) -> str:
+        times = f"{self.time:.1f} times as long as the code by hand"
+        if self.exact:
+            return f"{self.inputs} inputs, {times}"
+        numbers = f"{self.inputs} inputs in float64 and float32, largest error {self.error:.1g}"
+        return f"{numbers}, {times}"
 
     def __str__(self) -> str:
         return "\n".join(f"{name}: {words}" for name, words in self.lines())
@@ -89,7 +105,7 @@ class Verdict:
 
     def _cell(self, name: str, words: str) -> str:
         shown = html.escape(words)
-        if name == "try":
+        if name in ("try", "printed"):
             return f"<pre style='white-space:pre-wrap;margin:0'>{shown}</pre>"
         if name == "law" and self.result:
             law, id_ = html.escape(self.law), html.escape(self.result)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from llmref.practice.console import main
-from llmref.practice.exercises import exercise
+from llmref.practice.console import _wrong_lines, main
+from llmref.practice.exercises import exercise, exercises
 
 RIGHT = """
 def rms_norm(x, weight, eps):
@@ -93,7 +93,7 @@ def test_a_bug_is_found_by_its_line(folder: Path, capsys: pytest.CaptureFixture[
     assert main(["practice", "bug", "rms_norm", "1"]) == 1
     assert "wrong: 1 is as it should be" in capsys.readouterr().out
     assert main(["practice", "bug", "rms_norm", line.split()[0]]) == 0
-    assert "right: eps outside the root. It is added" in capsys.readouterr().out
+    assert "right: eps outside the root (line 3). It is added" in capsys.readouterr().out
     assert "  #" not in shown  # comments would tell
 
 
@@ -106,7 +106,7 @@ def test_a_bug_is_found_by_the_law_that_it_breaks(
     assert "norm-rms: Each row is normalised by itself" in capsys.readouterr().out
     assert main(["practice", "bug", "rms_norm", "norm-rms-invariance"]) == 1
     assert main(["practice", "bug", "rms_norm", "norm-rms"]) == 0
-    assert "right: one mean for all rows." in capsys.readouterr().out
+    assert "right: one mean for all rows (line 3)." in capsys.readouterr().out
     assert main(["practice", "bug", "rms_norm", "norm-none"]) == 2
     said = capsys.readouterr().err
     assert "one of norm-rms, norm-rms-invariance; got 'norm-none'" in said
@@ -116,11 +116,66 @@ def test_an_unknown_name_and_a_damaged_progress_get_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["practice", "hint", "rmsnorm"]) == 2
-    assert capsys.readouterr().err.startswith("there is no exercise 'rmsnorm'; is it rms_norm or ")
+    assert capsys.readouterr().err == "there is no exercise 'rmsnorm'; is it rms_norm?\n"
     folder.mkdir()
     (folder / "progress.json").write_text("{", encoding="utf-8")
-    assert main(["practice", "status"]) == 2
-    assert "progress.json is damaged" in capsys.readouterr().err
+    (folder / "rms_norm.py").write_text(RIGHT, encoding="utf-8")
+    assert main(["practice", "check", "rms_norm"]) == 0  # it is judged all the same
+    said = capsys.readouterr()
+    assert "progress.json is damaged" in said.err
+    assert said.out.startswith("right: rms_norm: ")
+    assert (folder / "progress.json").read_text(encoding="utf-8") == "{"
+
+
+def test_a_name_may_come_with_its_topic_or_as_a_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("norm/rms_norm", "practice/rms_norm.py"):
+        assert main(["practice", "solution", name]) == 0
+        assert capsys.readouterr().out.startswith("def rms_norm(")
+    assert main(["practice", "hint", "quantization"]) == 2
+    assert capsys.readouterr().err == (
+        "there is no exercise 'quantization'; is it quantize_symmetric or dequantize?\n"
+    )
+    assert main(["practice", "hint", "nosuch"]) == 2
+    assert capsys.readouterr().err.endswith("; llmref practice lists them\n")
+
+
+def test_commands_are_suggested_with_the_folder_in_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    check = f"llmref practice --folder {mine} check rms_norm"
+    assert main(["practice", "--folder", str(mine), "start", "rms_norm"]) == 0
+    assert check in capsys.readouterr().out
+    assert check in (mine / "rms_norm.py").read_text(encoding="utf-8")
+    (mine / "rms_norm.py").write_text(RIGHT, encoding="utf-8")
+    assert main(["practice", "check", "rms_norm", "--folder", str(mine)]) == 0
+    assert main(["practice", "bug", "rms_norm", "--folder", str(mine)]) == 0
+    assert f"--folder {mine} bug rms_norm LINE" in capsys.readouterr().out
+
+
+def test_what_cannot_be_answered_is_refused_in_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.mkdir()
+    (folder / "rms_norm.py").write_text(RIGHT, encoding="utf-8")
+    file = folder / "rms_norm.py"
+    for arguments, said in (
+        (["check", "rms_norm", "--seconds", "0"], "the time limit must be positive, got 0 s"),
+        (["check", "rms_norm", "--folder", str(file)], f"{file} is no folder"),
+        (["bug", "rms_norm", "--seed", "1"], ""),
+        (["bug", "rms_norm", "99"], "there are lines 1 to 4, got 99"),
+        (["bug", "rms_norm", "0"], "there are lines 1 to 4, got 0"),
+    ):
+        assert main(["practice", *arguments]) == (2 if said else 0)
+        assert said in capsys.readouterr().err
+
+
+def test_a_bug_to_be_found_has_changed_one_or_two_lines() -> None:
+    for it in exercises().values():
+        offered = [mistake for mistake in it.mistakes if len(_wrong_lines(it, mistake)) <= 2]
+        assert len(offered) >= 3, it.name
 
 
 class Terminal:
@@ -150,6 +205,15 @@ class Terminal:
     def forget(self) -> None:
         self.said = ""
 
+    def rest(self) -> str:
+        """What it has said when it has ended."""
+        while select.select([self._main], [], [], 0.5)[0]:
+            try:
+                self.said += os.read(self._main, 4096).decode()
+            except OSError:  # nobody holds the other side any more
+                break
+        return self.said
+
     def interrupt(self) -> int:
         os.write(self._main, b"\x03")
         self.process.send_signal(2)
@@ -178,3 +242,30 @@ def test_a_watched_file_is_judged_at_each_save(watching: Terminal, tmp_path: Pat
     watching.wait_for("waiting for")
     assert "in line 1 of" in watching.said
     assert watching.interrupt() == 130
+
+
+LOOP = "print('begun', flush=True)\nwhile True:\n    pass\n"
+
+
+def test_a_save_ends_the_run_before_it(watching: Terminal, tmp_path: Path) -> None:
+    path = tmp_path / "practice" / "rms_norm.py"
+    watching.wait_for("waiting for")
+    watching.forget()
+    path.write_text(LOOP, encoding="utf-8")
+    watching.wait_for("begun")
+    path.write_text(RIGHT, encoding="utf-8")
+    watching.wait_for("right: rms_norm", seconds=15)  # the limit is 20
+    assert "did not finish" not in watching.said
+
+
+def test_ctrl_c_ends_a_run_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "practice").mkdir()
+    (tmp_path / "practice" / "rms_norm.py").write_text(LOOP, encoding="utf-8")
+    terminal = Terminal(tmp_path, "practice", "check", "rms_norm")
+    try:
+        terminal.wait_for("begun")
+        assert terminal.interrupt() == 130
+        assert "Traceback" not in terminal.rest()
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()

@@ -1,6 +1,9 @@
 """The judge with functions that are wrong in every way but one: each gets a plain answer."""
 
 import os
+import pdb
+import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llmref.practice import judge
+from llmref.practice import inputs, judge
 from llmref.practice.exercises import exercise
 from llmref.practice.judging import judge_here
 from llmref.practice.submission import judge_file
@@ -59,7 +62,7 @@ def test_a_known_mistake_is_named_with_its_reason() -> None:
 def test_another_convention_is_no_mistake() -> None:
     verdict = judge("rms_norm", lambda x, w, eps: good(x, 1 + w, eps))
     assert verdict.outcome == "convention"
-    assert "another convention: rms_norm is right by gains stored as 1 + w" in str(verdict)
+    assert "another convention: rms_norm is right for gains stored as 1 + w" in str(verdict)
     assert "Gemma" in verdict.why
 
 
@@ -89,7 +92,7 @@ def test_the_shapes_of_a_long_input_are_told_also_within_a_pair() -> None:
         return exercise("kv_cache_step").solution(q, k, v, cache) if q.shape[0] == 1 else q
 
     assert judge("kv_cache_step", wrong).call == (
-        "kv_cache_step on arguments of the shapes "
+        'kv_cache_step(*inputs("kv_cache_step")[6])  # '
         "(2, 3, 1, 4), (2, 3, 1, 4), (2, 3, 1, 4), ((2, 3, 5, 4), (2, 3, 5, 4))"
     )
 
@@ -135,7 +138,7 @@ def test_laws_are_tried_on_functions_that_return_arrays_too() -> None:
         (lambda x, w: x, "it cannot be called as rms_norm(x, weight, eps): "),
         (lambda x, w, eps: None, "it returns nothing (None), not a Tensor"),
         (lambda x, w, eps: "one", "it returns a str, not a Tensor"),
-        (lambda x, w, eps: [good(x, w, eps)] * 2, "the shape of the result is"),
+        (lambda x, w, eps: [good(x, w, eps)] * 2, "it returns 2 values, not a Tensor"),
         (lambda x, w, eps: good(x, w, eps)[..., :0], "the shape of the result is (0,), not (1,)"),
         (lambda x, w, eps: good(x, w, eps) * torch.nan, "it is not a number where it should be 1"),
         (raises, "it raises IndexError: index 8 is out of bounds"),
@@ -166,8 +169,12 @@ def test_an_endless_loop_is_stopped_and_what_it_printed_is_seen(
         while True:
             pass
 
-    assert judge("rms_norm", loops, seconds=1).problem == "it did not finish in 1 s"
-    assert capsys.readouterr().out == "begun\n"
+    verdict = judge("rms_norm", loops, seconds=1)
+    assert re.fullmatch(
+        r"it did not finish in 1 s, in line \d+: (while True:|pass)", verdict.problem
+    )
+    assert verdict.call == "rms_norm(torch.tensor([3.]), torch.tensor([1.]), 0.0)"
+    assert verdict.printed == "begun"
 
 
 @forked
@@ -214,14 +221,17 @@ FILES: dict[str, tuple[str, str]] = {
     "a syntax error": ("def rms_norm(x, weight, eps:\n    return x\n", "in line 1 of"),
     "an import that fails": (
         "import nothing_of_this_name\n",
-        "raises ModuleNotFoundError in line 1",
+        "raises ModuleNotFoundError: No module named 'nothing_of_this_name', in line 1: import",
     ),
-    "an error on the way": ("a = 1\nb = a / 0\n", "raises ZeroDivisionError in line 2"),
+    "an error on the way": (
+        "a = 1\nb = a / 0\n",
+        "raises ZeroDivisionError: division by zero, in line 2: b = a / 0",
+    ),
     "a blank that is not filled": (
         "def rms_norm(x, weight, eps):\n    raise NotImplementedError('write it here')\n",
         "it raises NotImplementedError: write it here, in line 2: raise NotImplementedError",
     ),
-    "an end": ("import sys\nsys.exit()\n", "raises SystemExit in line 2"),
+    "an end": ("import sys\nsys.exit()\n", "raises SystemExit, in line 2: sys.exit()"),
 }
 
 
@@ -231,6 +241,7 @@ def test_each_bad_file_gets_a_plain_answer(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "rms_norm.py"
     path.write_text(text, encoding="utf-8")
     verdict = judge_file(exercise("rms_norm"), path, seconds=20)
+    assert verdict is not None
     assert verdict.outcome == "wrong"
     assert problem in verdict.problem
 
@@ -238,7 +249,7 @@ def test_each_bad_file_gets_a_plain_answer(tmp_path: Path, kind: str) -> None:
 def test_a_file_that_is_no_text_is_told_so(tmp_path: Path) -> None:
     path = tmp_path / "rms_norm.py"
     path.write_bytes(b"\xff\xfe\x00")
-    assert "is no Python text" in judge_file(exercise("rms_norm"), path, seconds=20).problem
+    assert "is no Python text" in str(judge_file(exercise("rms_norm"), path, seconds=20))
 
 
 def test_a_message_never_shows_the_solution() -> None:
@@ -259,12 +270,126 @@ def test_what_a_function_creates_without_a_dtype_costs_no_precision() -> None:
     assert torch.get_default_dtype() == torch.float32
 
 
-def test_what_a_wrong_function_prints_comes_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_shown_call_prints_stands_below_it_and_nothing_else_is_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def loud(x: Tensor) -> Tensor:
-        print("seen", x.numel())
+        print("seen", tuple(x.shape))
         return x.softmax(0)
 
     verdict = judge("softmax", loud)
     assert verdict.mistake == "'normalised over the first axis'"
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"seen {n}" for n in (1, 2, 2, 2, 3, 6)]
+    assert verdict.printed == "seen (2, 3)"
+    assert "\nprinted: seen (2, 3)\n" in str(verdict)
+    assert judge("softmax", lambda x: (print("first"), x.softmax(-1))[1]).printed == "first"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_verdict_is_true_only_if_it_is_right() -> None:
+    assert judge("rms_norm", good)
+    assert not judge("rms_norm", lambda x, w, eps: x)
+
+
+def test_the_name_comes_first_and_the_time_is_positive() -> None:
+    with pytest.raises(TypeError, match="the name comes first, got function"):
+        judge(good, "rms_norm")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="must be positive, got -3 s"):
+        judge("rms_norm", good, seconds=-3)
+
+
+def test_of_many_entries_the_first_that_is_off_is_told_and_the_input_can_be_had_again() -> None:
+    def first_batch_only(x: Tensor, *others: Any) -> Tensor:
+        out = exercise("multi_head").solution(x, *others)
+        return out[:1].expand_as(out)
+
+    verdict = judge("multi_head", first_batch_only)
+    found = re.fullmatch(
+        r"entry \[(\d+), (\d+), (\d+)\] is (\S+), not (\S+); \d+ of \d+ entries are off",
+        verdict.problem,
+    )
+    assert found
+    assert verdict.call.startswith('multi_head(*inputs("multi_head")[')
+    given = inputs("multi_head")[int(verdict.call.split("[")[1].split("]")[0])]
+    place = tuple(map(int, found.groups()[:3]))
+    right = exercise("multi_head").solution(*given)
+    assert float(right[place]) == pytest.approx(float(found[5]), rel=1e-5)
+    assert float(first_batch_only(*given)[place]) == pytest.approx(float(found[4]), rel=1e-5)
+
+
+def test_two_tensors_are_not_taken_for_one() -> None:
+    two = judge("rope", lambda x, positions, base: (positions.cos(), positions.sin()))
+    assert two.problem == "it returns 2 values, not a Tensor"
+    odd = judge("rms_norm", lambda x, w, eps: torch.complex(x, x))
+    assert odd.problem == "it returns complex numbers, not a Tensor"
+
+
+def test_ids_are_integers() -> None:
+    def floats(text: str, merges: Any) -> list[float]:
+        return [float(it) for it in exercise("bpe_encode").solution(text, merges)]
+
+    assert re.fullmatch(r"entry 1 is \d+\.0, not \d+", judge("bpe_encode", floats).problem)
+
+
+def test_randomness_and_state_are_told() -> None:
+    calls: list[int] = []
+
+    def counts(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        calls.append(1)
+        return good(x, weight, eps) * (2 if len(calls) == 4 else 1)
+
+    for function in (counts, lambda x, w, eps: torch.rand_like(x)):
+        assert judge("rms_norm", function).problem.startswith("two calls with the same arguments")
+
+
+def test_a_right_function_gets_remarks_on_what_is_not_judged() -> None:
+    def remarks(function: Any) -> str:
+        verdict = judge("rms_norm", function)
+        assert verdict.outcome == "right"
+        return " ".join(verdict.remarks)
+
+    assert remarks(good) == ""
+    assert "no gradient passes" in remarks(lambda x, w, eps: good(x.detach(), w, eps).detach())
+    wide = remarks(lambda x, w, eps: good(x.double(), w.double(), eps))
+    assert "for float32 arguments its result is float64" in wide
+
+    def by_default(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        ones = torch.ones(x.shape[-1], x.shape[-1]) / x.shape[-1]
+        return weight * x / (x.square() @ ones + eps).sqrt()
+
+    assert "only where torch's default dtype is that of x: else it raises" in remarks(by_default)
+
+
+@forked
+def test_a_debugger_and_a_crash_are_told() -> None:
+    def stops(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        pdb.Pdb().set_trace()  # as breakpoint() does, for which pytest has its own
+        return x
+
+    def crashes(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    assert judge("rms_norm", stops).problem.startswith("breakpoint() does not work here")
+    said = judge("rms_norm", crashes).problem
+    assert said == "your code ended the process it ran in (killed)"
+
+
+def test_a_file_that_misspells_the_name_is_told_what_it_defines(tmp_path: Path) -> None:
+    path = tmp_path / "multi_head.py"
+    path.write_text("def multihead(x):\n    return x\n", encoding="utf-8")
+    verdict = judge_file(exercise("multi_head"), path, seconds=20)
+    assert verdict is not None
+    assert verdict.problem.endswith("defines no function multi_head; it defines multihead")
+    path.write_text("class multi_head:\n    pass\n", encoding="utf-8")
+    verdict = judge_file(exercise("multi_head"), path, seconds=20)
+    assert verdict is not None
+    assert verdict.problem.startswith("multi_head is a class; the task asks for multi_head(x, wq")
+
+
+@forked
+def test_a_loop_at_the_top_of_a_file_is_told_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "rms_norm.py"
+    path.write_text("x = 1\nwhile True:\n    x += 1\n", encoding="utf-8")
+    verdict = judge_file(exercise("rms_norm"), path, seconds=1)
+    assert verdict is not None
+    assert re.search(r"did not finish in 1 s, in line [23]: ", verdict.problem)

@@ -25,8 +25,10 @@ def exercise(name: str) -> Exercise:
     Raises: KeyError with the nearest names.
     """
     known = exercises()
-    if name not in known:
-        near = get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = f"; is it {' or '.join(near)}?" if near else ""
-        raise KeyError(f"there is no exercise {name!r}{hint}")
-    return known[name]
+    plain = name.rpartition("/")[2].removesuffix(".py")  # as 'practice/rope.py' or 'norm/rms_norm'
+    if plain in known:
+        return known[plain]
+    of_topic = [it.name for it in known.values() if it.topic.rpartition("/")[2] == plain]
+    near = of_topic or get_close_matches(plain, known, n=3, cutoff=0.6)
+    hint = f"; is it {' or '.join(near)}?" if near else "; llmref practice lists them"
+    raise KeyError(f"there is no exercise {name!r}{hint}")
