@@ -12,8 +12,8 @@ def kl_estimates(logp, ref_logp):
 
 
 def kl_in_loss(logp, ref_logp, old_logp, mask):
-    logp, ref_logp, old_logp = logp[mask], ref_logp[mask], old_logp[mask]  # padding may overflow
-    ratio = torch.exp(logp - old_logp)  # without its gradient k3 follows KL(reference || policy)
+    logp, ref_logp, old_logp = logp[mask], ref_logp[mask], old_logp[mask]  # no padding
+    ratio = torch.exp(logp - old_logp)  # detached, k3 would follow KL(reference || policy)
     return (ratio * kl_estimates(logp, ref_logp)[2]).sum() / len(mask)  # per response
 
 
