@@ -26,6 +26,11 @@ CELL = re.compile(
 # What gives the same on every input that the code is for: topic, line of code, change.
 EQUIVALENT = {
     ("attention/online_softmax", "out = q.new_zeros(", "1 becomes one less"): "zeros broadcast",
+    (
+        "functional/quantization",
+        "return gaps.abs().argmin(",
+        "abs becomes square",
+    ): "the nearest level has the least square too",
 }
 
 

@@ -51,7 +51,7 @@ KL = """
 
     p = torch.tensor([[-1.0, -2.0]]).double()
     q, m = p - 1, p < 0
-    options = dict(kind="k3", ratio="attached", ratio_scope="token", agg="token-mean")
+    options = dict(kind="k3", ratio="attached", ratio_scope="token", agg="seq-mean-token-sum")
     verify.by_hand(
         "kl-by-hand", kl_estimates,
         lambda p, q: [kl.kl_estimate(p, q, k) for k in ("k1", "k2", "k3")], [(p, q)],
@@ -63,7 +63,7 @@ KL = """
     verify.by_hand(
         "kl-by-hand", kl_in_loss,
         lambda p, q, o, m: kl.kl_loss(p, q, m, old_logp=o, **options), [(p, q, p - 0.5, m)],
-        wrong={"no ratio": lambda p, q, o, m: kl_estimates(p, q)[2].mean()},
+        wrong={"no ratio": lambda p, q, o, m: kl_estimates(p, q)[2].sum()},
         note="two tokens off-policy",
     )
     ```

@@ -1,4 +1,4 @@
-"""SiLU with its gradient, and GELU, exact and in the tanh form."""
+"""SiLU and GELU with their gradients, and the tanh form of GELU."""
 
 import math
 
@@ -16,6 +16,12 @@ def silu_backward(grad, x):
 
 def gelu(x):
     return x * torch.erfc(-x / math.sqrt(2)) / 2  # x times the normal distribution function
+
+
+def gelu_backward(grad, x):
+    gate = torch.erfc(-x / math.sqrt(2)) / 2
+    density = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)  # the slope of the gate
+    return grad * (gate + x * density)
 
 
 def gelu_tanh(x):  # another function: up to 0.00047 away

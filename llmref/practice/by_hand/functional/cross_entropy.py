@@ -11,7 +11,7 @@ def cross_entropy(logits, targets, ignore_index):
     return -chosen.mean()
 
 
-def cross_entropy_backward(logits, targets):
+def cross_entropy_backward(logits, targets):  # no position is ignored
     p = logits.softmax(-1)  # (..., V)
     onehot = torch.nn.functional.one_hot(targets, logits.shape[-1])
     return (p - onehot) / targets.numel()  # of the mean over all positions

@@ -1,4 +1,4 @@
-"""InfoNCE with the other keys of the batch as negatives, in one direction."""
+"""InfoNCE with the other keys of the batch as negatives, and CLIP's loss in both directions."""
 
 import torch
 
@@ -9,3 +9,7 @@ def info_nce(a, b, temperature):
     b = b / b.norm(dim=-1, keepdim=True)
     scores = a @ b.T / temperature  # (B, B): row i has its positive in column i
     return -scores.log_softmax(-1).diagonal().mean()
+
+
+def clip_loss(a, b, temperature):  # queries choose keys, and keys choose queries
+    return (info_nce(a, b, temperature) + info_nce(b, a, temperature)) / 2

@@ -1,4 +1,4 @@
-"""Symmetric integers for a tensor, with one scale, and back."""
+"""Symmetric integers for a tensor, with one scale, and back; and NF4 for blocks of weights."""
 
 import torch
 
@@ -14,3 +14,9 @@ def quantize_symmetric(x, bits):
 
 def dequantize(codes, scale):
     return scale * codes
+
+
+def quantize_nf4(blocks, levels):  # (n, 64) weights; the 16 levels of NF4, from -1 to 1
+    absmax = blocks.abs().amax(dim=1, keepdim=True)  # (n, 1), one number for each block
+    gaps = (blocks / absmax).unsqueeze(-1) - levels  # (n, 64, 16)
+    return gaps.abs().argmin(dim=-1), absmax  # 4 bits each; back: absmax * levels[index]

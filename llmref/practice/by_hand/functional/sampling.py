@@ -1,4 +1,4 @@
-"""Filters of logits: top-k, top-p (nucleus sampling) and min-p."""
+"""Filters of logits, top-k, top-p (nucleus sampling) and min-p, and the draw of a token."""
 
 import math
 
@@ -24,3 +24,9 @@ def top_p(logits, p):
 def min_p(logits, p):
     least = logits.amax(-1, keepdim=True) + math.log(p)  # (..., 1)
     return logits.masked_fill(logits < least, -torch.inf)
+
+
+def next_token(logits, temperature, p, u):  # u: torch.rand of the shape of logits
+    kept = top_p(logits / temperature, p)  # the temperature first
+    gumbel = -torch.log(-torch.log(u))
+    return (kept + gumbel).argmax(dim=-1)  # a draw from kept.softmax(-1)

@@ -15,7 +15,7 @@ def grpo_loss(logp, old_logp, ref_logp, advantages, mask, clip, beta):
     ratio = torch.exp(logp - old_logp)  # (N, T)
     surrogate = torch.minimum(ratio * A, ratio.clamp(1 - clip, 1 + clip) * A)
     r = ref_logp - logp
-    k3 = torch.expm1(r) - r  # estimates the KL from policy to reference
+    k3 = torch.expm1(r) - r  # its value estimates KL(policy || reference)
     loss = torch.where(mask, beta * k3 - surrogate, 0.0)
     per_response = loss.sum(dim=1) / mask.sum(dim=1)  # (N,)
     return per_response.mean()

@@ -12,11 +12,11 @@ def kl_estimates(logp, ref_logp):
 
 
 def kl_in_loss(logp, ref_logp, old_logp, mask):
-    logp, ref_logp, old_logp = logp[mask], ref_logp[mask], old_logp[mask]  # padding may overflow
-    ratio = torch.exp(logp - old_logp)  # attached: this turns k3 to KL(policy || reference)
-    return (ratio * kl_estimates(logp, ref_logp)[2]).mean()
+    logp, ref_logp, old_logp = logp[mask], ref_logp[mask], old_logp[mask]  # no padding
+    ratio = torch.exp(logp - old_logp)  # detached, k3 would follow KL(reference || policy)
+    return (ratio * kl_estimates(logp, ref_logp)[2]).sum() / len(mask)  # per response
 
 
 def kl_in_reward(logp, ref_logp, mask):
-    k1 = kl_estimates(logp, ref_logp)[0].detach()  # only k1 may stand in the reward
+    k1 = kl_estimates(logp, ref_logp)[0].detach()  # k1 alone: k2 and k3 would switch it off
     return torch.where(mask, k1, 0.0)

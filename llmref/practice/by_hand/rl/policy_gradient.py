@@ -3,8 +3,8 @@
 import torch
 
 
-def reinforce_loss(logp, advantages, mask):
-    weighted = torch.where(mask, advantages * logp, 0.0)  # advantages are fixed
+def reinforce_loss(logp, advantages, mask):  # (N, T); advantages (N, T) or (N, 1)
+    weighted = torch.where(mask, advantages * logp, 0.0)  # advantages carry no gradient
     return -weighted.sum(dim=1).mean()  # sum over tokens, mean over responses
 
 
@@ -14,7 +14,7 @@ def rloo_advantages(rewards):
     return rewards - others
 
 
-def gae(rewards, values, gamma, lam):
+def gae(rewards, values, gamma, lam):  # one response without padding, or several
     advantages = torch.zeros_like(rewards)  # (..., T)
     running, next_value = 0.0, 0.0  # nothing follows the last token
     for t in reversed(range(rewards.shape[-1])):
