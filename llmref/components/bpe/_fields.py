@@ -54,7 +54,7 @@ def require_kind(given: Any, where: str, kinds: Mapping[str, Fields]) -> tuple[s
 
 def require_value(value: Any, allowed: tuple[Any, ...], where: str) -> None:
     """Raise ValueError for a value that would need what we do not have."""
-    if not any(value == one and type(value) is type(one) for one in allowed):
+    if value not in allowed:
         wanted = " or ".join(map(repr, allowed))
         raise ValueError(f"{where} must be {wanted}, others are not read, got {value!r}"[:300])
 

@@ -42,7 +42,7 @@ def read_vocab_and_merges(
         place[token] = len(place)
         pairs.append((place[left], place[right]))
     others = {token: number for token, number in numbers.items() if token not in place}
-    if isinstance(special, str) or set(special) != set(others):
+    if set(special) != set(others):
         raise ValueError(
             f"{vocab}: special_tokens must name the tokens that no merge makes, "
             f"{sorted(others)[:10]}, got {special!r}"

@@ -166,6 +166,11 @@ def test_normalisers_follow_each_other(read: Read) -> None:
     ours = read(normalizer={"type": "Sequence", "normalizers": steps})
     assert ours.decode(ours.encode("a \n b")) == r"xa\1b"
     assert ours.encode("") == []
+    gone = {"type": "Replace", "pattern": {"String": "a"}, "content": ""}
+    start = {"type": "Prepend", "prepend": "x"}
+    ours = read(normalizer={"type": "Sequence", "normalizers": [gone, start]})
+    assert ours.encode("a") == []
+    assert ours.encode("ab") == [*b"xb"]
 
 
 def test_splits_follow_each_other_and_keep_what_is_between(read: Read) -> None:
@@ -237,6 +242,9 @@ def test_normalised_tokens_are_sought_after_normalisation(read: Read) -> None:
     assert ours.encode("é") == ours.encode("e\u0301") == [256]
     assert ours.encode("o\u0301") == [257]
     assert ours.encode("ó") == [*"ó".encode()]
+    start = {"type": "Prepend", "prepend": "_"}
+    ours = read(added_tokens=[added("xa", 256, normalized=True)], normalizer=start)
+    assert ours.encode("xaxa") == [256, *b"xa"]  # it is sought as _xa
 
 
 def test_each_text_between_tokens_is_normalised_alone(read: Read) -> None:
@@ -375,6 +383,7 @@ def sequence(name: str, *parts: Any) -> dict[str, Any]:
             },
             "distinct and not empty after normalisation, got 'éx' of 'éx'",
         ),
+        ({"added_tokens": [added("<s>", True)]}, "field 'id' must be int, got True"),
         ({"added_tokens": [{"id": 256}]}, r"added_tokens\[0\]: field 'content' must be str"),
     ],
 )
