@@ -26,6 +26,20 @@ DEEPSEEK_PATTERNS = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+""",
 )
+DEEPSEEK_CODER_PATTERNS = (
+    r"[\r\n]",
+    r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳΆΈ-ΊΌΎ-ΡΣ-ϵА-ҁ]+",
+    r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    r"\s+$",
+    r"[一-龥ࠀ-一가-퟿]+",
+)
+GPT4O_PATTERN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 # Whole pieces that no training makes.
 HAND_MADE = (" Việt", ".:.:", "日本語", "café", "\n\n\n\n\n", " naïveté")
 SCRIPTS = (
@@ -183,11 +197,25 @@ def qwen_style(prose: str) -> Any:
 
 
 def deepseek_style(prose: str) -> Any:
-    """A chain of Splits; added tokens of full-width signs."""
+    """A chain of Splits; no normaliser in a sequence; added tokens of full-width signs."""
     theirs = byte_level(DEEPSEEK_PATTERNS)
     trained(theirs, prose, 1500)
-    theirs.add_special_tokens(["<｜begin▁of▁sentence｜>", "<｜User｜>"])
+    theirs.normalizer = normalizers.Sequence([])
+    theirs.add_special_tokens([AddedToken("<｜begin▁of▁sentence｜>", normalized=True)])
+    theirs.add_special_tokens(["<｜User｜>"])
     theirs.add_tokens([AddedToken("<think>", normalized=False)])
+    return theirs
+
+
+def deepseek_coder_style(prose: str) -> Any:
+    """A longer chain, with the end of a line in a pattern, and single digits."""
+    theirs = byte_level(DEEPSEEK_CODER_PATTERNS)
+    content = json.loads(theirs.to_str())
+    chain = content["pre_tokenizer"]["pretokenizers"]
+    chain.insert(-1, {"type": "Digits", "individual_digits": True})
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(content))
+    trained(theirs, prose, 1500)
+    theirs.add_special_tokens(["<｜begin▁of▁sentence｜>"])
     return theirs
 
 

@@ -1,8 +1,8 @@
 r"""Does a pattern that was written for Oniguruma mean the same here?
 
 tokenizers runs the patterns of its files on Oniguruma with the syntax of Ruby. What means the same
-in `regex` is listed; all else is refused, since it would cut text in other places in silence: $ and
-^ hold at lines, {1,3}+ is not possessive, classes nest, \h is a digit, and \w lacks the sign ².
+in `regex` is listed; all else is refused, since it would cut text in other places in silence: ^ is
+another at the end, {1,3}+ is not possessive, classes nest, \h is a digit, and \w lacks the sign ².
 """
 
 import regex
@@ -16,7 +16,7 @@ _CLASS = rf"\[\^?(?:{_ESCAPE}|[^\[\]\\&]|&(?!&))+\]"
 # Case is folded alike for the letters of the contractions; İ, ß and ligatures are folded otherwise.
 _ANY_CASE = r"\(\?i:(?![^)]*(?:ss|st))['’sdmtlrve|\[\]]+\)"
 _ATOM = regex.compile(
-    rf"{_ESCAPE}|{_CLASS}|{_ANY_CASE}|\((?:\?(?:[:=!]|<[=!]))?(?!\?)|[)|.]"
+    rf"{_ESCAPE}|{_CLASS}|{_ANY_CASE}|\((?:\?(?:[:=!]|<[=!]))?(?!\?)|[)|.$]"
     r"|\{\d+(?:,\d*)?\}(?![+?*])|[?*+][+?]?|[^\\\[\]{}()^$|?*+.]"
 )
 
@@ -36,6 +36,6 @@ def portable_pattern(pattern: str, where: str) -> regex.Pattern[str]:
             )
         place = atom.end()
     try:
-        return regex.compile(pattern)
+        return regex.compile(pattern, regex.MULTILINE)  # $ holds before every line break
     except regex.error as error:
         raise ValueError(f"{where}: not a regular expression: {pattern!r} ({error})") from None

@@ -474,7 +474,7 @@ def test_such_a_tokenizer_is_not_saved_and_not_trained(read: Read, tmp_path: Pat
 @pytest.mark.parametrize(
     "pattern",
     [
-        *("a$", "^a", r"\w", r"\h", r"\b", r"\1", r"\p{Alpha}", r"\p{^L}", "(?i)a", "(?>a)"),
+        *("^a", r"\w", r"\h", r"\b", r"\1", r"\p{Alpha}", r"\p{^L}", "(?i)a", "(?>a)"),
         *("(?i:ss)", "(?i:it)", r"(?i:\p{L})", r"\p{N}{1,3}+", "a{2}?", "a{2}*", "{"),
         *("[a[b]]", "[a&&b]", "[[:alpha:]]", r"[\w]", "(?<name>a)", "(?#a)", r"\x41", "[]a]"),
     ],
@@ -495,6 +495,12 @@ def test_patterns_on_which_engines_differ_are_refused(pattern: str) -> None:
 )
 def test_patterns_of_published_models_are_read(pattern: str) -> None:
     assert portable_pattern(pattern, "here").pattern == pattern
+
+
+def test_the_end_of_a_line_is_an_end() -> None:
+    """As in Ruby; in Python only with a flag."""
+    pattern = portable_pattern("a$|b", "here")
+    assert isolate("aa\naa", pattern) == ["a", "a", "\na", "a"]
 
 
 def test_nfc_is_the_one_of_python(read: Read) -> None:
