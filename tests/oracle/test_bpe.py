@@ -558,3 +558,41 @@ def test_any_ranks_give_the_ids_of_tiktoken(agreement: Callable[..., None]) -> N
             theirs.append(encoding._encode_single_piece(data))
     assert late > 100
     agreement("pairs_from_ranks, merge_by_rank", "tiktoken", flat(ours), flat(theirs), atol=0)
+
+
+def test_any_list_of_merges_gives_the_ids_of_tokenizers(
+    tmp_path: Path, agreement: Callable[..., None]
+) -> None:
+    """Random merges in any order: one may use a later one, and several may make one token."""
+    import tokenizers
+    from tokenizers import decoders, models
+
+    draw = random.Random(13)
+    ours: list[list[int]] = []
+    theirs: list[list[int]] = []
+    shared = 0
+    for i in range(300):
+        words = {"".join(draw.choices("abc", k=draw.randint(2, 5))) for _ in range(25)}
+        names = draw.sample(["a", "b", "c", "?", *sorted(words)], 4 + len(words))
+        vocabulary = {name: 3 * k for k, name in enumerate(names)}
+        merges = tokenizer_files.all_merges(vocabulary)
+        shared += len({left + right for left, right in merges}) < len(merges)
+        options = {"fuse_unk": i % 2 == 0, "ignore_merges": i % 3 == 0}
+        model = models.BPE(vocabulary, draw.sample(merges, len(merges)), unk_token="?", **options)
+        tokenizer = tokenizers.Tokenizer(model)
+        tokenizer.decoder = decoders.Fuse()
+        path = tokenizer_files.save(tokenizer, tmp_path / "tokenizer.json")
+        here = BPETokenizer.from_tokenizer_json(path)
+        texts = ["".join(draw.choices("aaabbbcccx", k=draw.randint(1, 20))) for _ in range(30)]
+        texts += sorted(words)
+        ours += [here.encode(t) for t in texts]
+        theirs += [tokenizer.encode(t).ids for t in texts]
+    assert shared > 200
+    agreement(
+        "tokenizer.json, random merges",
+        "tokenizers",
+        flat(ours),
+        flat(theirs),
+        atol=0,
+        convention="any order, several merges a token, unknown characters",
+    )
