@@ -560,6 +560,22 @@ def test_any_ranks_give_the_ids_of_tiktoken(agreement: Callable[..., None]) -> N
     agreement("pairs_from_ranks, merge_by_rank", "tiktoken", flat(ours), flat(theirs), atol=0)
 
 
+def test_where_tokenizers_differs_it_loses_text_or_sorts_marks_as_of_old(tmp_path: Path) -> None:
+    """The differences that the docstring of from_tokenizer_json names, on the library itself."""
+    import tokenizers
+    from tokenizers import decoders, models
+
+    theirs = tokenizers.Tokenizer(models.BPE({"a": 0}, []))
+    theirs.decoder = decoders.Fuse()
+    ours = BPETokenizer.from_tokenizer_json(tokenizer_files.save(theirs, tmp_path / "t.json"))
+    assert theirs.encode("aba").ids == [0, 0]
+    with pytest.raises(ValueError, match="the vocabulary has no token for 'b'"):
+        ours.encode("aba")
+    late = "\u20db\u08d3"  # the second mark came with Unicode 11, and belongs first
+    assert nfc_of_tokenizers(late) == late
+    assert unicodedata.normalize("NFC", late) == late[::-1]
+
+
 def test_any_list_of_merges_gives_the_ids_of_tokenizers(
     tmp_path: Path, agreement: Callable[..., None]
 ) -> None:

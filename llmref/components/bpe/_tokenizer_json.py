@@ -122,7 +122,7 @@ def read_tokenizer_json(path: AnyPath) -> TokenizerFile:
 
     Raises: ValueError with the name of what is not read.
     """
-    given = require_fields(load_json(path), "tokenizer.json", WHOLE)
+    given = require_fields(load_json(path), "the file", WHOLE)
     require_value(given["version"], ("1.0",), "version")
     for name in ("truncation", "padding"):
         require_value(given[name], (None,), name)
