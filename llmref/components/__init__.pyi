@@ -10,6 +10,7 @@ from .bpe import learn_merges as learn_merges
 from .bpe import merge_by_rank as merge_by_rank
 from .bpe import merge_pair as merge_pair
 from .bpe import merges_from_ranks as merges_from_ranks
+from .bpe import pairs_from_ranks as pairs_from_ranks
 from .bpe import pretokenize as pretokenize
 from .linear import Linear as Linear
 from .linear import activation_gain as activation_gain

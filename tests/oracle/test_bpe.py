@@ -21,6 +21,8 @@ from torch import Tensor
 from llmref.components import bpe
 from llmref.components.bpe import BPETokenizer
 
+from . import tokenizer_files
+
 TOPIC = "components/bpe"
 ALPHABET = "ab cdé中😀\n\t 12²'sS.,!_\u00a0\u3000\x1c\u0085ſ"
 
@@ -60,6 +62,10 @@ def unicode_of_bytes() -> list[str]:
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(b if b in printable else 256 + others.index(b)) for b in range(256)]
+
+
+def stand_in_text(text: str) -> str:
+    return "".join(map(unicode_of_bytes().__getitem__, text.encode()))
 
 
 def hugging_face(tokenizer: BPETokenizer, use_regex: bool = True) -> Any:
@@ -278,4 +284,331 @@ def test_pieces_are_those_of_tokenizers(agreement: Callable[..., None]) -> None:
         lengths([[p for p, _ in split.pre_tokenize_str(t)] for t in texts]),
         atol=0,
         convention="the published form, which cuts whitespace at the end of a text in two",
+    )
+
+
+# Files that users bring
+
+STYLES: dict[str, tuple[Callable[[str], Any], str]] = {
+    "Llama 3": (
+        lambda prose: tokenizer_files.llama3_style(prose, stand_in_text),
+        "ignore_merges, several merges a token",
+    ),
+    "Qwen": (tokenizer_files.qwen_style, "NFC by Python's Unicode, theirs is an older one"),
+    "DeepSeek": (tokenizer_files.deepseek_style, "three Splits in a row"),
+    "DeepSeek Coder": (tokenizer_files.deepseek_coder_style, "five Splits, Digits"),
+    "Llama 2": (tokenizer_files.llama2_style, "Prepend and Replace, byte_fallback"),
+    "GPT-2": (tokenizer_files.gpt2_style, "Digits, ByteLevel with its own cuts and a space"),
+    "unknown token": (lambda prose: tokenizer_files.unknown_style(prose, False), "no bytes"),
+    "unknown tokens fused": (lambda prose: tokenizer_files.unknown_style(prose, True), "fuse_unk"),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_tokenizer_json_gives_the_ids_of_tokenizers(
+    style: str, text: str, tmp_path: Path, agreement: Callable[..., None]
+) -> None:
+    """Whatever the text: added tokens found or hidden; and what the ids decode to."""
+    make, convention = STYLES[style]
+    theirs = make(text)
+    pairs = style != "GPT-2"
+    path = tokenizer_files.save(theirs, tmp_path / "tokenizer.json", pairs)
+    ours = BPETokenizer.from_tokenizer_json(path)
+    assert ours.special_tokens
+    names = (*ours.special_tokens, *ours.added_tokens, "cafés")
+    texts = tokenizer_files.mixed_texts(6000, text, assigned(), names)
+    if style == "Qwen":
+        # Marks that Unicode got lately have no order in the tables of tokenizers.
+        alike = [t for t in texts if unicodedata.normalize("NFC", t) == nfc_of_tokenizers(t)]
+        assert len(alike) > 0.98 * len(texts)
+        texts = alike
+    for allowed in ("all", "none"):
+        theirs.encode_special_tokens = allowed == "none"
+        ids = [ours.encode(t, allowed_special=allowed) for t in texts]
+        expected = [row.ids for row in theirs.encode_batch(texts, add_special_tokens=False)]
+        agreement(
+            f"tokenizer.json, {style} form",
+            "tokenizers",
+            flat(ids),
+            flat(expected),
+            atol=0,
+            convention=f"{convention}; add_special_tokens=False",
+        )
+    draw = random.Random(9)
+    every = sorted(theirs.get_vocab().values())
+    loose = [draw.choices(every[: 300 * (1 + i % 9)], k=i % 12) for i in range(3000)]
+    # They read the é of an added token as the stand-in of a byte.
+    wrong = ours.added_tokens.get("cafe\u0301s")
+    rows = [row for row in (*ids, *loose) if wrong not in row]
+    decoded = theirs.decode_batch(rows, skip_special_tokens=False)
+    assert [ours.decode(row) for row in rows] == decoded
+    if wrong:
+        assert ours.decode([wrong]) == "cafe\u0301s"
+        assert theirs.decode([wrong], skip_special_tokens=False) == "cafe\u0301s".replace(
+            "e\u0301", "\ufffd"
+        )
+    comes_back = {
+        "Llama 3": lambda t: t,
+        "Qwen": lambda t: unicodedata.normalize("NFC", t),
+        "DeepSeek": lambda t: t,
+        "DeepSeek Coder": lambda t: t,
+        "Llama 2": lambda t: t.replace("▁", " "),
+    }
+    if style in comes_back:
+        names = (*ours.added_tokens, "cafés")
+        plain = [t for t in texts if not any(name in t for name in names)]
+        assert len(plain) > 0.7 * len(texts)
+        for t in plain:
+            assert ours.decode(ours.encode(t), errors="strict") == comes_back[style](t)
+
+
+def nfc_of_tokenizers(text: str) -> str:
+    from tokenizers import normalizers
+
+    return normalizers.NFC().normalize_str(text)
+
+
+def test_the_forms_are_not_the_same_by_chance(text: str) -> None:
+    """Each part of a file matters on these texts: without it other ids come out."""
+
+    def without(style: str, **changes: Any) -> int:
+        theirs = STYLES[style][0](text)
+
+        def change(content: dict[str, Any]) -> None:
+            for name, value in changes.items():
+                target = content["model"] if name in content["model"] else content
+                target[name] = value(target[name])
+
+        texts = tokenizer_files.mixed_texts(1000, text, assigned())
+        other = tokenizer_files.changed(theirs, change)
+        return sum(theirs.encode(t).ids != other.encode(t).ids for t in texts)
+
+    def last_split_alone(given: dict[str, Any]) -> dict[str, Any]:
+        return {**given, "pretokenizers": given["pretokenizers"][2:]}
+
+    assert without("Llama 3", ignore_merges=lambda _: False) > 20
+    assert without("Qwen", normalizer=lambda _: None) > 20
+    assert without("DeepSeek", pre_tokenizer=last_split_alone) > 20
+    assert without("Llama 2", byte_fallback=lambda _: False) > 20
+    assert without("Llama 2", normalizer=lambda _: None) > 20
+    assert without("unknown tokens fused", fuse_unk=lambda _: False) > 20
+
+
+def test_patterns_that_are_read_cut_as_in_tokenizers(agreement: Callable[..., None]) -> None:
+    """Characters of all of Unicode between signs, and runs of a few."""
+    from tokenizers import Regex, pre_tokenizers
+
+    from llmref.components.bpe._patterns import portable_pattern
+    from llmref.components.bpe._text import isolate
+
+    patterns = [
+        tokenizer_files.LLAMA3_PATTERN,
+        tokenizer_files.QWEN_PATTERN,
+        *tokenizer_files.DEEPSEEK_PATTERNS,
+        r"[^\r\n\p{L}\p{N}]?[\p{Lt}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}",
+        r"(?<=\p{L})\p{P}++|\p{Han}+?|\S\d*|(?:a|b){2}|.(?=\s)",
+        r"\s+$|a$|.$",
+        r"b?",
+        tokenizer_files.GPT4O_PATTERN,
+    ]
+    draw = random.Random(3)
+    # The category of ʕ has changed; and these texts hold what cuts contractions and classes.
+    characters = draw.sample([c for c in assigned() if c != "ʕ"], 30_000)
+    texts = ["".join(f"{c}a 1{c}'s{c}! " for c in characters)]
+    texts += [
+        "".join(draw.choices("aB'sSſlLİ ,!&[]^-\n\r\t\u00a012²中あア\u0301", k=30))
+        for _ in range(3000)
+    ]
+    for pattern in patterns:
+        split = pre_tokenizers.Split(Regex(pattern), "isolated")
+        compiled = portable_pattern(pattern, "test")
+        agreement(
+            "cuts by a pattern of tokenizer.json",
+            "tokenizers",
+            lengths([isolate(t, compiled) for t in texts]),
+            lengths([[piece for piece, _ in split.pre_tokenize_str(t)] for t in texts]),
+            atol=0,
+            convention="patterns on which regex and Oniguruma may differ are refused",
+        )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"\s^", " \n"),
+        (r"\p{N}{1,3}+", "12345"),
+        (r"(?i:ss)", "xß"),
+        (r"(?i:st)", "xﬆ"),
+        (r"(?i:i)", "xİ"),
+        (r"\w+", "x²"),
+        (r"\h", "xa"),
+        (r"[a&&b]", "xab"),
+        (r"[a[b]]", "a]b"),
+    ],
+)
+def test_patterns_that_are_refused_cut_otherwise_in_tokenizers(pattern: str, text: str) -> None:
+    import regex
+    from tokenizers import Regex, pre_tokenizers
+
+    from llmref.components.bpe._patterns import portable_pattern
+    from llmref.components.bpe._text import isolate
+
+    with pytest.raises(ValueError, match="engines differ"):
+        portable_pattern(pattern, "test")
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    theirs = [piece for piece, _ in split.pre_tokenize_str(text)]
+    assert isolate(text, regex.compile(pattern, regex.MULTILINE)) != theirs
+
+
+def test_vocab_and_merges_give_the_ids_of_tokenizers(
+    text: str, tmp_path: Path, agreement: Callable[..., None]
+) -> None:
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    theirs = tokenizer_files.byte_level((tokenizer_files.QWEN_PATTERN,))
+    tokenizer_files.trained(theirs, text, 2000, ["<|endoftext|>"])
+    vocab, merges = theirs.model.save(str(tmp_path))
+    again = tokenizers.Tokenizer(models.BPE.from_file(vocab, merges))
+    again.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    again.decoder = decoders.ByteLevel()
+    ours = BPETokenizer.from_vocab_and_merges(
+        vocab, merges, pattern=bpe.GPT2_PATTERN, special_tokens=["<|endoftext|>"]
+    )
+    texts = tokenizer_files.mixed_texts(6000, text, assigned())
+    ids = [ours.encode(t) for t in texts]
+    agreement(
+        "vocab.json and merges.txt, then encode",
+        "tokenizers",
+        flat(ids),
+        flat([row.ids for row in again.encode_batch(texts)]),
+        atol=0,
+        convention="models.BPE.from_file, ByteLevel(add_prefix_space=False)",
+    )
+    assert [ours.decode(row) for row in ids] == again.decode_batch(ids) == texts
+
+
+def test_rank_files_with_tokens_that_no_merge_makes_are_those_of_tiktoken(
+    text: str, tmp_path: Path, agreement: Callable[..., None]
+) -> None:
+    """As in Llama 3's file: a piece that is a token is this token, whatever its parts."""
+    import tiktoken
+
+    theirs = tokenizer_files.llama3_style(text, stand_in_text)
+    byte_of = {character: byte for byte, character in enumerate(unicode_of_bytes())}
+    vocabulary = {
+        bytes(byte_of[c] for c in token): rank
+        for token, rank in theirs.get_vocab(with_added_tokens=False).items()
+    }
+    lines = [base64.b64encode(t) + b" %d\n" % r for t, r in vocabulary.items()]
+    (tmp_path / "ranks").write_bytes(b"".join(lines))
+    special = {"<|begin_of_text|>": 5000, "<|eot_id|>": 5001}
+    encoding = tiktoken.Encoding(
+        "file",
+        pat_str=bpe.GPT4_PATTERN,
+        mergeable_ranks=vocabulary,
+        special_tokens=special,
+    )
+    ours = BPETokenizer.from_tiktoken(
+        tmp_path / "ranks", pattern=bpe.GPT4_PATTERN, special_tokens=special
+    )
+    texts = tokenizer_files.mixed_texts(6000, text, assigned(), tuple(special))
+    ids = [ours.encode(t) for t in texts]
+    with pytest.raises(ValueError, match="is not the merge of two earlier"):
+        bpe.merges_from_ranks(vocabulary)
+    agreement(
+        "rank file with tokens that no merge makes, then encode",
+        "tiktoken",
+        flat([*ids, *(ours.encode(t, allowed_special="all") for t in texts)]),
+        flat(
+            [
+                *map(encoding.encode_ordinary, texts),
+                *(encoding.encode(t, allowed_special="all") for t in texts),
+            ]
+        ),
+        atol=0,
+        convention="a piece that is a token is this token; else neighbours of lowest rank",
+    )
+    assert [ours.decode(row) for row in ids] == [encoding.decode(row) for row in ids] == texts
+    ours.save_tiktoken(tmp_path / "again")
+    again = BPETokenizer.from_tiktoken(tmp_path / "again", pattern=bpe.GPT4_PATTERN)
+    assert [again.encode(t) for t in texts] == ids
+
+
+def test_any_ranks_give_the_ids_of_tiktoken(agreement: Callable[..., None]) -> None:
+    """Random tokens: some are no merge, and some are made only by a pair of later ones."""
+    import tiktoken
+
+    draw = random.Random(12)
+    ours, theirs = [], []
+    late = 0
+    for _ in range(200):
+        words = {bytes(draw.choices(b"abc", k=draw.randint(2, 6))) for _ in range(25)}
+        tokens = {bytes([i]): i for i in range(256)}
+        tokens |= {word: 256 + i for i, word in enumerate(draw.sample(sorted(words), len(words)))}
+        encoding = tiktoken.Encoding(
+            "random", pat_str=r"\s+|\S+", mergeable_ranks=tokens, special_tokens={}
+        )
+        pairs = bpe.pairs_from_ranks(tokens)
+        late += sum(max(pair) > rank for pair, rank in pairs.items())
+        for _ in range(40):
+            data = bytes(draw.choices(b"abc", k=draw.randint(1, 20)))
+            whole = [tokens[data]] if data in tokens else None
+            ours.append(whole or bpe.merge_by_rank(data, pairs, range(256 + len(words))))
+            theirs.append(encoding._encode_single_piece(data))
+    assert late > 100
+    agreement("pairs_from_ranks, merge_by_rank", "tiktoken", flat(ours), flat(theirs), atol=0)
+
+
+def test_where_tokenizers_differs_it_loses_text_or_sorts_marks_as_of_old(tmp_path: Path) -> None:
+    """The differences that the docstring of from_tokenizer_json names, on the library itself."""
+    import tokenizers
+    from tokenizers import decoders, models
+
+    theirs = tokenizers.Tokenizer(models.BPE({"a": 0}, []))
+    theirs.decoder = decoders.Fuse()
+    ours = BPETokenizer.from_tokenizer_json(tokenizer_files.save(theirs, tmp_path / "t.json"))
+    assert theirs.encode("aba").ids == [0, 0]
+    with pytest.raises(ValueError, match="the vocabulary has no token for 'b'"):
+        ours.encode("aba")
+    late = "\u20db\u08d3"  # the second mark came with Unicode 11, and belongs first
+    assert nfc_of_tokenizers(late) == late
+    assert unicodedata.normalize("NFC", late) == late[::-1]
+
+
+def test_any_list_of_merges_gives_the_ids_of_tokenizers(
+    tmp_path: Path, agreement: Callable[..., None]
+) -> None:
+    """Random merges in any order: one may use a later one, and several may make one token."""
+    import tokenizers
+    from tokenizers import decoders, models
+
+    draw = random.Random(13)
+    ours: list[list[int]] = []
+    theirs: list[list[int]] = []
+    shared = 0
+    for i in range(300):
+        words = {"".join(draw.choices("abc", k=draw.randint(2, 5))) for _ in range(25)}
+        names = draw.sample(["a", "b", "c", "?", *sorted(words)], 4 + len(words))
+        vocabulary = {name: 3 * k for k, name in enumerate(names)}
+        merges = tokenizer_files.all_merges(vocabulary)
+        shared += len({left + right for left, right in merges}) < len(merges)
+        options = {"fuse_unk": i % 2 == 0, "ignore_merges": i % 3 == 0}
+        model = models.BPE(vocabulary, draw.sample(merges, len(merges)), unk_token="?", **options)
+        tokenizer = tokenizers.Tokenizer(model)
+        tokenizer.decoder = decoders.Fuse()
+        path = tokenizer_files.save(tokenizer, tmp_path / "tokenizer.json")
+        here = BPETokenizer.from_tokenizer_json(path)
+        texts = ["".join(draw.choices("aaabbbcccx", k=draw.randint(1, 20))) for _ in range(30)]
+        texts += sorted(words)
+        ours += [here.encode(t) for t in texts]
+        theirs += [tokenizer.encode(t).ids for t in texts]
+    assert shared > 200
+    agreement(
+        "tokenizer.json, random merges",
+        "tokenizers",
+        flat(ours),
+        flat(theirs),
+        atol=0,
+        convention="any order, several merges a token, unknown characters",
     )

@@ -1,8 +1,8 @@
 """How does byte-pair encoding turn any text into ids from a learned vocabulary, and back?
 
 tokenizer: the whole. merges: learning and applying them, with the counts of index. words:
-cutting text. Leaves out: tokenizer.json and merges.txt, normalisation, several patterns in a row,
-byte fallback, offsets of tokens in the text, dropout of merges, unigram models.
+cutting text. Files of others are read by the parts with an underscore. Leaves out: offsets of
+tokens in the text, dropout of merges, post-processors, unigram models.
 """
 
 from llmref.components.bpe.index import (
@@ -16,6 +16,7 @@ from llmref.components.bpe.merges import (
     merge_by_rank,
     merge_pair,
     merges_from_ranks,
+    pairs_from_ranks,
 )
 from llmref.components.bpe.tokenizer import (
     BPETokenizer,
@@ -40,5 +41,6 @@ __all__ = [
     "merge_by_rank",
     "merge_pair",
     "merges_from_ranks",
+    "pairs_from_ranks",
     "pretokenize",
 ]

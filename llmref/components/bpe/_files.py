@@ -1,7 +1,7 @@
 """How is a vocabulary written and read, so that a damaged file is refused and nothing is lost?
 
 Two forms: our own JSON, which holds all of a tokenizer, and the list of ranks that tiktoken reads,
-which holds the tokens alone. Leaves out: Hugging Face's tokenizer.json.
+which holds the tokens alone. Leaves out: the files of others (see _vocab_files, _tokenizer_json).
 """
 
 import base64

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Literal
 
 from llmref._require import require_choice, require_size
-from llmref.components.bpe._merges import require_words
+from llmref.components.bpe._merges import NoMergeError, require_bytes, require_words
 from llmref.components.bpe.index import Pair, PairIndex
 
 Method = Literal["naive", "incremental"]
@@ -116,10 +116,13 @@ def apply_merges(symbols: Iterable[int], merges: Iterable[Pair]) -> list[int]:
     return out
 
 
-def merge_by_rank(symbols: Iterable[int], ranks: Mapping[Pair, int]) -> list[int]:
+def merge_by_rank(
+    symbols: Iterable[int], ranks: Mapping[Pair, int], made: Sequence[int] | None = None
+) -> list[int]:
     """Encoding as it is done: the leftmost pair of lowest rank first, from a heap.
 
     The same ids as apply_merges, in O(n log n) for n symbols whatever the number of merges.
+    Rank k makes the id 256 + k, or made[k]: in published files several pairs may make one token.
     """
     tokens = list(symbols)
     size = len(tokens)
@@ -132,7 +135,7 @@ def merge_by_rank(symbols: Iterable[int], ranks: Mapping[Pair, int]) -> list[int
         # An entry is stale if a neighbour was merged after it was pushed.
         if j == size or ranks.get((tokens[i], tokens[j])) != rank:
             continue
-        tokens[i], tokens[j] = 256 + rank, -1
+        tokens[i], tokens[j] = 256 + rank if made is None else made[rank], -1
         after[i] = after[j]
         if after[i] < size:
             before[after[i]] = i
@@ -149,20 +152,37 @@ def merges_from_ranks(tokens: Mapping[bytes, int]) -> tuple[list[Pair], list[int
     Encoding a token with the merges before its own must leave two parts: they are its pair.
     Source: the pairwise rule of tiktoken, solved for the pair.
     Differs: tiktoken looks up a whole piece first, so its files may hold tokens that no merge
-    makes, and Llama 3's does; such a file is refused.
+    makes, and Llama 3's does: see pairs_from_ranks.
     Raises: ValueError if a byte is missing, or a token is not the merge of two earlier ones.
     """
+    require_bytes(tokens)
     single = [bytes([byte]) for byte in range(256)]
-    if missing := [byte for byte in single if byte not in tokens]:
-        raise ValueError(f"all 256 bytes must be tokens, {len(missing)} lack, first {missing[0]!r}")
     longer = sorted((token for token in tokens if len(token) > 1), key=tokens.__getitem__)
     ranks: dict[Pair, int] = {}
     for token in longer:
         parts = merge_by_rank(token, ranks)  # eq. eq-bpe-recover
         if len(parts) != 2:
-            raise ValueError(
+            raise NoMergeError(
                 f"token {token!r} (rank {tokens[token]}) is not the merge of two earlier tokens, "
                 f"but {len(parts)} of them: no list of merges gives these ranks"
             )
         ranks[parts[0], parts[1]] = len(ranks)
     return list(ranks), [tokens[token] for token in (*single, *longer)]
+
+
+def pairs_from_ranks(tokens: Mapping[bytes, int]) -> dict[Pair, int]:
+    """All pairs of tokens whose joined bytes are a token, by ids, with the id that they make.
+
+    The id is the rank, and `merge_by_rank(data, pairs, made)` with made[k] = k is tiktoken's rule
+    for a piece that is no token itself, whether or not the tokens are merges of earlier ones.
+    Source: tiktoken 0.14, byte_pair_merge.
+    Raises: ValueError if a byte is missing.
+    """
+    require_bytes(tokens)
+    pairs: dict[Pair, int] = {}
+    for token, rank in tokens.items():
+        for cut in range(1, len(token)):
+            left, right = tokens.get(token[:cut]), tokens.get(token[cut:])
+            if left is not None and right is not None:
+                pairs[left, right] = rank  # eq. eq-bpe-joined
+    return pairs

@@ -6,12 +6,13 @@ Leaves out: how merges are learned (see merges) and how files look.
 import operator
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Self
 
-from llmref.components.bpe import _files
-from llmref.components.bpe._merges import check_merges
-from llmref.components.bpe._text import compile_pattern, split_special, utf8
+from llmref.components.bpe import _files, _tokenizer_json, _vocab_files
+from llmref.components.bpe._imported import JsonVocabulary, RankVocabulary
+from llmref.components.bpe._merges import NoMergeError, check_merges, require_vocabulary
+from llmref.components.bpe._text import split_special, utf8
 from llmref.components.bpe.index import Pair
 from llmref.components.bpe.merges import (
     Progress,
@@ -50,7 +51,7 @@ class BPETokenizer:
         self.pattern = pattern
         size = 256 + len(self.merges)
         self.ids = list(range(size) if ids is None else ids)
-        self._check(size)
+        require_vocabulary(self.ids, size, self.special_tokens, pattern)
         self._ranks = {pair: rank for rank, pair in enumerate(self.merges)}
         spelled = [bytes([byte]) for byte in range(256)]
         for a, b in self.merges:
@@ -58,19 +59,6 @@ class BPETokenizer:
         self._spelled = spelled
         self._bytes = dict(zip(self.ids, spelled, strict=True))
         self._bytes |= {token: utf8(name) for name, token in self.special_tokens.items()}
-
-    def _check(self, size: int) -> None:
-        if self.pattern is not None:
-            compile_pattern(self.pattern)
-        if len(self.ids) != size:
-            raise ValueError(f"ids must number all {size} bytes and merges, got {len(self.ids)}")
-        if any(not isinstance(name, str) or not name for name in self.special_tokens):
-            raise ValueError(f"special tokens are non-empty str, got {list(self.special_tokens)}")
-        used: set[int] = set()
-        for token in (*self.ids, *self.special_tokens.values()):
-            if not isinstance(token, int) or isinstance(token, bool) or token < 0 or token in used:
-                raise ValueError(f"ids are distinct integers >= 0, got {token!r} twice or as an id")
-            used.add(token)
 
     @property
     def vocab_size(self) -> int:
@@ -126,18 +114,28 @@ class BPETokenizer:
         if not isinstance(text, str):
             raise TypeError(f"encode needs str, got {type(text).__name__}; see encode_bytes")
         utf8(text)  # an error that names the place in the text, not in a piece
-        parts = split_special(text, self._allowed(allowed_special))
         known: dict[str, list[int]] = {}  # for this call alone: most pieces come many times
         out: list[int] = []
-        for i, part in enumerate(parts):
-            if i % 2:
-                out.append(self.special_tokens[part])
+        for part in self._parts(text, self._allowed(allowed_special)):
+            if isinstance(part, int):
+                out.append(part)
                 continue
-            for piece in pretokenize(part, self.pattern):
+            for piece in self._pieces(part):
                 if piece not in known:
-                    known[piece] = self.encode_bytes(utf8(piece))
+                    known[piece] = self._piece_ids(piece)
                 out += known[piece]
         return out
+
+    def _parts(self, text: str, allowed: set[str]) -> Iterator[int | str]:
+        """Ids of the allowed special tokens, and the text between them."""
+        for i, part in enumerate(split_special(text, allowed)):
+            yield self.special_tokens[part] if i % 2 else part
+
+    def _pieces(self, part: str) -> list[str]:
+        return pretokenize(part, self.pattern)
+
+    def _piece_ids(self, piece: str) -> list[int]:
+        return self.encode_bytes(utf8(piece))
 
     def _allowed(self, allowed: Literal["all", "none"] | set[str]) -> set[str]:
         if isinstance(allowed, str):
@@ -185,7 +183,10 @@ class BPETokenizer:
         """
         if errors not in ("strict", "replace"):
             raise ValueError(f"errors must be 'strict' or 'replace', got {errors!r}")
-        return self.decode_bytes(ids).decode("utf-8", errors)
+        return self._joined([(id_, self.token_bytes(id_)) for id_ in ids], errors)
+
+    def _joined(self, tokens: list[tuple[int, bytes]], errors: str) -> str:
+        return b"".join(data for _, data in tokens).decode("utf-8", errors)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything as JSON in UTF-8: the same tokenizer always gives the same file."""
@@ -243,15 +244,63 @@ class BPETokenizer:
         *,
         pattern: str | None,
         special_tokens: Mapping[str, int] | None = None,
-    ) -> Self:
+    ) -> "BPETokenizer":
         """Read a rank file of tiktoken; the ids are those of tiktoken with the same pattern.
 
-        Raises: ValueError if the file is damaged, or a token is not the merge of two earlier ones:
-        tiktoken finds such a token as a whole piece, and Llama 3's file has some.
+        Where every token is the merge of two earlier ones, the result has these `merges`. Where one
+        is not, as in Llama 3's file, it has none; then save_tiktoken saves it, and save does not.
+        Raises: ValueError if the file is damaged, or a byte is missing.
+        """
+        tokens = _files.read_tiktoken(path)
+        try:
+            merges, ids = merges_from_ranks(tokens)
+        except NoMergeError:
+            return _RankTokenizer(tokens, pattern=pattern, special_tokens=special_tokens)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        return cls(merges, pattern=pattern, special_tokens=special_tokens, ids=ids)
+
+    @classmethod
+    def from_vocab_and_merges(
+        cls,
+        vocab: str | os.PathLike[str],
+        merges: str | os.PathLike[str],
+        *,
+        pattern: str | None,
+        special_tokens: Sequence[str] = (),
+    ) -> Self:
+        """Read vocab.json and merges.txt, the files of GPT-2, in which stand-ins spell the bytes.
+
+        special_tokens names the tokens that no merge makes; their ids are in vocab.json.
+        Raises: ValueError if a file is damaged, a byte is missing, a merge uses or makes what it
+        cannot, or special_tokens does not name just those tokens.
+        """
+        ids, pairs, special = _vocab_files.read_vocab_and_merges(vocab, merges, special_tokens)
+        return cls(pairs, pattern=pattern, special_tokens=special, ids=ids)
+
+    @staticmethod
+    def from_tokenizer_json(path: str | os.PathLike[str]) -> "BPETokenizer":
+        """Read the tokenizer.json of Hugging Face's tokenizers; its model must be BPE.
+
+        The ids are those of its encode(text, add_special_tokens=False): post-processors are known,
+        and not applied. Added tokens are found in every text, but special ones only if allowed.
+        Read are, and Sequences of these: normalizer NFC, Prepend, Replace; pre_tokenizer ByteLevel,
+        Digits, isolated Split; decoder ByteLevel, or ByteFallback, Fuse, Replace, Strip.
+        The result has no merges, pattern and ids; it is neither trained nor saved.
+        Source: tokenizers 0.23.
+        Differs: a character without an id raises, where tokenizers drops it; an added token decodes
+        to its own text; NFC follows Python's version of Unicode.
+        Raises: ValueError with the name of what is not read, or if the file is damaged.
         """
         try:
-            merges, ids = merges_from_ranks(_files.read_tiktoken(path))
+            return _JsonTokenizer(_tokenizer_json.read_tokenizer_json(path))
         except ValueError as error:
-            message = str(error)
-            raise ValueError(message if str(path) in message else f"{path}: {message}") from None
-        return cls(merges, pattern=pattern, special_tokens=special_tokens, ids=ids)
+            raise ValueError(f"{path}: {error}") from None
+
+
+class _RankTokenizer(RankVocabulary, BPETokenizer):
+    """What from_tiktoken makes of tokens that are no merges."""
+
+
+class _JsonTokenizer(JsonVocabulary, BPETokenizer):
+    """What from_tokenizer_json makes."""
