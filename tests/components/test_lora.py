@@ -667,6 +667,12 @@ def test_a_file_is_read_as_its_mapping(tmp_path):
     assert read_peft_config(mapping) == PeftLoraConfig(2, 8, ("q",))
 
 
+def test_a_file_without_an_object_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(TypeError, match=r"must hold an object, got list"):
+        read_peft_config(tmp_path / "adapter_config.json")
+
+
 def test_adapters_are_added_with_the_rank_and_scale_of_the_file():
     model = Model()
     model.layers = nn.ModuleList([nn.ModuleDict({"q": nn.Linear(7, 5)}) for _ in range(2)])
@@ -791,6 +797,13 @@ def test_a_file_that_does_not_fit_changes_nothing(change, options, message):
         ({"lora_dropout": 1.0}, ValueError, r"lora_dropout must be in \[0, 1\), got 1\.0"),
         ({"r": 0}, ValueError, "r must be at least 1, got 0"),
         ({"r": "8"}, TypeError, "r must be an int, got '8'"),
+        ({"lora_alpha": "8"}, TypeError, "lora_alpha must be a number, got '8'"),
+        ({"alpha_pattern": {"q": "8"}}, TypeError, r"alpha_pattern\['q'\] must be a number"),
+        (
+            {"rank_pattern": ["q"]},
+            TypeError,
+            r"rank_pattern must map patterns to values, got \['q'",
+        ),
         ({"lora_alpha": -1}, ValueError, "lora_alpha must be positive and finite, got -1"),
         ({"rank_pattern": {"q": 2.0}}, TypeError, r"rank_pattern\['q'\] must be an int, got 2\.0"),
         ({"alpha_pattern": {"q": 0}}, ValueError, r"alpha_pattern\['q'\] must be positive"),

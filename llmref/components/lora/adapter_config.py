@@ -13,7 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from llmref._require import require_floating, require_in, require_positive, require_size
+from llmref._require import (
+    require_floating,
+    require_in,
+    require_number,
+    require_positive,
+    require_size,
+)
 from llmref.components.lora.factors import lora_scaling
 from llmref.components.lora.layer import LoRALinear
 
@@ -112,13 +118,15 @@ def read_peft_config(source: Mapping[str, object] | str | os.PathLike[str]) -> P
     Shapes: none
     Source: peft.LoraConfig of peft 0.21.2; missing keys have its defaults, r = lora_alpha = 8.
     Raises: OSError or ValueError of a file that is not there or no JSON; TypeError unless each r is
-    an int; ValueError for another kind of adapter, an option or a start that is not supported, a
-    pattern that is no regular expression, or a value outside its range.
+    an int and each alpha a number; ValueError for another kind of adapter, an option or a start
+    that is not supported, a pattern that is no regular expression, or a value outside its range.
     """
     if isinstance(source, Mapping):
         given = dict(source)
     else:
         given = json.loads(Path(source).read_text(encoding="utf-8"))
+    if not isinstance(given, dict):
+        raise TypeError(f"adapter_config.json must hold an object, got {type(given).__name__}")
     for key, choices in _CHOICES.items():
         value = given.pop(key, choices[0])
         if value not in choices:
@@ -136,6 +144,9 @@ def read_peft_config(source: Mapping[str, object] | str | os.PathLike[str]) -> P
     for key in _LISTS:  # a string stays a regular expression
         if not isinstance(values.get(key, ""), str):
             values[key] = tuple(values[key])
+    for key in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(values.get(key, {}), Mapping):
+            raise TypeError(f"{key} must map patterns to values, got {values[key]!r}")
     config = PeftLoraConfig(**values)
     _check(config)
     return config
@@ -204,12 +215,14 @@ def _check(config: PeftLoraConfig) -> None:
         raise ValueError("layers_to_transform needs a list of target_modules, got a string")
     if config.layers_pattern and not config.layers_to_transform:
         raise ValueError(f"layers_pattern needs layers_to_transform, got {config.layers_pattern}")
+    alphas: dict[str, Any] = {f"alpha_pattern[{p!r}]": a for p, a in config.alpha_pattern.items()}
+    require_number(lora_dropout=config.lora_dropout, lora_alpha=config.lora_alpha, **alphas)
     require_in("[0, 1)", lora_dropout=config.lora_dropout)
     require_size(1, r=config.r)
     require_positive(lora_alpha=config.lora_alpha)
     ranks: dict[str, Any] = {f"rank_pattern[{p!r}]": r for p, r in config.rank_pattern.items()}
     require_size(1, **ranks)
-    require_positive(**{f"alpha_pattern[{p!r}]": a for p, a in config.alpha_pattern.items()})
+    require_positive(**alphas)
     patterns = [*config.rank_pattern, *config.alpha_pattern, *config.layers_pattern]
     strings = [text for text in (targets, config.exclude_modules) if isinstance(text, str)]
     for pattern in (*patterns, *strings, *config.modules_to_save):
