@@ -51,3 +51,4 @@ from .scaled_dot_product import scaled_dot_product_attention as scaled_dot_produ
 from .scaled_dot_product import (
     scaled_dot_product_attention_backward as scaled_dot_product_attention_backward,
 )
+from .scaled_dot_product import soft_cap as soft_cap

@@ -51,6 +51,8 @@ def grouped_query_attention(
     attn_mask: Tensor | None = None,
     is_causal: bool = False,
     scale: float | None = None,
+    *,
+    softcap: float | None = None,
 ) -> Tensor:
     """Attention in which the H / G query heads of a group read one key/value head.
 
@@ -64,7 +66,9 @@ def grouped_query_attention(
     one mask for each head when B is H.
     """
     folded, mask = _fold(query, key, value, attn_mask, is_causal)
-    out = scaled_dot_product_attention(folded, key, value, mask, scale=scale)  # (B, G, r * T, Dv)
+    out = scaled_dot_product_attention(  # (B, G, r * T, Dv)
+        folded, key, value, mask, scale=scale, softcap=softcap
+    )
     return out.reshape(*query.shape[:-1], value.shape[-1])  # eq. eq-gqa
 
 
@@ -76,6 +80,8 @@ def grouped_query_attention_backward(
     attn_mask: Tensor | None = None,
     is_causal: bool = False,
     scale: float | None = None,
+    *,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the queries, keys and values; a shared head collects those of its readers.
 
@@ -90,7 +96,7 @@ def grouped_query_attention_backward(
     grad = grad_output.reshape(*folded.shape[:-1], value.shape[-1])
     # A product over the r * T queries of a group sums over its heads: eq. eq-gqa-backward
     grad_query, grad_key, grad_value = scaled_dot_product_attention_backward(
-        grad, folded, key, value, mask, scale=scale
+        grad, folded, key, value, mask, scale=scale, softcap=softcap
     )
     return grad_query.reshape(query.shape), grad_key, grad_value
 

@@ -33,6 +33,19 @@ def attention_scores(query: Tensor, key: Tensor, scale: float | None = None) -> 
     return ((scale * widen(query)) @ widen(key).mT).to(query.dtype)
 
 
+def soft_cap(scores: Tensor, cap: float) -> Tensor:
+    """Scores pressed into (-cap, cap), smoothly: cap tanh(scores / cap).
+
+    cap 2 takes 0 to 0, log 3 to 1 and -inf to -2: it belongs before the mask.
+    Shapes: scores (...) -> (...)
+    Source: Gemma 2, arXiv:2408.00118, section 2: cap 50 in attention, 30 for the last logits.
+    Differs: float16 and bfloat16 are computed in float32 and rounded once.
+    Raises: TypeError unless scores is floating point; ValueError unless cap is positive and finite.
+    """
+    require_positive(cap=cap)
+    return (cap * torch.tanh(widen(scores, "scores") / cap)).to(scores.dtype)  # eq. eq-soft-cap
+
+
 def masked_softmax(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax over the allowed entries of each row, 0 elsewhere.
 
@@ -67,18 +80,21 @@ def attention_weights(
     attn_mask: Tensor | None = None,
     is_causal: bool = False,
     scale: float | None = None,
+    *,
+    softcap: float | None = None,
 ) -> Tensor:
     """Share of each key in the average that each query reads.
 
     Shapes: query (B, H, T, D), key (B, H, S, D), attn_mask broadcastable to (B, H, T, S) ->
     (B, H, T, S). A boolean (or integer 0/1) mask selects, True may attend; a floating-point mask is
-    added to the scores, 0 and 1 included.
-    Source: Vaswani et al. 2017, arXiv:1706.03762.
+    added to the scores, 0 and 1 included. softcap bounds the scores by soft_cap, before both.
+    Source: Vaswani et al. 2017, arXiv:1706.03762; Gemma 2, arXiv:2408.00118 for softcap.
     Differs: is_causal aligns the last query with the last key (query i sees keys up to i + S - T);
     torch aligns the first with the first. With attn_mask as well, a pair must be allowed by both.
-    Raises: as attention_scores and masked_softmax; ValueError if is_causal and T > S.
+    Raises: as attention_scores, masked_softmax and soft_cap; ValueError if is_causal and T > S.
     """
     scores = attention_scores(widen(query, "query"), widen(key, "key"), scale)
+    scores = scores if softcap is None else soft_cap(scores, softcap)
     bias, allowed = bias_and_allowed(attn_mask, is_causal, scores.shape, scores.device)
     scores = scores if bias is None else scores + bias
     return masked_softmax(scores, allowed).to(query.dtype)
@@ -92,11 +108,13 @@ def scaled_dot_product_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
+    *,
+    softcap: float | None = None,
 ) -> Tensor:
     """Average of the values, weighted by the softmax of the scaled scores.
 
-    Shapes: query (B, H, T, D), key (B, H, S, D), value (B, H, S, Dv) -> (B, H, T, Dv), the mask as
-    in attention_weights. A query that may attend to nothing reads 0, with gradient 0.
+    Shapes: query (B, H, T, D), key (B, H, S, D), value (B, H, S, Dv) -> (B, H, T, Dv), mask and
+    softcap as in attention_weights. A query that may attend to nothing reads 0, with gradient 0.
     Source: Vaswani et al. 2017, arXiv:1706.03762.
     Differs: dropout_p acts on the weights whenever it is not 0: a function has no eval mode.
     Raises: as attention_weights; ValueError if key and value differ in S, or dropout_p is not in
@@ -104,7 +122,9 @@ def scaled_dot_product_attention(
     """
     require_inputs(query=query, key=key, value=value)
     require_in("[0, 1)", dropout_p=dropout_p)
-    weights = attention_weights(widen(query), widen(key), attn_mask, is_causal, scale)
+    weights = attention_weights(
+        widen(query), widen(key), attn_mask, is_causal, scale, softcap=softcap
+    )
     weights = torch.nn.functional.dropout(weights, dropout_p)
     return (weights @ widen(value)).to(value.dtype)  # eq. eq-attention
 
@@ -117,6 +137,8 @@ def scaled_dot_product_attention_backward(
     attn_mask: Tensor | None = None,
     is_causal: bool = False,
     scale: float | None = None,
+    *,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the queries, keys and values from the gradient of the output.
 
@@ -130,12 +152,15 @@ def scaled_dot_product_attention_backward(
     require_shapes(axes, query=query, value=value, grad_output=grad_output)
     q, k, v, grad = (widen(x) for x in (query, key, value, grad_output))
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    weights = attention_weights(q, k, attn_mask, is_causal, scale)
+    weights = attention_weights(q, k, attn_mask, is_causal, scale, softcap=softcap)
     # eq. eq-attention-backward, line by line
     grad_value = weights.mT @ grad
     grad_weights = grad @ v.mT  # (B, H, T, S)
     mean = (grad * (weights @ v)).sum(-1, keepdim=True)  # (B, H, T, 1), needs no row of S entries
     grad_scores = weights * (grad_weights - mean)
+    if softcap is not None:  # eq. eq-soft-cap-gradient
+        share = soft_cap(attention_scores(q, k, scale), softcap) / softcap
+        grad_scores = grad_scores * (1 - share.square())
     grad_query = scale * grad_scores @ k
     grad_key = scale * grad_scores.mT @ q
     return grad_query.to(query.dtype), grad_key.to(key.dtype), grad_value.to(value.dtype)

@@ -20,6 +20,8 @@ from .linear import linear_backward as linear_backward
 from .linear import linear_flops as linear_flops
 from .linear import uniform_bound as uniform_bound
 from .lora import LoRALinear as LoRALinear
+from .lora import PeftLoraConfig as PeftLoraConfig
+from .lora import add_peft_adapters as add_peft_adapters
 from .lora import load_peft_state_dict as load_peft_state_dict
 from .lora import lora_backward as lora_backward
 from .lora import lora_delta as lora_delta
@@ -27,6 +29,7 @@ from .lora import lora_param_count as lora_param_count
 from .lora import lora_scaling as lora_scaling
 from .lora import peft_adapter_config as peft_adapter_config
 from .lora import peft_state_dict as peft_state_dict
+from .lora import read_peft_config as read_peft_config
 from .rope import Layout as Layout
 from .rope import RotaryEmbedding as RotaryEmbedding
 from .rope import apply_rope as apply_rope

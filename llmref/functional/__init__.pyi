@@ -32,9 +32,13 @@ from .info_nce import info_nce_from_scores as info_nce_from_scores
 from .info_nce import mi_lower_bound as mi_lower_bound
 from .info_nce import uniformity as uniformity
 from .quantization import affine_qparams as affine_qparams
+from .quantization import bits_per_weight as bits_per_weight
 from .quantization import code_range as code_range
 from .quantization import dequantize as dequantize
 from .quantization import dequantize_groupwise as dequantize_groupwise
+from .quantization import double_dequantize as double_dequantize
+from .quantization import double_quantize as double_quantize
+from .quantization import dynamic_codebook as dynamic_codebook
 from .quantization import fake_quantize as fake_quantize
 from .quantization import int_matmul as int_matmul
 from .quantization import nf4_codebook as nf4_codebook
@@ -43,6 +47,7 @@ from .quantization import nf4_quantize as nf4_quantize
 from .quantization import pack_int4 as pack_int4
 from .quantization import quantize as quantize
 from .quantization import quantize_groupwise as quantize_groupwise
+from .quantization import quantize_groupwise_affine as quantize_groupwise_affine
 from .quantization import sqnr_db as sqnr_db
 from .quantization import stochastic_round as stochastic_round
 from .quantization import symmetric_scale as symmetric_scale

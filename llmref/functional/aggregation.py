@@ -30,6 +30,8 @@ def aggregate(
     seq-mean-token-mean: each row's mean over its tokens, then the mean of the rows.
     seq-mean-token-sum: each row's sum, then the mean of the rows.
     constant: sum over all counted tokens, divided by N * norm, so `norm` is tokens per row.
+    Losses without `denom` take a piece of a batch with constant: norm = n / N, where n is the
+    tokens that the whole batch counts and N the rows of the piece, divides by n (eq-agg-pieces).
 
     Shapes: loss (N, T), mask (N, T) -> ()
     Differs: `denom` takes the place of the last divisor (counted tokens, or rows), for a batch that

@@ -211,16 +211,26 @@ def test_lower_precision_rounds_once(dtype, atol):
 # Gradients
 
 
+@pytest.mark.parametrize("softcap", [None, 0.8])
 @pytest.mark.parametrize("kind", MASKS)
-def test_backward_equals_autograd(kind):
+def test_backward_equals_autograd(kind, softcap):
     tensors = [x.requires_grad_() for x in inputs()]
-    options, grad = masking(kind), random(B, H, T, DV, seed=9)
+    options, grad = masking(kind) | {"softcap": softcap}, random(B, H, T, DV, seed=9)
     expected = torch.autograd.grad(
         grouped_query_attention(*tensors, scale=0.7, **options), tensors, grad
     )
     actual = grouped_query_attention_backward(grad, *tensors, scale=0.7, **options)
     for a, b in zip(actual, expected, strict=True):
         close(a, b)
+
+
+def test_a_soft_cap_acts_on_every_head():
+    query, key, value = inputs()
+    repeated = (repeat_kv(key, H // G), repeat_kv(value, H // G))
+    close(
+        grouped_query_attention(query, key, value, is_causal=True, softcap=0.8),
+        scaled_dot_product_attention(query, *repeated, is_causal=True, softcap=0.8),
+    )
 
 
 def test_gradient_of_a_shared_head_is_the_sum_over_its_readers():

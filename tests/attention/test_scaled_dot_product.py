@@ -15,6 +15,7 @@ from llmref.attention.scaled_dot_product import (
     nadaraya_watson,
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
+    soft_cap,
 )
 from tests.tensors import close, f64
 
@@ -50,7 +51,7 @@ def is_allowed(mask, is_causal, b, h, i, j):
     return by_causality and bool(mask.expand(B, H, T, S)[b, h, i, j])
 
 
-def attention_as_a_loop(query, key, value, attn_mask, is_causal, scale):
+def attention_as_a_loop(query, key, value, attn_mask, is_causal, scale, softcap=None):
     out = torch.zeros(B, H, T, DV, dtype=torch.float64)
     for b, h, i in torch.cartesian_prod(*map(torch.arange, (B, H, T))).tolist():
         numerator, denominator = torch.zeros(DV, dtype=torch.float64), 0.0
@@ -58,6 +59,8 @@ def attention_as_a_loop(query, key, value, attn_mask, is_causal, scale):
             if not is_allowed(attn_mask, is_causal, b, h, i, j):
                 continue
             score = scale * sum(query[b, h, i, c] * key[b, h, j, c] for c in range(D)).item()
+            if softcap is not None:
+                score = softcap * math.tanh(score / softcap)
             if attn_mask is not None and attn_mask.is_floating_point():
                 score += attn_mask[b, h, i, j].item()
             numerator += math.exp(score) * value[b, h, j]
@@ -104,6 +107,50 @@ def test_attention_equals_the_definition_written_as_a_loop(kind, scale):
     actual = scaled_dot_product_attention(query, key, value, scale=scale, **options)
     used = 1 / math.sqrt(D) if scale is None else scale
     close(actual, attention_as_a_loop(query, key, value, scale=used, **options))
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_capped_attention_equals_its_loop_and_its_backward_autograd(kind):
+    """A cap of 0.8 bends most scores; the bias is added after it, and stays as it is."""
+    options = masking(kind)
+    tensors = [x.requires_grad_() for x in inputs()]
+    out = scaled_dot_product_attention(*tensors, scale=0.7, softcap=0.8, **options)
+    close(out.detach(), attention_as_a_loop(*inputs(), **options, scale=0.7, softcap=0.8))
+    grad = inputs(seed=1)[2][:, :, :T]
+    expected = torch.autograd.grad(out, tensors, grad)
+    actual = scaled_dot_product_attention_backward(
+        grad, *tensors, scale=0.7, softcap=0.8, **options
+    )
+    for ours, theirs in zip(actual, expected, strict=True):
+        close(ours, theirs)
+
+
+def test_a_soft_cap_by_hand():
+    """tanh(log(3) / 2) = (3 - 1) / (3 + 1) = 1/2, so the cap 2 gives 1; without end it gives 2."""
+    scores = f64([0.0, math.log(3), -math.log(3), INF, -INF])
+    close(soft_cap(scores, 2.0), f64([0.0, 1.0, -1.0, 2.0, -2.0]))
+
+
+def test_a_wide_cap_changes_little_and_a_narrow_one_evens_the_weights():
+    query, key, _ = inputs()
+    plain = attention_weights(query, key)
+    close(attention_weights(query, key, softcap=1e6), plain, 1e-9)
+    narrow = attention_weights(query, key, softcap=0.01)
+    low, high = (1 / (1 + (S - 1) * math.exp(x)) for x in (0.02, -0.02))
+    assert ((low <= narrow) & (narrow <= high)).all()
+    order = attention_weights(query, key, softcap=0.8).argsort(-1)
+    assert torch.equal(order, plain.argsort(-1))
+
+
+@pytest.mark.parametrize("cap", [0.0, -1.0, INF, math.nan])
+def test_a_cap_that_is_no_bound_is_refused(cap):
+    query, key, value = inputs()
+    with pytest.raises(ValueError, match="cap must be positive and finite"):
+        soft_cap(query, cap)
+    with pytest.raises(ValueError, match="cap must be positive and finite"):
+        scaled_dot_product_attention(query, key, value, softcap=cap)
+    with pytest.raises(TypeError, match=r"scores must be floating point, got torch\.int64"):
+        soft_cap(query.long(), 2.0)
 
 
 def test_masks_broadcast_over_leading_axes():

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from llmref.components.lora import (
     LoRALinear,
+    PeftLoraConfig,
+    add_peft_adapters,
     load_peft_state_dict,
     lora_backward,
     lora_delta,
@@ -20,6 +22,7 @@ from llmref.components.lora import (
     lora_scaling,
     peft_adapter_config,
     peft_state_dict,
+    read_peft_config,
 )
 from tests.tensors import close, random
 
@@ -516,7 +519,6 @@ def test_errors_of_backward():
 @pytest.mark.parametrize(
     ("build", "error", "message"),
     [
-        (lambda x: LoRALinear(x, r=6), ValueError, "r must be at most 5, a side of W, got 6"),
         (lambda x: LoRALinear(x, r=0), ValueError, "r must be at least 1, got 0"),
         (
             lambda x: LoRALinear(x, 2, dropout=1.0),
@@ -601,5 +603,233 @@ def test_errors_of_the_names_of_peft():
     with pytest.raises(ValueError, match=r"unmerge before loading, merged are \['layers.0.q'\]"):
         load_peft_state_dict(model, state)
     model.q = LoRALinear(model.q, r=3)
-    with pytest.raises(ValueError, match="adapters must share .*rsLoRA"):
+    model.q = LoRALinear(model.q.base, r=3, rank_stabilized=True)
+    with pytest.raises(
+        ValueError, match=r"share \(dropout, rsLoRA\), got \[\(0\.0, False\), \(0\.0, True\)\]"
+    ):
         peft_adapter_config(model)
+
+
+# --- files of peft
+
+
+def config_of(**options):
+    return read_peft_config({"target_modules": ["q", "k"], **options})
+
+
+def test_rank_and_alpha_of_the_first_pattern_that_matches():
+    """Whole parts of the name from its end; ^ is the start of the whole name."""
+    config = config_of(
+        r=4,
+        lora_alpha=8,
+        rank_pattern={"0.q": 2, "q": 16, "^k": 1},
+        alpha_pattern={r"layers\.1\..*": 32, "q": 64},
+        use_rslora=True,
+    )
+    names = ["layers.0.q", "layers.1.q", "layers.10.q", "layers.1.k", "k", "layers.0.mq"]
+    assert [config.rank(n) for n in names] == [2, 16, 16, 4, 1, 4]
+    assert [config.alpha(n) for n in names] == [64, 32, 64, 32, 8, 8]
+    assert config.scaling("layers.1.q") == 32 / 4
+    assert config_of(r=4, alpha_pattern={"k": 2}).scaling("layers.0.k") == 1 / 2
+
+
+@pytest.mark.parametrize(
+    ("options", "adapted"),
+    [
+        ({}, ["layers.0.q", "layers.1.k", "k"]),
+        ({"target_modules": ["layers.0.q"]}, ["layers.0.q"]),
+        ({"target_modules": r".*\.q"}, ["layers.0.q"]),
+        ({"target_modules": "q"}, []),
+        ({"exclude_modules": ["k"]}, ["layers.0.q"]),
+        ({"exclude_modules": r"layers\..*"}, ["k"]),
+        ({"modules_to_save": ["layers"]}, ["k"]),
+        ({"layers_to_transform": [1, 2]}, ["layers.1.k", "k"]),
+        ({"layers_to_transform": 0}, ["k"]),
+        ({"layers_to_transform": 0, "layers_pattern": "layers"}, ["layers.0.q", "k"]),
+        ({"layers_to_transform": [1], "layers_pattern": ["h", "layers"]}, ["layers.1.k", "k"]),
+    ],
+)
+def test_the_layers_that_a_file_adapts(options, adapted):
+    """Without layers_pattern the number must not stand behind the first name; k is a whole name."""
+    names = ["layers.0.q", "layers.1.k", "k", "layers.0.mq", "q.norm", "layers.0"]
+    config = config_of(**options)
+    if options == {"layers_to_transform": [1, 2]}:
+        names = [f"model.{n}" if "." in n else n for n in names]
+        adapted = [f"model.{n}" if "." in n else n for n in adapted]
+    assert [n for n in names if config.is_target(n)] == adapted
+
+
+def test_a_file_is_read_as_its_mapping(tmp_path):
+    mapping = {"peft_type": "LORA", "r": 2, "target_modules": ["q"], "rank_pattern": None}
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(mapping), encoding="utf-8")
+    assert read_peft_config(path) == read_peft_config(str(path)) == read_peft_config(mapping)
+    assert read_peft_config(mapping) == PeftLoraConfig(2, 8, ("q",))
+
+
+def test_a_file_without_an_object_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(TypeError, match=r"must hold an object, got list"):
+        read_peft_config(tmp_path / "adapter_config.json")
+
+
+def test_adapters_are_added_with_the_rank_and_scale_of_the_file():
+    model = Model()
+    model.layers = nn.ModuleList([nn.ModuleDict({"q": nn.Linear(7, 5)}) for _ in range(2)])
+    model.layers[1].eval()
+    x = random(3, 7).float()
+    before = [block["q"](x) for block in model.layers]
+    config = config_of(r=2, target_modules=["layers.0.q", "layers.1.q"], rank_pattern={"1.q": 9})
+    assert add_peft_adapters(model, config) == ["layers.0.q", "layers.1.q"]
+    layers = [block["q"] for block in model.layers]
+    assert [(m.r, m.scaling, m.training) for m in layers] == [(2, 4.0, True), (9, 8 / 9, False)]
+    assert all(torch.equal(m(x), y) for m, y in zip(layers, before, strict=True))
+    assert type(model.q) is nn.Linear
+
+
+def test_a_rank_above_a_side_is_a_layer_like_others():
+    layer = adapter(7, 5, r=9, alpha=13.5)
+    assert layer.lora_A.shape == (9, 7)
+    close(layer.merged_weight(), (layer.base.weight + 1.5 * layer.lora_B @ layer.lora_A).detach())
+
+
+def test_mixed_ranks_are_written_as_patterns_and_read_again():
+    model = Model()
+    model.layers[1]["q"] = LoRALinear(nn.Linear(7, 5), r=3, alpha=8.0)
+    model.q = LoRALinear(model.q, r=2, alpha=8.0)
+    config = peft_adapter_config(model)
+    assert (config["r"], config["lora_alpha"]) == (2, 3.0)
+    assert config["rank_pattern"] == {r"^layers\.1\.q": 3}
+    assert config["alpha_pattern"] == {r"^layers\.1\.q": 8.0, "^q": 8.0}
+    again = read_peft_config(json.loads(json.dumps(config)))
+    for name, layer in model.named_modules():
+        assert again.is_target(name) == isinstance(layer, LoRALinear)
+        if isinstance(layer, LoRALinear):
+            assert (again.rank(name), again.scaling(name)) == (layer.r, layer.scaling)
+
+
+class Tied(nn.Module):
+    """An adapted projection, and an output layer that shares the embedding's weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed_tokens, self.lm_head = nn.Embedding(5, 7), nn.Linear(7, 5, bias=False)
+        self.lm_head.weight = self.embed_tokens.weight
+        self.q = LoRALinear(nn.Linear(7, 7), r=2, alpha=8.0)
+
+
+SAVED = "base_model.model.lm_head.weight"
+
+
+def test_a_saved_module_replaces_that_of_the_model_alone():
+    model, config = Tied(), config_of(r=2, modules_to_save=["lm_head"])
+    embedding = model.embed_tokens.weight.clone()
+    saved = torch.full((5, 7), 3.0)
+    load_peft_state_dict(model, peft_state_dict(model) | {SAVED: saved}, config)
+    saved.zero_()
+    assert (model.lm_head.weight == 3.0).all()
+    assert model.lm_head.weight.requires_grad
+    assert torch.equal(model.embed_tokens.weight, embedding)
+
+
+def test_the_base_of_an_adapted_layer_and_embeddings_may_be_in_the_file():
+    model = Model()
+    state = peft_state_dict(model)
+    key = "base_model.model.layers.0.q.base_layer.weight"
+    load_peft_state_dict(model, state | {key: torch.full((5, 7), 3.0)})
+    assert (model.layers[0]["q"].base.weight == 3.0).all()
+    assert not (model.layers[1]["q"].base.weight == 3.0).any()
+    model = Tied()
+    key = "base_model.model.embed_tokens.weight"
+    state = peft_state_dict(model) | {key: torch.full((5, 7), 2.0)}
+    load_peft_state_dict(model, state, config_of(r=2))
+    assert (model.lm_head.weight == 2.0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({SAVED: torch.ones(5, 7)}, None, r"extra \['base_model.*\]; modules_to_save are known"),
+        ({}, {"modules_to_save": ["lm_head"]}, r"missing \['base_model.model.lm_head.weight'\]"),
+        ({SAVED: torch.ones(5, 6)}, {"modules_to_save": ["lm_head"]}, r"must be \(5, 7\), got"),
+        (
+            {SAVED: torch.full((5, 7), 0.1, dtype=torch.float64)},
+            {"modules_to_save": ["lm_head"]},
+            "must be exact in the torch.float32 of its layer",
+        ),
+        ({}, {"alpha_pattern": {"q": 16}}, r"q must have the \(rank, scale\) \(2, 8.0\) of conf"),
+        ({}, {"rank_pattern": {"q": 1}}, r"\(1, 8.0\) of config, got \(2, 4.0\)"),
+    ],
+)
+def test_a_file_that_does_not_fit_changes_nothing(change, options, message):
+    model = Tied()
+    state = {k: torch.ones_like(v) for k, v in peft_state_dict(model).items()} | change
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    config = None if options is None else config_of(r=2, **options)
+    with pytest.raises(ValueError, match=message):
+        load_peft_state_dict(model, state, config)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert model.lm_head.weight is model.embed_tokens.weight
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"use_dora": True}, ValueError, "use_dora must be off, .*got True"),
+        ({"of_tomorrow": 3}, ValueError, "of_tomorrow must be off, .*got 3"),
+        ({"fan_in_fan_out": True}, ValueError, "fan_in_fan_out must be off"),
+        ({"megatron_config": {"a": 1}}, ValueError, "megatron_config must be off"),
+        ({"bias": "all"}, ValueError, r"bias must be one of \['none'\], got 'all': the trained"),
+        ({"peft_type": "LOHA"}, ValueError, r"peft_type must be one of \['LORA'\], got 'LOHA'"),
+        (
+            {"init_lora_weights": "pissa_niter_4"},
+            ValueError,
+            "init_lora_weights must be one of .*'orthogonal'.*got 'pissa_niter_4': the start",
+        ),
+        ({"target_modules": None}, ValueError, r"target_modules must be names .*got \(\)"),
+        ({"target_modules": "all-linear"}, ValueError, "as peft saves them, got 'all-linear'"),
+        (
+            {"target_modules": "q", "layers_to_transform": [1]},
+            ValueError,
+            "layers_to_transform needs a list of target_modules, got a string",
+        ),
+        ({"layers_pattern": "h"}, ValueError, r"needs layers_to_transform, got \('h',\)"),
+        ({"lora_dropout": 1.0}, ValueError, r"lora_dropout must be in \[0, 1\), got 1\.0"),
+        ({"r": 0}, ValueError, "r must be at least 1, got 0"),
+        ({"r": "8"}, TypeError, "r must be an int, got '8'"),
+        ({"lora_alpha": "8"}, TypeError, "lora_alpha must be a number, got '8'"),
+        ({"alpha_pattern": {"q": "8"}}, TypeError, r"alpha_pattern\['q'\] must be a number"),
+        (
+            {"rank_pattern": ["q"]},
+            TypeError,
+            r"rank_pattern must map patterns to values, got \['q'",
+        ),
+        ({"lora_alpha": -1}, ValueError, "lora_alpha must be positive and finite, got -1"),
+        ({"rank_pattern": {"q": 2.0}}, TypeError, r"rank_pattern\['q'\] must be an int, got 2\.0"),
+        ({"alpha_pattern": {"q": 0}}, ValueError, r"alpha_pattern\['q'\] must be positive"),
+        ({"rank_pattern": {"(": 2}}, ValueError, r"'\(' must be a regular expression: missing"),
+    ],
+)
+def test_files_that_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        config_of(**options)
+
+
+def test_what_is_off_or_says_nothing_of_outputs_is_read():
+    config_of(use_dora=False, eva_config=None, loftq_config={}, of_tomorrow=None, task_type="X")
+
+
+def test_layers_that_cannot_be_adapted_leave_the_model_whole():
+    model = nn.ModuleDict({"a": nn.Linear(7, 5), "e": nn.Embedding(5, 7)})
+    with pytest.raises(TypeError, match="e must be an nn.Linear, got Embedding"):
+        add_peft_adapters(model, config_of(target_modules=["a", "e"]))
+    assert type(model["a"]) is nn.Linear
+    with pytest.raises(ValueError, match=r"target_modules must match a layer, got \('q', 'k'\)"):
+        add_peft_adapters(model, config_of())
+    model["q"] = model["a"]
+    with pytest.raises(ValueError, match=r"one under several: \['a', 'q'\]"):
+        add_peft_adapters(model, config_of(target_modules=["a", "q"]))
+    with pytest.raises(
+        ValueError, match=r"must hold no adapter, got \['layers.0.q', 'layers.1.q'\]"
+    ):
+        add_peft_adapters(Model(), config_of())

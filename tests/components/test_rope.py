@@ -419,6 +419,10 @@ def test_attention_factor_of_e_to_the_ten_is_two():
     assert rope.yarn_attention_factor(factor, mscale=0.7, mscale_all_dim=0.7) == 1.0
     assert rope.yarn_attention_factor(1.0, mscale=0.7) == 1.0
     assert rope.yarn_inv_freq(16, 1e4, factor, 64)[1] == rope.yarn_attention_factor(factor)
+    for c in (1.0, 0.5):
+        inv_freq, returned = rope.yarn_inv_freq(16, 1e4, factor, 64, attention_factor=c)
+        assert returned == c
+        assert torch.equal(inv_freq, rope.yarn_inv_freq(16, 1e4, factor, 64)[0])
 
 
 def test_factor_one_changes_nothing():
@@ -602,6 +606,11 @@ def test_everything_stays_on_the_device_of_its_inputs():
         (lambda: rope.rope_matrix(math.nan, torch.ones(2)), ValueError, "must be finite .*got nan"),
         (lambda: rope.ntk_base(1e308, 4, 2.0), ValueError, "base 1e.308 times factor 2.0 .*overf"),
         (lambda: rope.ntk_base(2.0, 4, 1e200), ValueError, "overflows"),
+        (
+            lambda: rope.yarn_inv_freq(16, 1e4, 2.0, 64, attention_factor=0.0),
+            ValueError,
+            "attention_factor must be positive and finite, got 0.0",
+        ),
         (lambda: rope.yarn_attention_factor(0.5), ValueError, "factor must be finite and at least"),
         (
             lambda: rope.yarn_attention_factor(2.0, mscale=-1.0),

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 
 from llmref.functional.quantization import (
     affine_qparams,
+    bits_per_weight,
     dequantize,
     dequantize_groupwise,
+    double_dequantize,
+    double_quantize,
+    dynamic_codebook,
     fake_quantize,
     int_matmul,
     nf4_codebook,
@@ -20,6 +24,7 @@ from llmref.functional.quantization import (
     pack_int4,
     quantize,
     quantize_groupwise,
+    quantize_groupwise_affine,
     sqnr_db,
     stochastic_round,
     symmetric_scale,
@@ -789,3 +794,174 @@ def test_decibels_of_numbers_near_the_ends_of_the_dtype(dtype):
     large = torch.tensor([torch.finfo(dtype).max], dtype=dtype)
     expected = 20 * (small.double().log10() - large.double().log10())
     close(sqnr_db(small, large).double(), expected[0], atol=1e-3)
+
+
+# --- groups with zero points
+
+
+def test_two_groups_with_zero_points_by_hand():
+    """(-1, 2): step 1, 0 has the code 1. (1, 3): the range is 0 to 3, and 0 has the code 0."""
+    codes, scale, zero = quantize_groupwise_affine(torch.tensor([-1.0, 2, 1, 3], dtype=F64), 2, 2)
+    assert codes.tolist() == [0, 3, 1, 3]
+    assert scale.tolist() == [1, 1]
+    assert zero.tolist() == [1, 0]
+    assert {codes.dtype, zero.dtype} == {torch.uint8}
+    assert dequantize_groupwise(codes, scale, zero, dtype=F64).tolist() == [-1, 2, 1, 3]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_groups_with_zero_points_equal_their_loop(bits):
+    x = random(3, 12) + 0.7
+    codes, scale, zero = quantize_groupwise_affine(x, 4, bits)
+    decoded = dequantize_groupwise(codes, scale, zero, dtype=F64)
+    top = 2**bits - 1
+    for i in range(3):
+        for g in range(3):
+            group = x[i, 4 * g : 4 * g + 4]
+            low, high = min(0.0, group.min().item()), max(0.0, group.max().item())
+            step = (high - low) / top
+            z = round(-low / step)
+            assert scale[i, g].item() == pytest.approx(step)
+            assert zero[i, g] == z
+            for j in range(4):
+                q = min(max(round(group[j].item() / step) + z, 0), top)
+                assert codes[i, 4 * g + j] == q
+                assert decoded[i, 4 * g + j].item() == pytest.approx(step * (q - z))
+
+
+@law
+@given(st.integers(2, 8), st.floats(-3, 3))
+def test_with_a_zero_point_no_entry_moves_by_more_than_half_a_step(bits, shift):
+    x = random(2, 8) + shift
+    codes, scale, zero = quantize_groupwise_affine(x, 4, bits)
+    decoded = dequantize_groupwise(codes, scale, zero, dtype=F64)
+    assert ((decoded - x).abs() <= scale.repeat_interleave(4, -1) / 2 + 1e-12).all()
+    zeros = dequantize_groupwise(zero.repeat_interleave(4, -1), scale, zero)
+    assert zeros.count_nonzero() == 0
+
+
+def test_a_group_of_zeros_stays_zero():
+    codes, scale, zero = quantize_groupwise_affine(torch.zeros(1, 4), 2)
+    assert scale.tolist() == [[1, 1]]
+    assert dequantize_groupwise(codes, scale, zero).count_nonzero() == 0
+
+
+def test_unsigned_codes_take_half_a_byte():
+    codes, _, _ = quantize_groupwise_affine(random(2, 8), 4)
+    packed = pack_int4(codes.to(torch.int8) - 8)
+    assert torch.equal(unpack_int4(packed) + 8, codes.to(torch.int8))
+
+
+def test_errors_of_groups_with_zero_points():
+    x = random(2, 8)
+    with pytest.raises(ValueError, match=r"bits must be in \[2, 8\], got 9"):
+        quantize_groupwise_affine(x, 4, 9)
+    with pytest.raises(TypeError, match=r"bits must be an int, got 4\.0"):
+        quantize_groupwise_affine(x, 4, 4.0)
+    with pytest.raises(ValueError, match=r"group_size 3 must divide the last axis of \(2, 8\)"):
+        quantize_groupwise_affine(x, 3)
+    codes, scale, zero = quantize_groupwise_affine(x, 4)
+    with pytest.raises(ValueError, match=r"zero_point must be \(\.\.\.\) = \(2, 2\) beside scale"):
+        dequantize_groupwise(codes, scale, zero[:1])
+    with pytest.raises(TypeError, match=r"zero_point must hold integers, got torch\.float32"):
+        dequantize_groupwise(codes, scale, zero.float())
+
+
+# --- double quantisation
+
+
+def test_bits_per_weight_by_hand():
+    """4 + 20 / 128; and 4 + (8 + 32 / 256) / 64 for NF4 with quantised scales."""
+    assert bits_per_weight(4, 128, scale_bits=16, zero_point_bits=4) == 4 + 20 / 128
+    scale = bits_per_weight(8, 256, scale_bits=32)
+    assert bits_per_weight(4, 64, scale_bits=scale) == 4 + 8 / 64 + 32 / (64 * 256)
+
+
+def test_levels_of_the_dynamic_code():
+    """64 cells of [0.1, 1], with middles 0.1 + 0.9 (j + 1/2) / 64; 1 is a level, -1 is none."""
+    levels = dynamic_codebook()
+    assert levels.unique().shape == (256,)
+    top = torch.tensor([0.1 + 0.9 * (j + 0.5) / 64 for j in range(64)], dtype=F64)
+    close(levels[-65:-1], top)
+    close(levels[:64], -top.flip(0))
+    assert levels[-1] == 1
+    assert levels[127] == 0
+    assert [((levels > 10.0 ** (e - 7)) & (levels < 10.0 ** (e - 6))).sum() for e in range(7)] == [
+        2**e for e in range(7)
+    ]
+
+
+def test_two_scales_quantised_by_hand():
+    """Mean 2, deviations -1 and 1: the levels -(1 - 0.9 / 128) and 1, so 1.00703125 and 3."""
+    index, mean, peak = double_quantize(torch.tensor([1.0, 3.0], dtype=F64))
+    assert (index.tolist(), mean, peak.tolist()) == ([0, 255], 2, [1])
+    decoded = double_dequantize(index, mean, peak, dtype=F64)
+    close(decoded, torch.tensor([1.00703125, 3.0], dtype=F64))
+
+
+def test_double_quantisation_equals_its_loop():
+    absmax = random(7).abs() + 1
+    index, mean, peak = double_quantize(absmax, 3)
+    levels, mu = dynamic_codebook().tolist(), sum(absmax.tolist()) / 7
+    decoded = double_dequantize(index, mean, peak, 3, dtype=F64)
+    for b in range(3):
+        block = absmax[3 * b : 3 * b + 3].tolist()
+        largest = max(abs(s - mu) for s in block)
+        assert peak[b].item() == pytest.approx(largest)
+        for i, s in enumerate(block):
+            nearest = min(range(256), key=lambda k: abs(levels[k] - (s - mu) / largest))
+            assert index[3 * b + i] == nearest
+            assert decoded[3 * b + i].item() == pytest.approx(mu + largest * levels[nearest])
+
+
+def test_equal_scales_are_exact_and_none_turns_negative():
+    equal = torch.full((5,), 0.3, dtype=F64)
+    assert torch.equal(double_dequantize(*double_quantize(equal), dtype=F64), equal)
+    index, mean, peak = torch.tensor([0]), torch.tensor(1.0), torch.tensor([2.0])
+    assert double_dequantize(index, mean, peak).item() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: bits_per_weight(4, 0, scale_bits=16), ValueError, "group_size must be at least 1"),
+        (lambda: bits_per_weight(4, 8.0, scale_bits=1), TypeError, "group_size must be an int"),
+        (
+            lambda: bits_per_weight(4, 8, scale_bits=-1),
+            ValueError,
+            "scale_bits must be at least 0, got -1",
+        ),
+        (lambda: dynamic_codebook(torch.int8), TypeError, "dtype must be floating point"),
+        (lambda: double_quantize(torch.ones(2, 2)), ValueError, r"absmax must be \(n,\), got \(2"),
+        (
+            lambda: double_quantize(-torch.ones(2)),
+            ValueError,
+            r"absmax must be in \[0, inf\), got -1",
+        ),
+        (
+            lambda: double_quantize(torch.ones(0)),
+            ValueError,
+            "must hold a scale at least, got none",
+        ),
+        (lambda: double_quantize(torch.tensor([math.nan])), ValueError, "absmax must be finite"),
+        (lambda: double_quantize(torch.ones(2), 0), ValueError, "block_size must be at least 1"),
+        (
+            lambda: double_dequantize(torch.tensor([256]), torch.tensor(1.0), torch.ones(1)),
+            ValueError,
+            r"index must be in \[0, 255\], got 256",
+        ),
+        (
+            lambda: double_dequantize(torch.tensor([0, 1]), torch.tensor(1.0), torch.ones(1), 1),
+            ValueError,
+            r"2 scales in blocks of 1 need 2 peaks, got \(1,\)",
+        ),
+        (
+            lambda: double_dequantize(torch.tensor([0]), torch.tensor(-1.0), torch.ones(1)),
+            ValueError,
+            r"mean must be in \[0, inf\), got -1",
+        ),
+    ],
+)
+def test_errors_of_double_quantisation(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

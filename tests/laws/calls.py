@@ -84,6 +84,9 @@ ATTENTION = [
     call(attention.effective_keys, probabilities(2, 5, 7)),
     call(attention.scaled_dot_product_attention, q, k, v, allowed),
     call(attention.scaled_dot_product_attention_backward, grad, q, k, v, allowed),
+    call(attention.scaled_dot_product_attention, q, k, v, allowed, softcap=2.0),
+    call(attention.scaled_dot_product_attention_backward, grad, q, k, v, allowed, softcap=2.0),
+    call(attention.soft_cap, normal(3, 5), 2.0),
     call(attention.nadaraya_watson, normal(5, 3), normal(7, 3), normal(7, 2), 0.8),
     call(attention.grouped_query_attention, gq, gk, gv, allowed),
     call(attention.grouped_query_attention_backward, normal(2, 6, 5, 8), gq, gk, gv, allowed),
@@ -127,6 +130,8 @@ COMPONENTS = [
 x, p = normal(2, 5, 7), probabilities(2, 5, 7)
 target, chosen = ids(7, 2, 5), ids(7, 2, 5)
 codes, scale = functional.quantize_groupwise(normal(3, 8), 4)
+unsigned, group_scale, group_zero = functional.quantize_groupwise_affine(normal(3, 8), 4)
+double = functional.double_quantize(positive(7), 4)
 nf4 = functional.nf4_quantize(normal(3, 8), 4)
 documents = [ids(9, 3), ids(9, 5)], [torch.ones(3).bool(), torch.ones(5).bool()]
 tokens, counted = ids(7, 2, 5), some(2, 5)
@@ -178,6 +183,10 @@ FUNCTIONAL = [
     call(functional.quantize_groupwise, normal(3, 8), 4),
     call(functional.dequantize_groupwise, codes, scale, dtype=torch.float64),
     call(functional.int_matmul, ids(99, 3, 5).byte(), 4, 0.05, ids(99, 2, 5).byte(), 7, 0.25),
+    call(functional.quantize_groupwise_affine, normal(3, 8), 4),
+    call(functional.dequantize_groupwise, unsigned, group_scale, group_zero, dtype=torch.float64),
+    call(functional.double_quantize, positive(7), 4),
+    call(functional.double_dequantize, *double, 4, dtype=torch.float64),
     call(functional.nf4_quantize, normal(3, 8), 4),
     call(functional.nf4_dequantize, *nf4, (3, 8), 4, dtype=torch.float64),
     call(functional.pack_int4, ids(7, 3, 8).to(torch.int8)),

@@ -97,6 +97,29 @@ def test_presets_equal_trls(agreement):
             )
 
 
+def test_a_micro_batch_equals_trls(agreement):
+    """Rows 1 and 2 of a batch that counts 12 tokens: norm = 12 / 2."""
+    rows = slice(1, 3)
+
+    def ours(x):
+        parts = (x[rows], OLD[rows], ADVANTAGES[rows], MASK[rows])
+        return grpo_loss(*parts, agg="constant", norm=12 / 2)
+
+    def theirs(x):
+        parts = (x[rows], OLD[rows], ADVANTAGES[rows], MASK[rows])
+        return trl_grpo_loss(*parts, loss_type="dapo", items=12)
+
+    for a, b in ((ours(LOGP), theirs(LOGP)), (grad(ours), grad(theirs))):
+        agreement(
+            "GRPO loss of a micro-batch, value and gradient",
+            "trl",
+            a,
+            b,
+            atol=1e-12,
+            convention="loss_type dapo, num_items_in_batch; here constant, norm = items / rows",
+        )
+
+
 def test_trls_dapo_divides_by_the_tokens_of_a_generation_over_its_steps():
     whole = trl_loss(LOGP, "dapo")
     torch.testing.assert_close(trl_loss(LOGP, "dapo", steps=4), 4 * whole, atol=1e-12, rtol=0)

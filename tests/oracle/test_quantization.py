@@ -7,6 +7,10 @@ import torch
 from llmref.functional.quantization import (
     affine_qparams,
     dequantize,
+    dequantize_groupwise,
+    double_dequantize,
+    double_quantize,
+    dynamic_codebook,
     fake_quantize,
     int_matmul,
     nf4_codebook,
@@ -15,6 +19,7 @@ from llmref.functional.quantization import (
     pack_int4,
     quantize,
     quantize_groupwise,
+    quantize_groupwise_affine,
     symmetric_scale,
 )
 
@@ -218,3 +223,93 @@ def test_the_symmetric_observer_of_torch_clips_the_largest_entry(agreement):
     ours = symmetric_scale(x) * 127 / 127.5
     convention = "ours times 127 / 127.5"
     agreement("symmetric_scale", "torch", ours, theirs[0], atol=1e-8, convention=convention)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, 9.0])
+def test_groups_with_zero_points_equal_torchao(agreement, shift):
+    """With a shift of 9 all groups have one sign, and 0 is an end of their range."""
+    from torchao.quantization.quant_primitives import (
+        MappingType,
+        choose_qparams_affine,
+        dequantize_affine,
+        quantize_affine,
+    )
+
+    x, block = random(5, 64) + shift, (1, 16)
+    codes, scale, zero = quantize_groupwise_affine(x, 16, bits=4)
+    grid = {"quant_min": 0, "quant_max": 15}
+    their_scale, their_zero = choose_qparams_affine(
+        x, MappingType.ASYMMETRIC, block, torch.uint8, **grid
+    )
+    convention = "codes 0 to 15, groups of 16, the range includes 0"
+    formula = "quantize_groupwise_affine"
+    agreement(f"{formula}, scale", "torchao", scale, their_scale.view(5, 4), atol=1e-7)
+    agreement(f"{formula}, zero point", "torchao", zero, their_zero.view(5, 4), atol=0)
+    theirs = quantize_affine(x, block, their_scale, their_zero, torch.uint8, **grid)
+    agreement(formula, "torchao", codes, theirs, atol=0, convention=convention)
+    decoded = dequantize_affine(theirs, block, their_scale, their_zero, torch.uint8, **grid)
+    ours = dequantize_groupwise(codes, scale, zero)
+    agreement("dequantize_groupwise", "torchao", ours, decoded, atol=2e-6, convention=convention)
+
+
+def test_groups_with_zero_points_equal_torch(agreement):
+    """A group as a channel of torch's own fake quantisation."""
+    x = random(5, 64) + 0.3
+    codes, scale, zero = quantize_groupwise_affine(x, 16, bits=4)
+    theirs = torch.fake_quantize_per_channel_affine(
+        x.reshape(20, 16), scale.flatten(), zero.flatten().int(), 0, 0, 15
+    )
+    ours = dequantize_groupwise(codes, scale, zero)
+    convention = "fake_quantize_per_channel_affine, a group a channel"
+    agreement(
+        "dequantize_groupwise",
+        "torch",
+        ours,
+        theirs.reshape(5, 64),
+        atol=1e-6,
+        convention=convention,
+    )
+
+
+def test_the_dynamic_code_equals_bitsandbytes(agreement):
+    from bitsandbytes import functional as bnb
+
+    theirs = bnb.create_dynamic_map()
+    agreement("dynamic_codebook", "bitsandbytes", dynamic_codebook(), theirs, atol=6e-8)
+
+
+def test_double_quantisation_equals_bitsandbytes(agreement):
+    """Its search on the CPU is not exact: it takes the next level within 1e-4 of a boundary."""
+    from bitsandbytes import functional as bnb
+
+    x = random(700, 64)  # 700 scales, so that the last block is shorter
+    index, absmax = nf4_quantize(x, block_size=64)
+    packed, state = bnb.quantize_4bit(x, blocksize=64, quant_type="nf4", compress_statistics=True)
+    codes, mean, peak = double_quantize(absmax)
+    agreement("double_quantize, mean", "bitsandbytes", mean, state.offset, atol=1e-6)
+    agreement("double_quantize, peak", "bitsandbytes", peak, state.state2.absmax, atol=1e-6)
+    levels = dynamic_codebook()
+    share = (absmax - mean).double() / peak.repeat_interleave(256)[:700]
+    clear = ((levels[1:] + levels[:-1]) / 2 - share.unsqueeze(1)).abs().amin(1) > 1e-4
+    assert clear.double().mean() > 0.9
+    convention = "absmax of 64 weights, blocks of 256, away from ties"
+    agreement(
+        "double_quantize",
+        "bitsandbytes",
+        codes[clear],
+        state.absmax[clear],
+        atol=0,
+        convention=convention,
+    )
+    theirs = bnb.dequantize_blockwise(state.absmax, state.state2) + state.offset
+    ours = double_dequantize(state.absmax, mean, peak)
+    agreement("double_dequantize", "bitsandbytes", ours, theirs, atol=1e-6)
+    decoded = nf4_dequantize(index, ours, x.shape, 64)
+    agreement(
+        "nf4_dequantize, double",
+        "bitsandbytes",
+        decoded,
+        bnb.dequantize_4bit(packed, state),
+        atol=1e-6,
+        convention="compress_statistics=True",
+    )

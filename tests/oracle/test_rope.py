@@ -332,6 +332,93 @@ def test_yarn_attention_factor_with_both_options(agreement, mscale, mscale_all_d
     assert yarn_apply_mscale(parameters | options, 1.0) == pytest.approx(scale, rel=1e-14)
 
 
+@pytest.mark.parametrize(
+    ("options", "attention_factor"),
+    [
+        ({}, None),
+        ({"attention_factor": 1.0}, 1.0),
+        ({"attention_factor": 1.25}, 1.25),
+        ({"mscale": 1.0, "mscale_all_dim": 1.0}, 1.0),
+        ({"mscale": 0.707, "mscale_all_dim": 0.3}, "options"),
+        ({"mscale": 0.707, "mscale_all_dim": 0.0}, None),
+    ],
+)
+def test_the_module_with_yarn_equals_the_tables_of_transformers(
+    agreement, options, attention_factor
+):
+    """An explicit factor goes before both options, which count only if neither is 0."""
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    parameters = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 4096}
+    config = llama_config(64, window=32768, **parameters, **options)
+    if attention_factor == "options":
+        attention_factor = rope.yarn_attention_factor(8.0, **options)
+
+    def scaling(dim, base):
+        return rope.yarn_inv_freq(dim, base, 8.0, 4096, attention_factor=attention_factor)
+
+    positions = torch.arange(40)
+    x = torch.randn(1, 2, 40, 64, generator=torch.Generator().manual_seed(0))
+    cos, sin = LlamaRotaryEmbedding(config)(x, positions[None])
+    halves = x[..., :32], x[..., 32:]
+    theirs = x * cos[:, None] + torch.cat([-halves[1], halves[0]], -1) * sin[:, None]
+    ours, _ = rope.RotaryEmbedding(64, 1e4, scaling=scaling)(x, x, positions)
+    agreement(
+        "queries turned by YaRN",
+        "transformers",
+        ours,
+        theirs,
+        atol=1e-5,
+        convention="attention_factor, mscale and mscale_all_dim of the configuration; float32",
+    )
+
+
+def test_the_scale_of_the_softmax_in_deepseek_v3(agreement):
+    """Its heads have 16 rotated features and 32 others; cos and sin are left as they are."""
+    from transformers import DeepseekV3Config
+    from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
+        DeepseekV3Attention,
+        DeepseekV3RotaryEmbedding,
+    )
+
+    config = DeepseekV3Config(
+        hidden_size=64,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_rope_head_dim=16,
+        qk_nope_head_dim=32,
+        v_head_dim=32,
+        max_position_embeddings=163840,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 40.0,
+            "original_max_position_embeddings": 4096,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "beta_fast": 32,
+            "beta_slow": 1,
+        },
+    )
+    ours = 48**-0.5 * rope.yarn_attention_factor(40.0, mscale=1.0) ** 2
+    agreement(
+        "YaRN, scale of the softmax",
+        "transformers",
+        torch.tensor(ours, dtype=torch.float64),
+        torch.tensor(DeepseekV3Attention(config, 0).scaling, dtype=torch.float64),
+        atol=1e-15,
+        convention="DeepSeek-V3: (0.1 mscale_all_dim ln s + 1)^2 / sqrt(D)",
+    )
+    module = DeepseekV3RotaryEmbedding(config)
+    factor = rope.yarn_attention_factor(40.0, mscale=1.0, mscale_all_dim=1.0)
+    assert module.attention_scaling == factor == 1.0
+    inv_freq, _ = rope.yarn_inv_freq(16, 1e4, 40.0, 4096, attention_factor=factor)
+    convention = "DeepSeek-V3: the rotated 16 features, factor 40"
+    compare_frequencies(agreement, "YaRN, DeepSeek-V3", inv_freq, module.inv_freq, convention)
+
+
 def test_yarn_in_transformers_is_not_the_ramp_in_turns():
     config = llama_config(
         128, window=32768, rope_type="yarn", factor=8.0, original_max_position_embeddings=4096

@@ -14,6 +14,7 @@ from llmref.attention.scaled_dot_product import (
     masked_softmax,
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
+    soft_cap,
 )
 
 TOPIC = "attention/scaled_dot_product"
@@ -204,3 +205,79 @@ def test_masked_softmax_equals_torch_where_something_is_allowed(agreement):
     scores, mask = inputs()[0] @ inputs()[1].mT, mask_of("boolean")
     theirs = torch.softmax(scores.masked_fill(~mask, -math.inf), -1)
     agreement("masked_softmax", "torch", masked_softmax(scores, mask), theirs, atol=1e-12)
+
+
+def test_soft_cap_equals_flex_attention(agreement):
+    from torch.nn.attention.flex_attention import flex_attention
+
+    query, key, value = inputs()
+    bias = mask_of("float")
+
+    def score_mod(score, b, h, i, j):
+        return 0.7 * torch.tanh(score / 0.7) + bias[b, h, i, j]
+
+    theirs = flex_attention(query, key, value, score_mod=score_mod)
+    ours = scaled_dot_product_attention(query, key, value, bias, softcap=0.7)
+    convention = "flex_attention, score_mod: the cap before the bias"
+    agreement("attention, soft cap", "torch", ours, theirs, atol=1e-12, convention=convention)
+
+
+def test_soft_cap_and_its_gradients_equal_gemma_2(agreement):
+    """Eager attention of transformers takes the softmax in float32."""
+    from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
+
+    tensors = [x.requires_grad_() for x in inputs()]
+    allowed = mask_of("boolean")
+    additive = torch.zeros(allowed.shape, dtype=torch.float64).masked_fill(~allowed, -math.inf)
+    module = types.SimpleNamespace(num_key_value_groups=1, training=False, head_dim=D)
+    theirs, _ = eager_attention_forward(module, *tensors, additive, scaling=0.9, softcap=0.7)
+    grad = torch.linspace(-1, 1, theirs.numel(), dtype=torch.float64).reshape(theirs.shape)
+    their_gradients = torch.autograd.grad(theirs, tensors, grad)
+    ours = scaled_dot_product_attention(*tensors, allowed, scale=0.9, softcap=0.7)
+    convention = "Gemma 2, eager: softmax in float32"
+    agreement(
+        "attention, soft cap",
+        "transformers",
+        ours.transpose(1, 2),
+        theirs,
+        atol=1e-6,
+        convention=convention,
+    )
+    gradients = scaled_dot_product_attention_backward(
+        grad.transpose(1, 2), *tensors, allowed, scale=0.9, softcap=0.7
+    )
+    for a, b in zip(gradients, their_gradients, strict=True):
+        agreement(
+            "attention, soft cap, gradient",
+            "transformers",
+            a,
+            b,
+            atol=1e-6,
+            convention=convention,
+        )
+
+
+def test_last_logits_of_gemma_2_are_capped(agreement):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=29,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        final_logit_softcapping=0.3,
+    )
+    model = Gemma2ForCausalLM(config).double().eval()
+    model.lm_head.weight.data.mul_(20)
+    ids = torch.arange(7)[None]
+    with torch.no_grad():
+        theirs = model(input_ids=ids, use_cache=False).logits
+        logits = model.lm_head(model.model(input_ids=ids, use_cache=False).last_hidden_state)
+    assert logits.abs().max() > 0.6
+    convention = "final_logit_softcapping"
+    ours = soft_cap(logits, 0.3)
+    agreement("soft cap", "transformers", ours, theirs, atol=1e-12, convention=convention)

@@ -31,11 +31,12 @@ def trl_grpo_loss(
     delta: float | None = None,
     correct: bool = True,
     steps: int = 1,
+    items: int | None = None,
 ) -> torch.Tensor:
     """The loss of log-probabilities (N, T) with one advantage a row.
 
     `correct` is use_bias_correction_kl, `level` importance_sampling_level, `steps` the steps that a
-    generation is used for; max_completion_length is T.
+    generation is used for, `items` num_items_in_batch; max_completion_length is T.
     """
     from trl import GRPOTrainer
 
@@ -68,7 +69,7 @@ def trl_grpo_loss(
         "completion_ids": torch.zeros(rows, length, dtype=torch.long),
         "completion_mask": mask.long(),
         "advantages": advantages,
-        "num_items_in_batch": mask.sum(),
+        "num_items_in_batch": mask.sum() if items is None else torch.tensor(items),
         "old_per_token_logps": old,
     }
     if ref is not None:

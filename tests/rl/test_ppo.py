@@ -226,6 +226,25 @@ def test_gradcheck_of_the_loss():
     )
 
 
+@pytest.mark.parametrize("loss", [ppo_policy_loss, "critic", reinforce_loss])
+def test_pieces_of_a_batch_add_up_with_a_constant_norm(loss):
+    """9 tokens in rows of 5, 3 and 1: norms 9 / 1 and 9 / 2 divide both pieces by 9."""
+    logp, old, advantages = random_batch()
+
+    def of(rows, **how):
+        if loss == "critic":
+            parts = (logp[rows], old[rows], advantages[rows], MASK[rows])
+            return clipped_value_loss(*parts, **how)
+        if loss is reinforce_loss:
+            return reinforce_loss(logp[rows], advantages[rows], MASK[rows], **how)
+        return ppo_policy_loss(logp[rows], old[rows], advantages[rows], MASK[rows], **how)
+
+    whole, first, rest = slice(None), slice(0, 1), slice(1, 3)
+    for together, n in (({"agg": "token-mean"}, 9), ({"agg": "seq-mean-token-sum"}, 3)):
+        pieces = of(first, agg="constant", norm=n) + of(rest, agg="constant", norm=n / 2)
+        torch.testing.assert_close(pieces, of(whole, **together), atol=1e-14, rtol=0)
+
+
 def test_mean_of_micro_batch_means_is_not_the_mean_over_all_tokens():
     """Losses 1, 1 | 6: 8/3 together, (1 + 6) / 2 apart."""
     logp, old = at_ratios([[1.0, 1.0], [1.0, 1.0]])

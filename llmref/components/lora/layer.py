@@ -28,8 +28,9 @@ class LoRALinear(nn.Module):
     Shapes: x (..., in) -> (..., out)
     Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
     Differs: A is uniform, as in the code of the paper; the paper says Gaussian.
-    Raises: TypeError unless base is an nn.Linear with a floating-point weight; ValueError if r is
-    above the smaller side of the weight or dropout is outside [0, 1); as lora_scaling.
+    Raises: TypeError unless base is an nn.Linear with a floating-point weight; ValueError if
+    dropout is outside [0, 1); as lora_scaling. An r above a side of the weight reaches no more
+    updates than that side, and is allowed as in libraries.
     """
 
     _kept_weight: Tensor | None
@@ -48,8 +49,6 @@ class LoRALinear(nn.Module):
         super().__init__()
         _check_base(base)
         self.scaling = lora_scaling(alpha, r, rank_stabilized=rank_stabilized)
-        if r > min(base.weight.shape):
-            raise ValueError(f"r must be at most {min(base.weight.shape)}, a side of W, got {r}")
         require_in("[0, 1)", dropout=dropout)
         self.r, self.alpha, self.rank_stabilized = r, alpha, rank_stabilized
         self.base = base.requires_grad_(False)

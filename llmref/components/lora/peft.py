@@ -1,18 +1,21 @@
 """Adapters under the names of peft: what its file holds, and the configuration beside it.
 
-Leaves out: files (safetensors and JSON); reading adapter_config.json, so also its rank_pattern
-and alpha_pattern; DoRA, biases, embeddings and modules_to_save; several adapters at once.
+Leaves out: the file of tensors (safetensors); DoRA, biases and adapters of embeddings; writing
+modules_to_save; several adapters at once.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from llmref.components.lora.adapter_config import PeftLoraConfig
 from llmref.components.lora.layer import LoRALinear
 
 _PREFIX = "base_model.model."
+_EMBEDDINGS = ("embed_tokens", "lm_head")  # what peft takes for the two ends of a model
 
 
 def peft_state_dict(model: nn.Module) -> dict[str, Tensor]:
@@ -33,57 +36,83 @@ def peft_state_dict(model: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def load_peft_state_dict(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy factors saved by peft into the adapters of a model; the file has no scale.
+def load_peft_state_dict(
+    model: nn.Module, state: Mapping[str, Tensor], config: PeftLoraConfig | None = None
+) -> None:
+    """Copy what peft saved into the adapters of a model, and put its saved modules in place.
 
-    Rank and scale come from adapter_config.json, for each layer also from its rank_pattern and
-    alpha_pattern: build the adapters with them first. No check can see a wrong scale here.
-    Shapes: as peft_state_dict
+    The tensors do not tell the scale: without config no check can see a wrong one. With it, rank
+    and scale of each adapter must be those of the file, and the file's copies of the modules in
+    modules_to_save replace those of the model; a weight that such a module shared is shared no
+    more. The base of an adapted layer and, beside config, the embeddings may be in the file too,
+    as peft writes them for an lm_head and for a resized vocabulary.
+    Shapes: as peft_state_dict; base and modules as in the model
     Source: a convention of peft.
-    Raises: as peft_state_dict; ValueError if a layer is merged, a key is missing or left over, or
-    a shape differs, or a factor is not exact in the dtype of its layer. Nothing is copied then.
+    Differs: peft rounds to the dtype of the layer in silence, and overlooks keys.
+    Raises: as peft_state_dict; ValueError if a layer is merged or has another rank or scale than
+    config says, a key is missing or left over, or a shape differs, or a tensor is not exact in the
+    dtype of its layer. Nothing is copied then.
     """
     layers = _adapters(model)
     merged = [name for name, layer in layers.items() if layer.merged]
     if merged:
         raise ValueError(f"unmerge before loading, merged are {merged}")
-    factors: dict[str, Tensor] = {}
+    needed: dict[str, Tensor] = {}
+    optional: dict[str, Tensor] = {}
     for name, layer in layers.items():
-        factors.update(_named_factors(name, layer))
-    if factors.keys() != state.keys():
-        missing, extra = (
-            sorted(factors.keys() - state.keys()),
-            sorted(state.keys() - factors.keys()),
+        needed.update(_named_factors(name, layer))
+        optional |= {f"{_PREFIX}{name}.base_layer.{k}": v for k, v in layer.base.named_parameters()}
+    whole: dict[str, Tensor] = {}
+    if config is not None:
+        _check_scales(layers, config)
+        for name, module in model.named_modules(remove_duplicate=False):
+            entries = {f"{_PREFIX}{name}.{k}": v for k, v in module.state_dict().items()}
+            if config.is_saved(name):
+                whole |= entries
+            elif name.endswith(_EMBEDDINGS) and not isinstance(module, LoRALinear):
+                optional |= entries
+    needed |= whole
+    missing = sorted(needed.keys() - state.keys())
+    extra = sorted(state.keys() - needed.keys() - optional.keys())
+    if missing or extra:
+        hint = "; modules_to_save are known from config" if extra and config is None else ""
+        raise ValueError(
+            f"keys must be those of the adapters: missing {missing}, extra {extra}{hint}"
         )
-        raise ValueError(f"keys must be those of the adapters: missing {missing}, extra {extra}")
-    for key, factor in factors.items():
-        if factor.shape != state[key].shape:
-            raise ValueError(f"{key} must be {(*factor.shape,)}, got {(*state[key].shape,)}")
-        saved = state[key].to(factor.device)
-        if not torch.equal(saved.to(factor.dtype).to(saved.dtype), saved):
-            raise ValueError(
-                f"{key} in {saved.dtype} must be exact in the {factor.dtype} of its layer"
-            )
-    for key, factor in factors.items():
-        factor.copy_(state[key])
+    found = {key: tensor for key, tensor in (optional | needed).items() if key in state}
+    for key, tensor in found.items():
+        _check_fits(key, state[key], tensor)
+    for key, tensor in found.items():
+        if key in whole:
+            _replace(model, key.removeprefix(_PREFIX), state[key])
+        else:
+            tensor.copy_(state[key])
 
 
 def peft_adapter_config(model: nn.Module) -> dict[str, object]:
     """What peft's adapter_config.json must say for these factors to mean the same.
 
+    r and lora_alpha are the most frequent ones; rank_pattern and alpha_pattern name the layers
+    that have others.
     Shapes: -> a dictionary for json.dump
     Source: peft.LoraConfig, whose names are used.
-    Raises: as peft_state_dict; ValueError unless all adapters share rank, alpha, scale and dropout.
+    Raises: as peft_state_dict; ValueError unless all adapters share dropout and kind of scale, for
+    which the file has one place.
     """
     layers = _adapters(model)
-    kinds = {(x.r, x.alpha, x.dropout.p, x.rank_stabilized) for x in layers.values()}
+    kinds = {(x.dropout.p, x.rank_stabilized) for x in layers.values()}
     if len(kinds) > 1:
-        raise ValueError(f"adapters must share (r, alpha, dropout, rsLoRA), got {sorted(kinds)}")
-    (r, alpha, dropout, rank_stabilized) = kinds.pop()
+        raise ValueError(f"adapters must share (dropout, rsLoRA), got {sorted(kinds)}")
+    (dropout, rank_stabilized) = kinds.pop()
+    ((r, alpha), _), *_ = Counter((x.r, x.alpha) for x in layers.values()).most_common()
+    # Without ^ the pattern of layers.0.q would also match decoder.layers.0.q.
+    anchored = {f"^{re.escape(name)}": layer for name, layer in layers.items()}
     return {
         "peft_type": "LORA",
         "r": r,
         "lora_alpha": alpha,
+        "rank_pattern": {name: x.r for name, x in anchored.items() if x.r != r},
+        "alpha_pattern": {name: x.alpha for name, x in anchored.items() if x.alpha != alpha},
         "lora_dropout": dropout,
         "use_rslora": rank_stabilized,
         "bias": "none",
@@ -109,3 +138,28 @@ def _named_factors(name: str, layer: LoRALinear) -> dict[str, Tensor]:
         f"{_PREFIX}{name}.lora_A.weight": layer.lora_A,
         f"{_PREFIX}{name}.lora_B.weight": layer.lora_B,
     }
+
+
+def _check_scales(layers: Mapping[str, LoRALinear], config: PeftLoraConfig) -> None:
+    for name, layer in layers.items():
+        seen, said = (layer.r, layer.scaling), (config.rank(name), config.scaling(name))
+        if seen != said:
+            raise ValueError(f"{name} must have the (rank, scale) {said} of config, got {seen}")
+
+
+def _check_fits(key: str, saved: Tensor, tensor: Tensor) -> None:
+    if tensor.shape != saved.shape:
+        raise ValueError(f"{key} must be {(*tensor.shape,)}, got {(*saved.shape,)}")
+    if not torch.equal(saved.to(tensor.dtype).to(saved.dtype), saved):
+        raise ValueError(f"{key} in {saved.dtype} must be exact in the {tensor.dtype} of its layer")
+
+
+def _replace(model: nn.Module, name: str, saved: Tensor) -> None:
+    """A new tensor in place of a parameter or buffer: others that share the old one keep it."""
+    owner, _, entry = name.rpartition(".")
+    module = model.get_submodule(owner)
+    old = getattr(module, entry)
+    new = saved.to(device=old.device, dtype=old.dtype, copy=True)
+    if isinstance(old, nn.Parameter):
+        new = nn.Parameter(new, requires_grad=old.requires_grad)
+    setattr(module, entry, new)

@@ -84,13 +84,16 @@ def yarn_inv_freq(
     beta_slow: float = 1.0,
     ramp: Ramp = "index",
     truncate: bool = True,
+    attention_factor: float | None = None,
 ) -> tuple[Tensor, float]:
     """YaRN: keep the pairs that turn often, interpolate those that turn rarely, blend in between.
 
     The ramp 'paper' is linear in the number of turns, 'index' (reference code, transformers) in the
     pair's index. They start and stop at the same pairs only while no end of the index ramp is
     rounded (`truncate`: outwards, to integers) or clamped to 0 or dim - 1; the paper ramp has no
-    such ends. The second value multiplies cos and sin: `yarn_attention_factor(factor)`.
+    such ends. The second value multiplies cos and sin. It is the given attention_factor, 1.0 too,
+    or else `yarn_attention_factor(factor)`; mscale and mscale_all_dim of a configuration, where
+    both are there and not 0, go through that function.
 
     Shapes: -> (dim / 2,), attention_factor
     Source: Peng et al. 2023, arXiv:2309.00071.
@@ -99,6 +102,8 @@ def yarn_inv_freq(
         original_max_position is not an int.
     """
     _require_factor(factor)
+    if attention_factor is not None:
+        require_positive(attention_factor=attention_factor)
     _require_window(original_max_position, beta_slow, beta_fast, ("beta_slow", "beta_fast"))
     require_choice(Ramp, ramp=ramp)
     require_in("(1, inf]", hint=": the ramp divides by its logarithm", base=base)
@@ -113,7 +118,9 @@ def yarn_inv_freq(
         index = torch.arange(dim // 2, dtype=inv_freq.dtype)
         keep = 1 - (index - start) / (stop - start)  # eq. eq-rope-index-ramp
     keep = keep.clamp(0, 1)
-    return keep * inv_freq + (1 - keep) * inv_freq / factor, yarn_attention_factor(factor)
+    if attention_factor is None:
+        attention_factor = yarn_attention_factor(factor)
+    return keep * inv_freq + (1 - keep) * inv_freq / factor, attention_factor
 
 
 def yarn_attention_factor(

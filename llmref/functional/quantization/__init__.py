@@ -1,10 +1,17 @@
 """What does it cost to compute with integers in place of real numbers?
 
 uniform: the grid and its codes. integer: arithmetic with codes. nf4: four-bit packing and NF4.
+double: scales that are quantised in turn.
 Leaves out: kernels, and the search for codes that keep a layer's output (GPTQ, AWQ).
 """
 
 from llmref.functional.quantization._grid import code_range
+from llmref.functional.quantization.double import (
+    bits_per_weight,
+    double_dequantize,
+    double_quantize,
+    dynamic_codebook,
+)
 from llmref.functional.quantization.integer import (
     fake_quantize,
     int_matmul,
@@ -24,14 +31,19 @@ from llmref.functional.quantization.uniform import (
     dequantize_groupwise,
     quantize,
     quantize_groupwise,
+    quantize_groupwise_affine,
     symmetric_scale,
 )
 
 __all__ = [
     "affine_qparams",
+    "bits_per_weight",
     "code_range",
     "dequantize",
     "dequantize_groupwise",
+    "double_dequantize",
+    "double_quantize",
+    "dynamic_codebook",
     "fake_quantize",
     "int_matmul",
     "nf4_codebook",
@@ -40,6 +52,7 @@ __all__ = [
     "pack_int4",
     "quantize",
     "quantize_groupwise",
+    "quantize_groupwise_affine",
     "sqnr_db",
     "stochastic_round",
     "symmetric_scale",

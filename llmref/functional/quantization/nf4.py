@@ -1,6 +1,6 @@
 """Four-bit codes: two to a byte, and the levels of NF4.
 
-Leaves out: quantised scales ('double quantisation'; the page counts its bits) and FP4.
+Leaves out: quantised scales (see double) and FP4.
 """
 
 import math

@@ -10,7 +10,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from llmref._require import require_dim, require_float_dtype, require_integers, require_size
+from llmref._require import (
+    require_dim,
+    require_float_dtype,
+    require_in,
+    require_int,
+    require_integers,
+    require_shapes,
+    require_size,
+)
 from llmref.functional.quantization._grid import code_range, decoded_as, finite, grid_of
 
 
@@ -108,13 +116,46 @@ def quantize_groupwise(x: Tensor, group_size: int, bits: int = 4) -> tuple[Tenso
     return quantize(groups, scale, bits=bits).flatten(-2), scale.squeeze(-1)
 
 
-def dequantize_groupwise(q: Tensor, scale: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The real numbers of codes that share a scale in runs of the last axis.
+def quantize_groupwise_affine(
+    x: Tensor, group_size: int, bits: int = 4
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes from 0 to 2^bits - 1, with a scale and a zero point for each run of the last axis.
 
-    Shapes: q (..., C), scale (..., C / group_size) -> (..., C)
-    Source: Frantar et al. 2022, arXiv:2210.17323 (grouping).
-    Raises: as dequantize; ValueError if the scales do not divide the last axis of q.
+    x = (-1, 2, 1, 3), groups of 2, 2 bits: codes (0, 3, 1, 3), scales (1, 1), zero points (1, 0).
+    pack_int4(codes.to(torch.int8) - 8) takes half a byte a code.
+    Shapes: x (..., C) -> codes (..., C) uint8, scales and zero points (..., C / group_size), uint8
+    Source: Frantar et al. 2022, arXiv:2210.17323, in the form of its code.
+    Differs: nearest codes, as in quantize_groupwise; AWQ leaves 0 out of the range of a group of
+    one sign, and so clips it.
+    Raises: as affine_qparams and quantize_groupwise; ValueError if bits is outside 2 to 8.
     """
+    require_int(bits=bits)
+    require_in("[2, 8]", bits=bits)
+    groups = _split_groups(x, group_size)
+    scale, zero_point = affine_qparams(groups, bits, dim=-1)  # (..., C / group_size, 1)
+    codes = quantize(groups, scale, zero_point, bits=bits)
+    first = 1 << bits - 1  # eq. eq-group-affine: signed codes, counted from 0
+    unsigned = ((it.to(torch.int16) + first).to(torch.uint8) for it in (codes, zero_point))
+    codes, zero_point = unsigned
+    return codes.flatten(-2), scale.squeeze(-1), zero_point.squeeze(-1)
+
+
+def dequantize_groupwise(
+    q: Tensor,
+    scale: Tensor,
+    zero_point: Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The real numbers of codes that share a scale, and perhaps a zero point, along the last axis.
+
+    Shapes: q (..., C), scale and zero_point (..., C / group_size) -> (..., C)
+    Source: Frantar et al. 2022, arXiv:2210.17323 (grouping).
+    Raises: as dequantize; ValueError if the scales do not divide the last axis of q, or there are
+    not as many zero points.
+    """
+    if zero_point is not None:
+        require_shapes("scale (...), zero_point (...)", scale=scale, zero_point=zero_point)
     if q.ndim == 0 or scale.shape[:-1] != q.shape[:-1] or not scale.numel():
         shapes = tuple(q.shape), tuple(scale.shape)
         raise ValueError(f"needs codes (..., C) and scales (..., C / group_size), got {shapes}")
@@ -122,7 +163,8 @@ def dequantize_groupwise(q: Tensor, scale: Tensor, *, dtype: torch.dtype = torch
     if rest:
         raise ValueError(f"{scale.shape[-1]} scales do not divide the last axis {q.shape[-1]}")
     groups = q.reshape(*scale.shape, size)
-    return dequantize(groups, scale.unsqueeze(-1), dtype=dtype).flatten(-2)
+    offset = 0 if zero_point is None else zero_point.unsqueeze(-1)
+    return dequantize(groups, scale.unsqueeze(-1), offset, dtype=dtype).flatten(-2)
 
 
 def _extent(wide: Tensor, dim: int | None, extreme: Callable[..., Tensor]) -> Tensor:

@@ -33,6 +33,7 @@ def grpo_loss(
 ) -> Tensor:
     """Minus the clipped surrogate plus beta times a KL penalty, over the counted tokens.
 
+    A piece of a batch: agg="constant", norm = tokens of all pieces / N of this one; see aggregate.
     Shapes: logp, old_logp, ref_logp (N, T), advantages (N,) or (N, T), mask (N, T) -> ()
     Source: Shao et al. 2024, arXiv:2402.03300.
     Differs: the paper has agg="seq-mean-token-mean", beta = 0.04 and no ratio on the KL. kl_ratio

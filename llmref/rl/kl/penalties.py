@@ -31,6 +31,7 @@ def kl_loss(
     Which divergence its gradient decreases depends on kind, ratio and agg: see the page.
     ratio weights the estimates by pi / old, differentiated ("attached") or held fixed ("detached");
     its scope is the token alone or the product over the tokens up to it ("prefix").
+    A piece of a batch: agg="constant", norm = tokens of all pieces / N of this one; see aggregate.
 
     Shapes: logp, ref_logp, mask, old_logp (N, T) -> ()
     Source: Shao et al. 2024, arXiv:2402.03300 (k3); DeepSeek-AI 2025, arXiv:2512.02556 (attached).

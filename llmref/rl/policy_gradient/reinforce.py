@@ -61,6 +61,7 @@ def reinforce_loss(
 ) -> Tensor:
     """The loss whose gradient, on-policy, is minus the policy gradient; its value means nothing.
 
+    A piece of a batch: agg="constant", norm = tokens of all pieces / N of this one; see aggregate.
     Shapes: logp (N, T), advantages (N,) or (N, T), mask (N, T) -> ()
     Source: Williams 1992.
     Differs: a mean over tokens divides by a length that the policy itself chose, and is then not

@@ -94,6 +94,7 @@ def ppo_policy_loss(
 ) -> Tensor:
     """Minus the clipped surrogate over the counted tokens, to be minimised.
 
+    A piece of a batch: agg="constant", norm = tokens of all pieces / N of this one; see aggregate.
     Shapes: logp, old_logp (N, T), advantages (N,) or (N, T), mask (N, T) -> ()
     Source: Schulman et al. 2017, arXiv:1707.06347.
     Differs: the paper leaves open how tokens of responses of different lengths are averaged.

@@ -26,6 +26,7 @@ def clipped_value_loss(
 ) -> Tensor:
     """Half the squared error of a critic, or of the critic held near its old value if that is more.
 
+    A piece of a batch: agg="constant", norm = tokens of all pieces / N of this one; see aggregate.
     Shapes: values, old_values, returns, mask (N, T) -> ()
     Source: not in the PPO paper; see Engstrom et al. 2020, arXiv:2005.12729.
     Differs: has the factor 1/2. clip is in units of the value, so it depends on the reward's scale;
@@ -65,6 +66,7 @@ def entropy_bonus(
 ) -> Tensor:
     """Mean entropy of the distributions at the counted tokens: a loss subtracts a multiple of it.
 
+    A piece of a batch: agg="constant", norm = tokens of all pieces / N of this one; see aggregate.
     Shapes: logits (N, T, V), mask (N, T) -> ()
     Source: Schulman et al. 2017, arXiv:1707.06347.
     Raises: ValueError unless logits are (N, T, V), for an empty row or an unknown agg, otherwise as
