@@ -25,6 +25,7 @@ def _inputs() -> list[tuple[Any, ...]]:
 
     return [
         (heads(0, 1).transpose(1, 2), heads(0, math.log(3)), heads(8, 4)),
+        (heads(1, 1).transpose(1, 2), heads(200, 800), heads(8, 4)),
         one_key(4, 2),
         one_key(6, 2),
         (
@@ -76,7 +77,7 @@ GROUPED_QUERY = Exercise(
     level=2,
     task=(
         "Attention of q (B, H, T, D) to k (B, G, S, D) and v (B, G, S, Dv), where each H / G "
-        "neighbouring query heads share a key/value head; no mask."
+        "neighbouring query heads share a key/value head; no mask, and scores may be large."
     ),
     inputs=_inputs,
     definition="attention-gqa",
@@ -150,6 +151,17 @@ GROUPED_QUERY = Exercise(
             ((" / D**0.5", ""),),
         ),
         Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "torch.softmax(scores, dim=-1)",
+                    "scores.exp() / scores.exp().sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+        Mistake(
             "softmax over the queries",
             "Each query shares its weight among keys, so the rows sum to 1.",
             (("dim=-1", "dim=-2"),),
@@ -162,6 +174,7 @@ GROUPED_QUERY = Exercise(
     ),
     branches={
         "as many heads as queries have": lambda q, k, v: k.shape[1] == q.shape[1],
+        "scores that overflow": lambda q, k, v: bool((k > 710).any()),
         "one head for all": lambda q, k, v: k.shape[1] == 1,
         "groups between the two": lambda q, k, v: 1 < k.shape[1] < q.shape[1],
         "more heads in a group than groups": lambda q, k, v: (

@@ -28,7 +28,9 @@ def _inputs() -> list[tuple[Any, ...]]:
     return [
         (heads(1), heads(2), heads(8), None),
         (heads(1), heads(_LOG3), heads(4), (heads(0), heads(8))),
+        (heads(1), heads(800), heads(4), (heads(200), heads(8))),
         (heads(1, 1), heads(0, _LOG3), heads(8, 4), None),
+        (heads(1, 1), heads(-30000, -29940), heads(8, 4), None),
         (heads(1, 1), heads(_LOG3, 0), heads(4, 10), (heads(0), heads(8))),
         (
             _one_token(2, 0),
@@ -85,7 +87,7 @@ KV_CACHE_STEP = Exercise(
     task=(
         "Causal attention of a chunk of new tokens, each of q, k and v (B, H, c, D), that "
         "extends a cache: None, or the pair of the keys and values of all earlier tokens; "
-        "return the output and the longer cache."
+        "return the output and the longer cache; scores may be large, of both signs."
     ),
     inputs=_inputs,
     definition="attention-cache-exact",
@@ -120,6 +122,38 @@ KV_CACHE_STEP = Exercise(
             (("triu(T - c + 1)", "triu(T - c)"),),
         ),
         Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)",
+                    "torch.exp(scores.masked_fill(future, -torch.inf)); "
+                    "weights = weights / weights.sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+        Mistake(
+            "a finite number for minus infinity",
+            "Scores may be below -30 and below -10000, and then what is hidden has all the weight.",
+            (("-torch.inf", "-30.0"),),
+        ),
+        Mistake(
+            "masked after the softmax",
+            "The hidden keys took part in the sum, so what is left does not sum to 1.",
+            (
+                (
+                    "torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)",
+                    "torch.softmax(scores, dim=-1).masked_fill(future, 0.0)",
+                ),
+            ),
+        ),
+        Mistake(
+            "mask inverted",
+            "True marks what is hidden here, and masked_fill fills where it is True.",
+            (("masked_fill(future", "masked_fill(~future"),),
+        ),
+        Mistake(
             "new keys put before the old ones",
             "The mask goes by order, and the next step adds to the end.",
             (
@@ -152,6 +186,8 @@ KV_CACHE_STEP = Exercise(
         "no cache": lambda q, k, v, cache: cache is None,
         "one token after others": lambda q, k, v, cache: cache is not None and q.shape[-2] == 1,
         "a chunk after a cache": lambda q, k, v, cache: cache is not None and q.shape[-2] > 1,
+        "scores that overflow": lambda q, k, v, cache: bool((k > 710).any()),
+        "scores below -20000": lambda q, k, v, cache: bool((k < -20000).any()),
         "a chunk longer than the cache": lambda q, k, v, cache: (
             cache is not None and q.shape[-2] > cache[0].shape[-2]
         ),

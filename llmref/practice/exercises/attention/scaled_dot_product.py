@@ -22,8 +22,15 @@ def _forward() -> list[tuple[Any, ...]]:
     mask[2, :3] = False
     return [
         _TWO_KEYS,
+        (table([1]), table([200], [800]), table([8], [4])),
         (*_TWO_KEYS, torch.tensor([[False, True]])),
         (*_TWO_KEYS, torch.tensor([[False, False]])),
+        (
+            table([1]),
+            table([-30000], [-30000], [-29940]),
+            table([8], [4], [2]),
+            torch.tensor([[True, True, False]]),
+        ),
         _LONGER,
         small,
         (*small, torch.tensor([[True, False, True, True], [False, True, True, False]])),
@@ -35,6 +42,7 @@ def _forward() -> list[tuple[Any, ...]]:
 def _backward() -> list[tuple[Any, ...]]:
     return [
         (table([1]), *_TWO_KEYS),
+        (table([1]), table([1]), table([800], [800]), table([8], [4])),
         (table([1]), *_LONGER),
         (
             normal(2, 5, seed=6),
@@ -122,7 +130,7 @@ ATTENTION = Exercise(
     task=(
         "Scaled dot-product attention of q (..., T, D), k (..., S, D) and v (..., S, Dv); the "
         "boolean mask (T, S) is True where a query may read a key, and a query that may read "
-        "nothing gets 0."
+        "nothing gets 0; scores may be large, of both signs."
     ),
     inputs=_forward,
     definition="attention-sdpa",
@@ -173,6 +181,24 @@ ATTENTION = Exercise(
             ((_SOFTMAX, "torch.softmax(scores + mask, dim=-1)"),),
         ),
         Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    _SOFTMAX,
+                    "torch.exp(scores) * mask; "
+                    "total = weights.sum(-1, keepdim=True); "
+                    "weights = weights / total.masked_fill(~mask.any(-1, keepdim=True), 1.0)",
+                ),
+            ),
+        ),
+        Mistake(
+            "a finite number for minus infinity",
+            "Scores may be below -30 and below -10000, and then what is hidden has all the weight.",
+            (("torch.finfo(scores.dtype).min", "-30.0"),),
+        ),
+        Mistake(
             "an empty row reads the mean of all values",
             "Where all scores are the lowest number they are equal, and so are the weights.",
             (("lowest), dim=-1) * mask", "lowest), dim=-1)"),),
@@ -206,6 +232,10 @@ ATTENTION = Exercise(
         "a row hidden in part": lambda q, k, v, mask=None: (
             mask is not None and bool((mask.any(-1) & ~mask.all(-1)).any())
         ),
+        "scores that overflow": lambda q, k, v, mask=None: bool((k > 710).any()),
+        "a hidden score far above those read": lambda q, k, v, mask=None: (
+            mask is not None and bool(((k[..., 0] < -20000).sum(-1) == 3).any())
+        ),
         "more keys than queries": lambda q, k, v, mask=None: k.shape[-2] > q.shape[-2] > 1,
         "several heads": lambda q, k, v, mask=None: q.ndim == 4,
     },
@@ -217,7 +247,7 @@ ATTENTION_BACKWARD = Exercise(
     level=3,
     task=(
         "Return the gradients of attention without a mask with respect to q (..., T, D), "
-        "k (..., S, D) and v (..., S, Dv), given that of its output."
+        "k (..., S, D) and v (..., S, Dv), given that of its output; scores may be large."
     ),
     inputs=_backward,
     definition="attention-backward",
@@ -265,6 +295,36 @@ ATTENTION_BACKWARD = Exercise(
             ),
         ),
         Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "torch.softmax(scale * q @ k.transpose(-2, -1), dim=-1)",
+                    "torch.exp(scale * q @ k.transpose(-2, -1)); "
+                    "weights = weights / weights.sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+        Mistake(
+            "a (1 - a) for the softmax",
+            "That is its diagonal alone: the weight of a key depends on the scores of the others.",
+            (("weights * (grad_weights - delta)", "weights * (1 - weights) * grad_weights"),),
+        ),
+        Mistake(
+            "no scale",
+            "Scores are divided by the root of the number of features, and their gradients too.",
+            (("q.shape[-1] ** -0.5", "1.0"),),
+        ),
+        Mistake(
+            "scale missing from dQ and dK",
+            "The scores are the scaled products, so the scale stays in both gradients.",
+            (
+                ("scale * grad_scores @ k", "grad_scores @ k"),
+                ("scale * grad_scores.transpose", "grad_scores.transpose"),
+            ),
+        ),
+        Mistake(
             "scale missing from dQ",
             "The scores are the scaled products, so the scale stays in the gradient.",
             (("scale * grad_scores @ k", "grad_scores @ k"),),
@@ -300,6 +360,7 @@ ATTENTION_BACKWARD = Exercise(
         "more keys than queries": lambda grad, q, k, v: k.shape[-2] > q.shape[-2] > 1,
         "several heads": lambda grad, q, k, v: q.ndim == 4,
         "a scale that is not 1": lambda grad, q, k, v: q.shape[-1] > 1,
+        "scores that overflow": lambda grad, q, k, v: bool((k > 710).any()),
     },
 )
 
