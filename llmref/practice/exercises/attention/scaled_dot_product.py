@@ -90,6 +90,14 @@ def _scale(function: Function, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | N
     return apart(function(wider(q), wider(k), v, mask), function(q / 2, k, v, mask))
 
 
+def _key_shift(
+    function: Function, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+) -> bool:
+    mask = _full(q, k, mask)
+    before, after = (function(q, k + far, v, mask)[..., mask.any(-1), :] for far in (0, 2000))
+    return not bool(after.isfinite().all()) or apart(before, after)
+
+
 def _nothing(
     function: Function, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
 ) -> bool:
@@ -109,6 +117,11 @@ def _values(function: Function, grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -
 def _balance(function: Function, grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> bool:
     grad_q, grad_k, _ = function(grad, q, k, v)
     return apart((q * grad_q).sum((-2, -1)), (k * grad_k).sum((-2, -1)))
+
+
+def _key_shift_backward(function: Function, grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> bool:
+    before, after = (function(grad, q, k + far, v)[2] for far in (0, 2000))
+    return not bool(after.isfinite().all()) or apart(before, after)
 
 
 def _scale_backward(function: Function, grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> bool:
@@ -147,6 +160,11 @@ ATTENTION = Exercise(
             _scale,
         ),
         Law("A query that may read nothing gets 0.", "attention-sdpa", _nothing),
+        Law(
+            "A vector added to every key changes nothing, however large it is.",
+            "attention-key-shift",
+            _key_shift,
+        ),
     ),
     mistakes=(
         Mistake(
@@ -261,6 +279,11 @@ ATTENTION_BACKWARD = Exercise(
             "The gradients of all keys sum to 0: a vector added to every key is invisible.",
             "attention-key-shift",
             _keys,
+        ),
+        Law(
+            "A vector added to every key changes no gradient of a value, however large it is.",
+            "attention-key-shift",
+            _key_shift_backward,
         ),
         Law(
             "The queries times their gradients sum to the keys times theirs.",
