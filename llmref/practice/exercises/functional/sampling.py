@@ -119,16 +119,16 @@ TOP_K = Exercise(
     inputs=_top_k,
     definition="sampling-top-k",
     laws=(
+        Law(
+            "A logit is unchanged or minus infinity.",
+            "sampling-truncation-projection",
+            _changed,
+        ),
         Law("Exactly k tokens of each row are kept.", "sampling-top-k", _too_many),
         Law(
             "No token that is removed has a larger logit than one that is kept.",
             "sampling-top-k",
             _smaller_kept,
-        ),
-        Law(
-            "A logit is unchanged or minus infinity.",
-            "sampling-truncation-projection",
-            _changed,
         ),
         Law("Each row is filtered by itself.", "sampling-top-k", _row_by_row),
     ),
@@ -221,17 +221,17 @@ TOP_P = Exercise(
     inputs=_top_p,
     definition="sampling-top-p",
     laws=(
+        Law(
+            "A logit is unchanged or minus infinity.",
+            "sampling-truncation-projection",
+            _changed,
+        ),
         Law("What is kept has at least the mass p.", "sampling-top-p", _too_little),
         Law("Without its last token it has less.", "sampling-top-p", _too_much),
         Law(
             "No token that is removed has a larger logit than one that is kept.",
             "sampling-top-p",
             _smaller_kept,
-        ),
-        Law(
-            "A logit is unchanged or minus infinity.",
-            "sampling-truncation-projection",
-            _changed,
         ),
     ),
     mistakes=(
@@ -342,16 +342,16 @@ MIN_P = Exercise(
     definition="sampling-min-p",
     laws=(
         Law(
+            "A logit is unchanged or minus infinity.",
+            "sampling-truncation-projection",
+            _changed,
+        ),
+        Law(
             "A token stays if its probability is p times the largest, and goes if it is less.",
             "sampling-min-p",
             _by_ratio,
         ),
         Law("A number added to all logits removes no others.", "sampling-min-p", _shifted),
-        Law(
-            "A logit is unchanged or minus infinity.",
-            "sampling-truncation-projection",
-            _changed,
-        ),
     ),
     mistakes=(
         Mistake(

@@ -97,6 +97,16 @@ LAYER_NORM = Exercise(
             ((_ROOT, "1 / (variance.sqrt() + eps)"),),
         ),
         Mistake(
+            "eps ignored",
+            "It is given: models differ in it.",
+            ((_ROOT, "torch.rsqrt(variance)"),),
+        ),
+        Mistake(
+            "gain forgotten",
+            "Each feature has a gain of its own.",
+            ((f"weight * (centred * {_ROOT})", f"(centred * {_ROOT})"),),
+        ),
+        Mistake(
             "divided by the variance",
             "The variance has the unit of a square; its root has that of a feature.",
             ((_ROOT, "1 / (variance + eps)"),),
@@ -185,6 +195,16 @@ LAYER_NORM_BACKWARD = Exercise(
             "gain forgotten",
             "The gradient passes the gain before it meets the normalised row.",
             (("g = weight * grad", "g = grad"),),
+        ),
+        Mistake(
+            "eps ignored",
+            "It stands in the deviation, backwards as forwards.",
+            (
+                (
+                    "torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps)",
+                    "torch.rsqrt(centred.square().mean(-1, keepdim=True))",
+                ),
+            ),
         ),
         Mistake(
             "not divided by the deviation",

@@ -106,6 +106,16 @@ RMS_NORM = Exercise(
             ((_MEAN, "wide.var(-1, correction=0, keepdim=True)"),),
         ),
         Mistake(
+            "eps ignored",
+            "It is given: models differ in it.",
+            ((_MEAN + " + eps", _MEAN),),
+        ),
+        Mistake(
+            "multiplied by the root mean square",
+            "The row is divided by its root mean square, that is multiplied by the inverse root.",
+            (("weight * (wide * rrms)", "weight * (wide / rrms)"),),
+        ),
+        Mistake(
             "mean subtracted",
             "That is LayerNorm without its bias; RMSNorm leaves the mean in.",
             (("wide = x.to(", "x = x - x.mean(-1, keepdim=True); wide = x.to("),),
@@ -174,6 +184,11 @@ RMS_NORM_BACKWARD = Exercise(
             "sum in place of the mean",
             "The mean square has a factor 1/n.",
             (("(g * x_hat).mean(-1", "(g * x_hat).sum(-1"),),
+        ),
+        Mistake(
+            "eps ignored",
+            "It stands in the root mean square, backwards as forwards.",
+            ((_MEAN + " + eps", _MEAN),),
         ),
         Mistake(
             "not divided by r",
