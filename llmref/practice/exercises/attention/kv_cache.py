@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import heads, normal, number, wider
+from llmref.practice.exercises._laws import LawOfForms
 
 Cache = tuple[Tensor, Tensor] | None
 _LOG3 = math.log(3)
@@ -92,7 +93,7 @@ KV_CACHE_STEP = Exercise(
     inputs=_inputs,
     definition="attention-cache-exact",
     laws=(
-        Law(
+        LawOfForms(
             "The new cache is the old one, followed by the keys and values of the chunk.",
             "attention-cache-exact",
             _kept,

@@ -50,6 +50,20 @@ def _scaled(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: fl
     return apart(function(4 * x, weight, bias, 0.0), function(x, weight, bias, 0.0))
 
 
+def _sphere(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> bool:
+    out = function(x, torch.ones_like(weight), torch.zeros_like(bias), 0.0)
+    return apart(out.mean(-1), torch.zeros_like(out[..., 0])) or apart(
+        out.square().mean(-1), torch.ones_like(out[..., 0])
+    )
+
+
+def _bias(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> bool:
+    return apart(
+        function(x, weight, bias, eps) - function(x, weight, torch.zeros_like(bias), eps),
+        bias.expand(x.shape),
+    )
+
+
 def _no_sum(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> bool:
     grad_x = function(grad, x, weight, eps)[0]
     return apart(grad_x.sum(-1), torch.zeros_like(grad_x[..., 0]))
@@ -84,6 +98,12 @@ LAYER_NORM = Exercise(
             "norm-layer-invariance",
             _scaled,
         ),
+        Law(
+            "With eps = 0, gains of 1 and no bias a row has the mean 0 and the mean square 1.",
+            "norm-layer-sphere",
+            _sphere,
+        ),
+        Law("The bias is added to the rest, as it is.", "norm-layer", _bias),
     ),
     mistakes=(
         Mistake(
