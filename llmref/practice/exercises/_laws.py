@@ -1,4 +1,4 @@
-"""What every law leaves alone: results of another form, and results that chance decides."""
+"""What is made of an exercise: laws that leave alone what is no number, and more mistakes."""
 
 import copy
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from llmref.practice.compared import same
-from llmref.practice.exercise import Exercise, Function, Law
+from llmref.practice.exercise import Exercise, Function, Law, Mistake
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ def of_numbers(law: Law, exercise: Exercise) -> Law:
         return not _by_chance(function, exercise.inputs) and law.breaks(function, *given)
 
     return replace(law, breaks=breaks)
+
+
+def with_mistakes(exercise: Exercise, *mistakes: Mistake) -> Exercise:
+    """The exercise with more mistakes, for its judge alone."""
+    return replace(exercise, mistakes=(*exercise.mistakes, *mistakes))
 
 
 @lru_cache(maxsize=1)

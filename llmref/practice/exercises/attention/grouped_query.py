@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import heads, normal, number, wider
+from llmref.practice.exercises._laws import with_mistakes
 
 
 def _random(B: int, H: int, G: int, T: int, S: int, D: int, Dv: int, seed: int) -> tuple[Any, ...]:
@@ -151,17 +152,6 @@ GROUPED_QUERY = Exercise(
             ((" / D**0.5", ""),),
         ),
         Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest score first, which changes nothing else.",
-            (
-                (
-                    "torch.softmax(scores, dim=-1)",
-                    "scores.exp() / scores.exp().sum(-1, keepdim=True)",
-                ),
-            ),
-        ),
-        Mistake(
             "softmax over the queries",
             "Each query shares its weight among keys, so the rows sum to 1.",
             (("dim=-1", "dim=-2"),),
@@ -183,4 +173,20 @@ GROUPED_QUERY = Exercise(
     },
 )
 
-EXERCISES = (GROUPED_QUERY,)
+# The pages check their code by hand with small scores, which do not show these mistakes.
+EXERCISES = (
+    with_mistakes(
+        GROUPED_QUERY,
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "torch.softmax(scores, dim=-1)",
+                    "scores.exp() / scores.exp().sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+    ),
+)

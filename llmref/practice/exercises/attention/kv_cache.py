@@ -8,7 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import heads, normal, number, wider
-from llmref.practice.exercises._laws import LawOfForms
+from llmref.practice.exercises._laws import LawOfForms, with_mistakes
 
 Cache = tuple[Tensor, Tensor] | None
 _LOG3 = math.log(3)
@@ -123,18 +123,6 @@ KV_CACHE_STEP = Exercise(
             (("triu(T - c + 1)", "triu(T - c)"),),
         ),
         Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest score first, which changes nothing else.",
-            (
-                (
-                    "torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)",
-                    "torch.exp(scores.masked_fill(future, -torch.inf)); "
-                    "weights = weights / weights.sum(-1, keepdim=True)",
-                ),
-            ),
-        ),
-        Mistake(
             "a finite number for minus infinity",
             "Scores may be below -30 and below -10000, and then what is hidden has all the weight.",
             (("-torch.inf", "-30.0"),),
@@ -195,4 +183,21 @@ KV_CACHE_STEP = Exercise(
     },
 )
 
-EXERCISES = (KV_CACHE_STEP,)
+# The pages check their code by hand with small scores, which do not show these mistakes.
+EXERCISES = (
+    with_mistakes(
+        KV_CACHE_STEP,
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)",
+                    "torch.exp(scores.masked_fill(future, -torch.inf)); "
+                    "weights = weights / weights.sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+    ),
+)

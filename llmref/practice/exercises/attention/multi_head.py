@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import normal, wider
+from llmref.practice.exercises._laws import with_mistakes
 
 
 def _layer(B: int, T: int, C: int, H: int, seed: int) -> tuple[Any, ...]:
@@ -188,18 +189,6 @@ MULTI_HEAD = Exercise(
             (("-torch.inf", "-30.0"),),
         ),
         Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest score first, which changes nothing else.",
-            (
-                (
-                    "torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)",
-                    "torch.exp(scores.masked_fill(future, -torch.inf)); "
-                    "weights = weights / weights.sum(-1, keepdim=True)",
-                ),
-            ),
-        ),
-        Mistake(
             "queries and keys exchanged",
             "Row i is query i: its scores are the products of q_i with all keys.",
             (("q @ k.transpose(-2, -1)", "k @ q.transpose(-2, -1)"),),
@@ -265,4 +254,21 @@ MULTI_HEAD = Exercise(
     },
 )
 
-EXERCISES = (MULTI_HEAD,)
+# The pages check their code by hand with small scores, which do not show these mistakes.
+EXERCISES = (
+    with_mistakes(
+        MULTI_HEAD,
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)",
+                    "torch.exp(scores.masked_fill(future, -torch.inf)); "
+                    "weights = weights / weights.sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+    ),
+)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import normal, table, wider
+from llmref.practice.exercises._laws import with_mistakes
 
 _LOG3 = math.log(3)
 _TWO_KEYS = (table([1]), table([0], [_LOG3]), table([8], [4]))  # the weights 1/4 and 3/4
@@ -199,24 +200,6 @@ ATTENTION = Exercise(
             ((_SOFTMAX, "torch.softmax(scores + mask, dim=-1)"),),
         ),
         Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest score first, which changes nothing else.",
-            (
-                (
-                    _SOFTMAX,
-                    "torch.exp(scores) * mask; "
-                    "total = weights.sum(-1, keepdim=True); "
-                    "weights = weights / total.masked_fill(~mask.any(-1, keepdim=True), 1.0)",
-                ),
-            ),
-        ),
-        Mistake(
-            "a finite number for minus infinity",
-            "Scores may be below -30 and below -10000, and then what is hidden has all the weight.",
-            (("torch.finfo(scores.dtype).min", "-30.0"),),
-        ),
-        Mistake(
             "an empty row reads the mean of all values",
             "Where all scores are the lowest number they are equal, and so are the weights.",
             (("lowest), dim=-1) * mask", "lowest), dim=-1)"),),
@@ -318,18 +301,6 @@ ATTENTION_BACKWARD = Exercise(
             ),
         ),
         Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest score first, which changes nothing else.",
-            (
-                (
-                    "torch.softmax(scale * q @ k.transpose(-2, -1), dim=-1)",
-                    "torch.exp(scale * q @ k.transpose(-2, -1)); "
-                    "weights = weights / weights.sum(-1, keepdim=True)",
-                ),
-            ),
-        ),
-        Mistake(
             "a (1 - a) for the softmax",
             "That is its diagonal alone: the weight of a key depends on the scores of the others.",
             (("weights * (grad_weights - delta)", "weights * (1 - weights) * grad_weights"),),
@@ -387,7 +358,42 @@ ATTENTION_BACKWARD = Exercise(
     },
 )
 
+# The pages check their code by hand with small scores, which do not show these mistakes.
 EXERCISES = (
-    ATTENTION,
-    ATTENTION_BACKWARD,
+    with_mistakes(
+        ATTENTION,
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    _SOFTMAX,
+                    "torch.exp(scores) * mask; "
+                    "total = weights.sum(-1, keepdim=True); "
+                    "weights = weights / total.masked_fill(~mask.any(-1, keepdim=True), 1.0)",
+                ),
+            ),
+        ),
+        Mistake(
+            "a finite number for minus infinity",
+            "Scores may be below -30 and below -10000, and then what is hidden has all the weight.",
+            (("torch.finfo(scores.dtype).min", "-30.0"),),
+        ),
+    ),
+    with_mistakes(
+        ATTENTION_BACKWARD,
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "torch.softmax(scale * q @ k.transpose(-2, -1), dim=-1)",
+                    "torch.exp(scale * q @ k.transpose(-2, -1)); "
+                    "weights = weights / weights.sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+    ),
 )

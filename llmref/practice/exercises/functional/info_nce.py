@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import rows, table
+from llmref.practice.exercises._laws import with_mistakes
 
 
 def _pairs() -> list[tuple[Any, ...]]:
@@ -117,22 +118,6 @@ INFO_NCE = Exercise(
             ),
         ),
         Mistake(
-            "logarithm of softmax",
-            "A probability of 1e-400 is 0 in floating point, and its logarithm infinite.",
-            (("scores.log_softmax(-1)", "scores.softmax(-1).log()"),),
-        ),
-        Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64: subtract the largest score first, which "
-            "changes nothing else.",
-            (
-                (
-                    "scores.log_softmax(-1)",
-                    "(scores - scores.exp().sum(-1, keepdim=True).log())",
-                ),
-            ),
-        ),
-        Mistake(
             "sum",
             "The loss is a mean over the rows: it does not grow with the batch by itself.",
             ((_LOSS, "scores.log_softmax(-1).diagonal().sum()"),),
@@ -168,4 +153,25 @@ INFO_NCE = Exercise(
     },
 )
 
-EXERCISES = (INFO_NCE,)
+# The pages check their code by hand with small scores, which do not show these mistakes.
+EXERCISES = (
+    with_mistakes(
+        INFO_NCE,
+        Mistake(
+            "logarithm of softmax",
+            "A probability of 1e-400 is 0 in floating point, and its logarithm infinite.",
+            (("scores.log_softmax(-1)", "scores.softmax(-1).log()"),),
+        ),
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64: subtract the largest score first, which "
+            "changes nothing else.",
+            (
+                (
+                    "scores.log_softmax(-1)",
+                    "(scores - scores.exp().sum(-1, keepdim=True).log())",
+                ),
+            ),
+        ),
+    ),
+)
