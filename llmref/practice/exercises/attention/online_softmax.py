@@ -121,8 +121,9 @@ ONLINE_SOFTMAX = Exercise(
             ((_SUM, "total * torch.exp(m_new - m)"),),
         ),
         Mistake(
-            "m starts at 0",
-            "If all scores are far below 0, each exponential is 0, and so is the sum.",
+            "m starts too high",
+            "At 0 or at -10000 it may be above all scores: then each exponential is 0, and so is "
+            "the sum.",
             ((_START, "torch.zeros_like(x[..., 0])"),),
         ),
         Mistake(
@@ -223,8 +224,9 @@ FLASH_ATTENTION = Exercise(
             (("torch.maximum(m, scores.amax(-1, keepdim=True))", "torch.zeros_like(m)"),),
         ),
         Mistake(
-            "m starts at 0",
-            "If all scores are far below 0, each exponential is 0, and so are both sums.",
+            "m starts too high",
+            "At 0 or at -10000 it may be above all scores: then each exponential is 0, and so are "
+            "both sums.",
             (
                 (
                     "torch.full_like(q[..., :1], torch.finfo(q.dtype).min)",

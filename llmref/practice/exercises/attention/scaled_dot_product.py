@@ -343,6 +343,11 @@ ATTENTION_BACKWARD = Exercise(
             "Gradients come in the order of the arguments: q, k, v.",
             (("return grad_q, grad_k", "return grad_k, grad_q"),),
         ),
+        Mistake(
+            "dV first",
+            "Backwards the values come first, but gradients are returned in the order q, k, v.",
+            (("return grad_q, grad_k, grad_v", "return grad_v, grad_k, grad_q"),),
+        ),
     ),
     hints=(
         "Compute the weights again, and go back through the three steps one by one.",

@@ -13,6 +13,7 @@ def _top_k() -> list[tuple[Any, ...]]:
     return [
         (number(2.0), 1),
         (number(0.0, 1.0), 1),
+        (number(0.0, 1.0), 3),
         (number(0.0, 2.0, 2.0), 1),
         (number(-1.0, 3.0, -2.0, 2.0), 2),
         (number(-4.0, -torch.inf, -1.0, -3.0), 3),
@@ -207,6 +208,7 @@ TOP_K = Exercise(
     branches={
         **_TOKENS,
         "a tie": lambda logits, k: bool((logits.diff(dim=-1) == 0).any()),
+        "k beyond the row": lambda logits, k: k > logits.shape[-1],
         "negative logits": lambda logits, k: bool((logits < 0).all()),
     },
 )

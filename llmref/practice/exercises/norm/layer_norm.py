@@ -87,7 +87,8 @@ LAYER_NORM = Exercise(
     name="layer_norm",
     topic="norm/layer_norm",
     level=1,
-    task="Each row minus its mean, over its standard deviation, times gain, plus bias.",
+    task="Each row (last axis) minus its mean, over the root of its variance plus eps, times "
+    "gain, plus bias; the variance divides by the number of features.",
     inputs=_forward,
     definition="norm-layer",
     laws=(
@@ -188,7 +189,8 @@ LAYER_NORM_BACKWARD = Exercise(
     name="layer_norm_backward",
     topic="norm/layer_norm",
     level=3,
-    task="Return the gradients with respect to x, gain and bias, given that of the output.",
+    task="Return the gradients of LayerNorm (eps is added to the variance) with respect to x, "
+    "gain and bias, given that of its output.",
     inputs=_backward,
     definition="norm-layer-backward",
     laws=(

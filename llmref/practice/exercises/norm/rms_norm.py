@@ -58,7 +58,8 @@ RMS_NORM = Exercise(
     name="rms_norm",
     topic="norm/rms_norm",
     level=1,
-    task="Divide each row by its root mean square (eps inside the root), times the gain.",
+    task="Divide each row (last axis) by its root mean square (eps inside the root), times the "
+    "gain.",
     inputs=_forward,
     definition="norm-rms",
     laws=(
@@ -145,7 +146,8 @@ RMS_NORM_BACKWARD = Exercise(
     name="rms_norm_backward",
     topic="norm/rms_norm",
     level=3,
-    task="Return the gradients with respect to x and the gain, given that of the output.",
+    task="Return the gradients of RMSNorm (eps inside the root) with respect to x and the gain, "
+    "given that of its output.",
     inputs=_backward,
     definition="norm-rms-backward",
     laws=(
