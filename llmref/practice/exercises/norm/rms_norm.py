@@ -112,6 +112,16 @@ RMS_NORM = Exercise(
             ((_MEAN + " + eps", _MEAN),),
         ),
         Mistake(
+            "mean over the rows",
+            "The mean runs over the features of one row, the last axis.",
+            ((_MEAN, "wide.square().mean(0, keepdim=True)"),),
+        ),
+        Mistake(
+            "gain below the line",
+            "The gain multiplies; only the root mean square divides.",
+            (("weight * (wide * rrms)", "wide * rrms / weight"),),
+        ),
+        Mistake(
             "multiplied by the root mean square",
             "The row is divided by its root mean square, that is multiplied by the inverse root.",
             (("weight * (wide * rrms)", "weight * (wide / rrms)"),),
