@@ -64,6 +64,18 @@ def _bias(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: floa
     )
 
 
+def _halved(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> bool:
+    row, none = x.reshape(-1, x.shape[-1])[0], torch.zeros_like(bias)
+    thrice = 3 * float(row.var(correction=0))
+    return apart(function(row, weight, none, thrice), function(row, weight, none, 0.0) / 2)
+
+
+def _gains(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> bool:
+    none = torch.zeros_like(bias)
+    plain = function(x, torch.ones_like(weight), none, eps)
+    return apart(function(x, weight, none, eps), plain * weight)
+
+
 def _no_sum(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> bool:
     grad_x = function(grad, x, weight, eps)[0]
     return apart(grad_x.sum(-1), torch.zeros_like(grad_x[..., 0]))
@@ -105,6 +117,8 @@ LAYER_NORM = Exercise(
             _sphere,
         ),
         Law("The bias is added to the rest, as it is.", "norm-layer", _bias),
+        Law("With eps three times the variance a row is halved.", "norm-layer", _halved),
+        Law("A gain multiplies its own feature.", "norm-layer", _gains),
     ),
     mistakes=(
         Mistake(

@@ -41,6 +41,22 @@ def _alone(function: Function, x: Tensor, weight: Tensor, eps: float) -> bool:
     return apart(together[:1], function(flat[:1], weight, eps))
 
 
+def _sphere(function: Function, x: Tensor, weight: Tensor, eps: float) -> bool:
+    out = function(x, torch.ones_like(weight), 0.0)
+    return apart(out.square().mean(-1), torch.ones_like(out[..., 0]))
+
+
+def _halved(function: Function, x: Tensor, weight: Tensor, eps: float) -> bool:
+    row = x.reshape(-1, x.shape[-1])[0]
+    thrice = 3 * float(row.square().mean())
+    return apart(function(row, weight, thrice), function(row, weight, 0.0) / 2)
+
+
+def _gains(function: Function, x: Tensor, weight: Tensor, eps: float) -> bool:
+    plain = function(x, torch.ones_like(weight), eps)
+    return apart(function(x, weight, eps), plain * weight)
+
+
 def _orthogonal(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> bool:
     grad_x = function(grad, x, weight, 0.0)[0]
     return apart((grad_x * x).sum(-1), torch.zeros_like(x[..., 0]))
@@ -69,6 +85,9 @@ RMS_NORM = Exercise(
             "norm-rms-invariance",
             _scaled,
         ),
+        Law("With eps = 0 and gains of 1 a row has the mean square 1.", "norm-rms", _sphere),
+        Law("With eps three times the mean square a row is halved.", "norm-rms", _halved),
+        Law("A gain multiplies its own feature.", "norm-rms", _gains),
     ),
     mistakes=(
         Mistake(
