@@ -73,6 +73,11 @@ def _kept(function: Function, q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> 
     return began or apart(keys[..., old:, :], k) or apart(values[..., old:, :], v)
 
 
+def _alone(function: Function, q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> bool:
+    out = function(q, k, v, None)[0][..., 0, :]
+    return not bool(out.isfinite().all()) or apart(out, v[..., 0, :])
+
+
 def _scale(function: Function, q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> bool:
     wide = None if cache is None else tuple(map(wider, cache))
     out = function(wider(q), wider(k), wider(v), wide)[0]
@@ -100,6 +105,7 @@ KV_CACHE_STEP = Exercise(
         ),
         Law("A later token changes no earlier output.", "attention-cache-exact", _later),
         Law("A chunk gives what its tokens give one by one.", "attention-cache-exact", _divided),
+        Law("Without a cache the first token reads itself alone.", "attention-cache-exact", _alone),
         Law(
             "Four times as many features, the new ones 0, halve all scores.",
             "attention-cache-exact",

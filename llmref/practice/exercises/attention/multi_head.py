@@ -57,6 +57,19 @@ def _removed(
     return apart(without_values, function(x, wq, wk, wv, wo * kept, H))
 
 
+def _alone(
+    function: Function, x: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor, H: int
+) -> bool:
+    out = function(x, wq, wk, wv, wo, H)[:, 0]
+    return not bool(out.isfinite().all()) or apart(out, x[:, 0] @ wv.T @ wo.T)
+
+
+def _linear(
+    function: Function, x: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor, H: int
+) -> bool:
+    return apart(function(x, wq, wk, wv, 2 * wo, H), 2 * function(x, wq, wk, wv, wo, H))
+
+
 def _scale(
     function: Function, x: Tensor, wq: Tensor, wk: Tensor, wv: Tensor, wo: Tensor, H: int
 ) -> bool:
@@ -107,6 +120,8 @@ MULTI_HEAD = Exercise(
             "attention-multi-head",
             _scale,
         ),
+        Law("Twice the output weight gives twice the output.", "attention-head-sum", _linear),
+        Law("The first token reads itself alone.", "attention-multi-head", _alone),
     ),
     mistakes=(
         Mistake(

@@ -72,6 +72,13 @@ def _rare(function: Function, text: str, num_merges: int) -> bool:
     )
 
 
+def _later_of_ties(function: Function, text: str, num_merges: int) -> bool:
+    return any(
+        pair != max(pairs, key=pairs.count, default=None)
+        for pairs, pair in _steps(function, text, num_merges)
+    )
+
+
 def _grows(function: Function, text: str, num_merges: int) -> bool:
     counts = [pairs.count(pair) for pairs, pair in _steps(function, text, num_merges)]
     return any(later > earlier for earlier, later in pairwise(counts))
@@ -130,6 +137,11 @@ BPE_TRAIN = Exercise(
     definition="bpe-training",
     laws=(
         Law("No pair is more frequent than the one that is merged.", "bpe-training", _rare),
+        Law(
+            "Of equally frequent pairs the one that is seen first is merged.",
+            "bpe-training",
+            _later_of_ties,
+        ),
         Law(
             "A merged pair is no more frequent than the one before it was.",
             "bpe-count-monotone",
