@@ -28,7 +28,13 @@ def _forward() -> list[tuple[Any, ...]]:
         (*_TWO_KEYS, torch.tensor([[False, False]])),
         (
             table([1]),
-            table([-30000], [-30000], [-29940]),
+            table([-30000], [-30000], [-30000]),
+            table([8], [4], [2]),
+            torch.tensor([[True, True, False]]),
+        ),
+        (
+            table([1]),
+            table([0], [0], [60]),
             table([8], [4], [2]),
             torch.tensor([[True, True, False]]),
         ),
@@ -235,8 +241,9 @@ ATTENTION = Exercise(
         ),
         "scores that overflow": lambda q, k, v, mask=None: bool((k > 710).any()),
         "a hidden score far above those read": lambda q, k, v, mask=None: (
-            mask is not None and bool(((k[..., 0] < -20000).sum(-1) == 3).any())
+            mask is not None and bool((k == 60).any())
         ),
+        "scores below -20000": lambda q, k, v, mask=None: bool((k < -20000).any()),
         "more keys than queries": lambda q, k, v, mask=None: k.shape[-2] > q.shape[-2] > 1,
         "several heads": lambda q, k, v, mask=None: q.ndim == 4,
     },
@@ -367,6 +374,28 @@ ATTENTION_BACKWARD = Exercise(
 EXERCISES = (
     with_mistakes(
         ATTENTION,
+        Mistake(
+            "30 subtracted from hidden scores",
+            "A hidden score may be 60 above those that are read; minus infinity hides any.",
+            (
+                (
+                    _SOFTMAX,
+                    "torch.softmax(scores - 30.0 * ~mask, dim=-1) * mask.any(-1, keepdim=True)",
+                ),
+            ),
+        ),
+        Mistake(
+            "a small number added to the sum of weights",
+            "If a hidden score is far above those that are read, and the maximum is taken of all, "
+            "the sum is the smaller of the two. Hide first: then no sum is below 1.",
+            (
+                (
+                    _SOFTMAX,
+                    "torch.exp(scores - scores.amax(-1, keepdim=True)) * mask; "
+                    "weights = weights / (weights.sum(-1, keepdim=True) + 1e-9)",
+                ),
+            ),
+        ),
         Mistake(
             "exp without the maximum",
             "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
