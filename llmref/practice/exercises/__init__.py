@@ -1,11 +1,13 @@
 """The exercises, a file for each topic: what judges a reader's function."""
 
 import importlib
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
 from llmref.practice.exercise import Exercise
+from llmref.practice.exercises._laws import of_numbers
 
 
 @cache
@@ -15,7 +17,9 @@ def exercises() -> dict[str, Exercise]:
     found = {}
     for path in sorted(folder.glob("*/[!_]*.py")):
         module = importlib.import_module(f"{__name__}.{path.parent.name}.{path.stem}")
-        found.update({it.name: it for it in module.EXERCISES})
+        for it in module.EXERCISES:
+            laws = tuple(of_numbers(law, it) for law in it.laws)
+            found[it.name] = replace(it, laws=laws)
     return found
 
 

@@ -100,7 +100,8 @@ def attention_backward_numpy(grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> l
     dy, a, b, c = (it.numpy() for it in (grad, q, k, v))
     turned = lambda x: np.swapaxes(x, -1, -2)  # noqa: E731
     b = b / np.sqrt(a.shape[-1])
-    weights = np.exp(a @ turned(b))
+    weights = a @ turned(b)
+    weights = np.exp(weights - weights.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     dp = dy @ turned(c)
     da = weights * dp - weights * (weights * dp).sum(-1, keepdims=True)
@@ -230,7 +231,7 @@ def cache_numpy(q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> tuple[np.ndarr
     values = np.concatenate([v.numpy()] if cache is None else [cache[1].numpy(), v.numpy()], -2)
     c, T = q.shape[-2], keys.shape[-2]
     scores = q.numpy() @ keys.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
-    weights = np.exp(scores) * np.tri(c, T, T - c)
+    weights = np.exp(scores - scores.max(-1, keepdims=True)) * np.tri(c, T, T - c)
     return (weights / weights.sum(-1, keepdims=True)) @ values, (keys, values)
 
 

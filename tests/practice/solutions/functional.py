@@ -213,7 +213,7 @@ def sft_where(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 def top_k_topk(logits: Tensor, k: int) -> Tensor:
-    values, places = logits.topk(k, dim=-1)
+    values, places = logits.topk(min(k, logits.shape[-1]), dim=-1)
     return torch.full_like(logits, -torch.inf).scatter(-1, places, values)
 
 

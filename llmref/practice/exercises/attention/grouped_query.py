@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import heads, normal, number, wider
+from llmref.practice.exercises._laws import with_mistakes
 
 
 def _random(B: int, H: int, G: int, T: int, S: int, D: int, Dv: int, seed: int) -> tuple[Any, ...]:
@@ -25,6 +26,7 @@ def _inputs() -> list[tuple[Any, ...]]:
 
     return [
         (heads(0, 1).transpose(1, 2), heads(0, math.log(3)), heads(8, 4)),
+        (heads(1, 1).transpose(1, 2), heads(200, 800), heads(8, 4)),
         one_key(4, 2),
         one_key(6, 2),
         (
@@ -61,7 +63,7 @@ def _copied(function: Function, q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 def _average(function: Function, q: Tensor, k: Tensor, v: Tensor) -> bool:
     out = function(q, k, torch.ones_like(v))
-    return apart(out, torch.ones_like(out))
+    return bool(out.isnan().any()) or apart(out, torch.ones_like(out))
 
 
 def _scale(function: Function, q: Tensor, k: Tensor, v: Tensor) -> bool:
@@ -76,7 +78,7 @@ GROUPED_QUERY = Exercise(
     level=2,
     task=(
         "Attention of q (B, H, T, D) to k (B, G, S, D) and v (B, G, S, Dv), where each H / G "
-        "neighbouring query heads share a key/value head; no mask."
+        "neighbouring query heads share a key/value head; no mask, and scores may be large."
     ),
     inputs=_inputs,
     definition="attention-gqa",
@@ -162,6 +164,7 @@ GROUPED_QUERY = Exercise(
     ),
     branches={
         "as many heads as queries have": lambda q, k, v: k.shape[1] == q.shape[1],
+        "scores that overflow": lambda q, k, v: bool((k > 710).any()),
         "one head for all": lambda q, k, v: k.shape[1] == 1,
         "groups between the two": lambda q, k, v: 1 < k.shape[1] < q.shape[1],
         "more heads in a group than groups": lambda q, k, v: (
@@ -170,4 +173,20 @@ GROUPED_QUERY = Exercise(
     },
 )
 
-EXERCISES = (GROUPED_QUERY,)
+# The pages check their code by hand with small scores, which do not show these mistakes.
+EXERCISES = (
+    with_mistakes(
+        GROUPED_QUERY,
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "torch.softmax(scores, dim=-1)",
+                    "scores.exp() / scores.exp().sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+    ),
+)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import heads, normal, number, wider
+from llmref.practice.exercises._laws import LawOfForms, with_mistakes
 
 Cache = tuple[Tensor, Tensor] | None
 _LOG3 = math.log(3)
@@ -28,7 +29,9 @@ def _inputs() -> list[tuple[Any, ...]]:
     return [
         (heads(1), heads(2), heads(8), None),
         (heads(1), heads(_LOG3), heads(4), (heads(0), heads(8))),
+        (heads(1), heads(800), heads(4), (heads(200), heads(8))),
         (heads(1, 1), heads(0, _LOG3), heads(8, 4), None),
+        (heads(1, 1), heads(-30000, -29940), heads(8, 4), None),
         (heads(1, 1), heads(_LOG3, 0), heads(4, 10), (heads(0), heads(8))),
         (
             _one_token(2, 0),
@@ -70,6 +73,11 @@ def _kept(function: Function, q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> 
     return began or apart(keys[..., old:, :], k) or apart(values[..., old:, :], v)
 
 
+def _alone(function: Function, q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> bool:
+    out = function(q, k, v, None)[0][..., 0, :]
+    return not bool(out.isfinite().all()) or apart(out, v[..., 0, :])
+
+
 def _scale(function: Function, q: Tensor, k: Tensor, v: Tensor, cache: Cache) -> bool:
     wide = None if cache is None else tuple(map(wider, cache))
     out = function(wider(q), wider(k), wider(v), wide)[0]
@@ -85,18 +93,19 @@ KV_CACHE_STEP = Exercise(
     task=(
         "Causal attention of a chunk of new tokens, each of q, k and v (B, H, c, D), that "
         "extends a cache: None, or the pair of the keys and values of all earlier tokens; "
-        "return the output and the longer cache."
+        "return the output and the longer cache; scores may be large, of both signs."
     ),
     inputs=_inputs,
     definition="attention-cache-exact",
     laws=(
-        Law(
+        LawOfForms(
             "The new cache is the old one, followed by the keys and values of the chunk.",
             "attention-cache-exact",
             _kept,
         ),
         Law("A later token changes no earlier output.", "attention-cache-exact", _later),
         Law("A chunk gives what its tokens give one by one.", "attention-cache-exact", _divided),
+        Law("Without a cache the first token reads itself alone.", "attention-cache-exact", _alone),
         Law(
             "Four times as many features, the new ones 0, halve all scores.",
             "attention-cache-exact",
@@ -118,6 +127,26 @@ KV_CACHE_STEP = Exercise(
             "the token does not see itself",
             "The key of a token is in the cache when its query is answered.",
             (("triu(T - c + 1)", "triu(T - c)"),),
+        ),
+        Mistake(
+            "a finite number for minus infinity",
+            "Scores may be below -30 and below -10000, and then what is hidden has all the weight.",
+            (("-torch.inf", "-30.0"),),
+        ),
+        Mistake(
+            "masked after the softmax",
+            "The hidden keys took part in the sum, so what is left does not sum to 1.",
+            (
+                (
+                    "torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)",
+                    "torch.softmax(scores, dim=-1).masked_fill(future, 0.0)",
+                ),
+            ),
+        ),
+        Mistake(
+            "mask inverted",
+            "True marks what is hidden here, and masked_fill fills where it is True.",
+            (("masked_fill(future", "masked_fill(~future"),),
         ),
         Mistake(
             "new keys put before the old ones",
@@ -152,10 +181,29 @@ KV_CACHE_STEP = Exercise(
         "no cache": lambda q, k, v, cache: cache is None,
         "one token after others": lambda q, k, v, cache: cache is not None and q.shape[-2] == 1,
         "a chunk after a cache": lambda q, k, v, cache: cache is not None and q.shape[-2] > 1,
+        "scores that overflow": lambda q, k, v, cache: bool((k > 710).any()),
+        "scores below -20000": lambda q, k, v, cache: bool((k < -20000).any()),
         "a chunk longer than the cache": lambda q, k, v, cache: (
             cache is not None and q.shape[-2] > cache[0].shape[-2]
         ),
     },
 )
 
-EXERCISES = (KV_CACHE_STEP,)
+# The pages check their code by hand with small scores, which do not show these mistakes.
+EXERCISES = (
+    with_mistakes(
+        KV_CACHE_STEP,
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)",
+                    "torch.exp(scores.masked_fill(future, -torch.inf)); "
+                    "weights = weights / weights.sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+    ),
+)

@@ -18,7 +18,7 @@ def _scores() -> list[tuple[Any, ...]]:
         (number(0.0, _LOG3),),
         (number(_LOG3, 0.0),),
         (number(1000.0, 1001.0),),
-        (number(-2000.0, -2000.0),),
+        (number(-30000.0, -30000.0),),
         (number(-torch.inf, 0.0),),
         (number(0.0, -torch.inf, 1.0),),
         (torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, -1.0]]).double(),),
@@ -41,7 +41,7 @@ def _blocks() -> list[tuple[Any, ...]]:
         (_column(1), _column(5), values[:1], 1),
         (_column(1), _column(0, _LOG3), values, 1),
         (_column(1), _column(_LOG3, 0), values, 1),
-        (_column(1), _column(-2000, -2000), values, 2),
+        (_column(1), _column(-30000, -30000), values, 2),
         (_column(1), _column(0, 0, _LOG3), _column(8, 8, 4), 2),
         (_column(1), _column(0, 800, -800), _column(8, 4, 2), 1),
         (_column(1), _column(0, 800, -800), _column(8, 4, 2), 2),
@@ -91,7 +91,8 @@ ONLINE_SOFTMAX = Exercise(
     level=2,
     task=(
         "Softmax of each row (last axis), with the largest score and the sum kept in one pass "
-        "over the scores; they have any size, and some, even the first, are minus infinity."
+        "over the scores (the result is judged, not the pass); they have any size, and some, "
+        "even the first, are minus infinity."
     ),
     inputs=_scores,
     definition="attention-online-recurrence",
@@ -120,8 +121,9 @@ ONLINE_SOFTMAX = Exercise(
             ((_SUM, "total * torch.exp(m_new - m)"),),
         ),
         Mistake(
-            "m starts at 0",
-            "If all scores are far below 0, each exponential is 0, and so is the sum.",
+            "m starts too high",
+            "At 0 or at -10000 it may be above all scores: then each exponential is 0, and so is "
+            "the sum.",
             ((_START, "torch.zeros_like(x[..., 0])"),),
         ),
         Mistake(
@@ -161,7 +163,8 @@ FLASH_ATTENTION = Exercise(
     level=3,
     task=(
         "Attention of q (..., T, D) to k (..., S, D) and v (..., S, Dv) without a mask, that "
-        "reads `block` keys at a time and never stores all scores."
+        "reads `block` keys at a time, whatever the size of the scores; that it never stores "
+        "all of them is not judged."
     ),
     inputs=_blocks,
     definition="attention-online-exact",
@@ -216,8 +219,14 @@ FLASH_ATTENTION = Exercise(
             (("        m = m_new", "        out, m = out / total, m_new"),),
         ),
         Mistake(
-            "m starts at 0",
-            "If all scores are far below 0, each exponential is 0, and so are both sums.",
+            "no maximum at all",
+            "The exponential of 710 is beyond float64, that of 89 beyond float32.",
+            (("torch.maximum(m, scores.amax(-1, keepdim=True))", "torch.zeros_like(m)"),),
+        ),
+        Mistake(
+            "m starts too high",
+            "At 0 or at -10000 it may be above all scores: then each exponential is 0, and so are "
+            "both sums.",
             (
                 (
                     "torch.full_like(q[..., :1], torch.finfo(q.dtype).min)",

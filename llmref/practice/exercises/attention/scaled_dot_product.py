@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import normal, table, wider
+from llmref.practice.exercises._laws import with_mistakes
 
 _LOG3 = math.log(3)
 _TWO_KEYS = (table([1]), table([0], [_LOG3]), table([8], [4]))  # the weights 1/4 and 3/4
@@ -22,8 +23,21 @@ def _forward() -> list[tuple[Any, ...]]:
     mask[2, :3] = False
     return [
         _TWO_KEYS,
+        (table([1]), table([200], [800]), table([8], [4])),
         (*_TWO_KEYS, torch.tensor([[False, True]])),
         (*_TWO_KEYS, torch.tensor([[False, False]])),
+        (
+            table([1]),
+            table([-30000], [-30000], [-30000]),
+            table([8], [4], [2]),
+            torch.tensor([[True, True, False]]),
+        ),
+        (
+            table([1]),
+            table([0], [0], [60]),
+            table([8], [4], [2]),
+            torch.tensor([[True, True, False]]),
+        ),
         _LONGER,
         small,
         (*small, torch.tensor([[True, False, True, True], [False, True, True, False]])),
@@ -35,6 +49,7 @@ def _forward() -> list[tuple[Any, ...]]:
 def _backward() -> list[tuple[Any, ...]]:
     return [
         (table([1]), *_TWO_KEYS),
+        (table([1]), table([1]), table([800], [800]), table([8], [4])),
         (table([1]), *_LONGER),
         (
             normal(2, 5, seed=6),
@@ -82,6 +97,14 @@ def _scale(function: Function, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | N
     return apart(function(wider(q), wider(k), v, mask), function(q / 2, k, v, mask))
 
 
+def _key_shift(
+    function: Function, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+) -> bool:
+    mask = _full(q, k, mask)
+    before, after = (function(q, k + far, v, mask)[..., mask.any(-1), :] for far in (0, 2000))
+    return not bool(after.isfinite().all()) or apart(before, after)
+
+
 def _nothing(
     function: Function, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
 ) -> bool:
@@ -103,6 +126,11 @@ def _balance(function: Function, grad: Tensor, q: Tensor, k: Tensor, v: Tensor) 
     return apart((q * grad_q).sum((-2, -1)), (k * grad_k).sum((-2, -1)))
 
 
+def _key_shift_backward(function: Function, grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> bool:
+    before, after = (function(grad, q, k + far, v)[2] for far in (0, 2000))
+    return not bool(after.isfinite().all()) or apart(before, after)
+
+
 def _scale_backward(function: Function, grad: Tensor, q: Tensor, k: Tensor, v: Tensor) -> bool:
     wide = function(grad, wider(q), wider(k), v)[0][..., : q.shape[-1]]
     return apart(wide, function(grad, q / 2, k, v)[0] / 2)
@@ -122,7 +150,7 @@ ATTENTION = Exercise(
     task=(
         "Scaled dot-product attention of q (..., T, D), k (..., S, D) and v (..., S, Dv); the "
         "boolean mask (T, S) is True where a query may read a key, and a query that may read "
-        "nothing gets 0."
+        "nothing gets 0; scores may be large, of both signs."
     ),
     inputs=_forward,
     definition="attention-sdpa",
@@ -139,6 +167,11 @@ ATTENTION = Exercise(
             _scale,
         ),
         Law("A query that may read nothing gets 0.", "attention-sdpa", _nothing),
+        Law(
+            "A vector added to every key changes nothing, however large it is.",
+            "attention-key-shift",
+            _key_shift,
+        ),
     ),
     mistakes=(
         Mistake(
@@ -206,6 +239,11 @@ ATTENTION = Exercise(
         "a row hidden in part": lambda q, k, v, mask=None: (
             mask is not None and bool((mask.any(-1) & ~mask.all(-1)).any())
         ),
+        "scores that overflow": lambda q, k, v, mask=None: bool((k > 710).any()),
+        "a hidden score far above those read": lambda q, k, v, mask=None: (
+            mask is not None and bool((k == 60).any())
+        ),
+        "scores below -20000": lambda q, k, v, mask=None: bool((k < -20000).any()),
         "more keys than queries": lambda q, k, v, mask=None: k.shape[-2] > q.shape[-2] > 1,
         "several heads": lambda q, k, v, mask=None: q.ndim == 4,
     },
@@ -217,7 +255,7 @@ ATTENTION_BACKWARD = Exercise(
     level=3,
     task=(
         "Return the gradients of attention without a mask with respect to q (..., T, D), "
-        "k (..., S, D) and v (..., S, Dv), given that of its output."
+        "k (..., S, D) and v (..., S, Dv), given that of its output; scores may be large."
     ),
     inputs=_backward,
     definition="attention-backward",
@@ -231,6 +269,11 @@ ATTENTION_BACKWARD = Exercise(
             "The gradients of all keys sum to 0: a vector added to every key is invisible.",
             "attention-key-shift",
             _keys,
+        ),
+        Law(
+            "A vector added to every key changes no gradient of a value, however large it is.",
+            "attention-key-shift",
+            _key_shift_backward,
         ),
         Law(
             "The queries times their gradients sum to the keys times theirs.",
@@ -265,6 +308,24 @@ ATTENTION_BACKWARD = Exercise(
             ),
         ),
         Mistake(
+            "a (1 - a) for the softmax",
+            "That is its diagonal alone: the weight of a key depends on the scores of the others.",
+            (("weights * (grad_weights - delta)", "weights * (1 - weights) * grad_weights"),),
+        ),
+        Mistake(
+            "no scale",
+            "Scores are divided by the root of the number of features, and their gradients too.",
+            (("q.shape[-1] ** -0.5", "1.0"),),
+        ),
+        Mistake(
+            "scale missing from dQ and dK",
+            "The scores are the scaled products, so the scale stays in both gradients.",
+            (
+                ("scale * grad_scores @ k", "grad_scores @ k"),
+                ("scale * grad_scores.transpose", "grad_scores.transpose"),
+            ),
+        ),
+        Mistake(
             "scale missing from dQ",
             "The scores are the scaled products, so the scale stays in the gradient.",
             (("scale * grad_scores @ k", "grad_scores @ k"),),
@@ -289,6 +350,11 @@ ATTENTION_BACKWARD = Exercise(
             "Gradients come in the order of the arguments: q, k, v.",
             (("return grad_q, grad_k", "return grad_k, grad_q"),),
         ),
+        Mistake(
+            "dV first",
+            "Backwards the values come first, but gradients are returned in the order q, k, v.",
+            (("return grad_q, grad_k, grad_v", "return grad_v, grad_k, grad_q"),),
+        ),
     ),
     hints=(
         "Compute the weights again, and go back through the three steps one by one.",
@@ -300,10 +366,68 @@ ATTENTION_BACKWARD = Exercise(
         "more keys than queries": lambda grad, q, k, v: k.shape[-2] > q.shape[-2] > 1,
         "several heads": lambda grad, q, k, v: q.ndim == 4,
         "a scale that is not 1": lambda grad, q, k, v: q.shape[-1] > 1,
+        "scores that overflow": lambda grad, q, k, v: bool((k > 710).any()),
     },
 )
 
+# The pages check their code by hand with small scores, which do not show these mistakes.
 EXERCISES = (
-    ATTENTION,
-    ATTENTION_BACKWARD,
+    with_mistakes(
+        ATTENTION,
+        Mistake(
+            "30 subtracted from hidden scores",
+            "A hidden score may be 60 above those that are read; minus infinity hides any.",
+            (
+                (
+                    _SOFTMAX,
+                    "torch.softmax(scores - 30.0 * ~mask, dim=-1) * mask.any(-1, keepdim=True)",
+                ),
+            ),
+        ),
+        Mistake(
+            "a small number added to the sum of weights",
+            "If a hidden score is far above those that are read, and the maximum is taken of all, "
+            "the sum is the smaller of the two. Hide first: then no sum is below 1.",
+            (
+                (
+                    _SOFTMAX,
+                    "torch.exp(scores - scores.amax(-1, keepdim=True)) * mask; "
+                    "weights = weights / (weights.sum(-1, keepdim=True) + 1e-9)",
+                ),
+            ),
+        ),
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    _SOFTMAX,
+                    "torch.exp(scores) * mask; "
+                    "total = weights.sum(-1, keepdim=True); "
+                    "weights = weights / total.masked_fill(~mask.any(-1, keepdim=True), 1.0)",
+                ),
+            ),
+        ),
+        Mistake(
+            "a finite number for minus infinity",
+            "Scores may be below -30 and below -10000, and then what is hidden has all the weight.",
+            (("torch.finfo(scores.dtype).min", "-30.0"),),
+        ),
+    ),
+    with_mistakes(
+        ATTENTION_BACKWARD,
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "torch.softmax(scale * q @ k.transpose(-2, -1), dim=-1)",
+                    "torch.exp(scale * q @ k.transpose(-2, -1)); "
+                    "weights = weights / weights.sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+    ),
 )

@@ -17,6 +17,8 @@ def _texts() -> list[tuple[Any, ...]]:
         ("aaa", 2),
         ("abba", 1),
         ("babab", 2),
+        ("ab ab", 2),
+        ("bcaaaabc", 1),
         ("aaaab", 3),
         ("abcbcab", 3),
         ("é, é!", 2),
@@ -34,6 +36,8 @@ def _merges() -> list[tuple[Any, ...]]:
         ("ab", [(97, 98)]),
         ("aaa", [(97, 97)]),
         ("abc", [(98, 99), (97, 98)]),
+        ("abc", [(97, 98), (98, 99)]),
+        ("abcd", [(98, 99), (97, 98), (256, 100)]),
         ("baab", [(97, 97), (98, 256), (257, 98)]),
         ("abcab", [(97, 98), (256, 99)]),
         ("é, é!", [(195, 169), (256, 44)]),
@@ -64,6 +68,13 @@ def _steps(function: Function, text: str, num_merges: int) -> Iterator[tuple[lis
 def _rare(function: Function, text: str, num_merges: int) -> bool:
     return any(
         pairs.count(pair) < max(map(pairs.count, pairs), default=1)
+        for pairs, pair in _steps(function, text, num_merges)
+    )
+
+
+def _later_of_ties(function: Function, text: str, num_merges: int) -> bool:
+    return any(
+        pair != max(pairs, key=pairs.count, default=None)
         for pairs, pair in _steps(function, text, num_merges)
     )
 
@@ -108,6 +119,11 @@ _PAIR = "max(counts, key=counts.get)"
 _REPLACE = "replace(ids, pair, 256 + len(merges))"
 _SPELL = "spell = lambda i: bytes([i]) if i < 256 else b''.join(map(spell, merges[i - 256]))\n"
 _ENCODE = "replace(ids, tuple(pair), 256 + k)"
+_LOOP = (
+    "    for k, pair in enumerate(merges):  # in the order in which they were learned\n"
+    f"        ids = {_ENCODE}\n"
+    "    return ids"
+)
 
 BPE_TRAIN = Exercise(
     name="bpe_train",
@@ -121,6 +137,11 @@ BPE_TRAIN = Exercise(
     definition="bpe-training",
     laws=(
         Law("No pair is more frequent than the one that is merged.", "bpe-training", _rare),
+        Law(
+            "Of equally frequent pairs the one that is seen first is merged.",
+            "bpe-training",
+            _later_of_ties,
+        ),
         Law(
             "A merged pair is no more frequent than the one before it was.",
             "bpe-count-monotone",
@@ -147,6 +168,46 @@ BPE_TRAIN = Exercise(
             "pairs counted side by side",
             "Each place begins a pair, not every second one.",
             (("pairwise(ids)", "zip(ids[::2], ids[1::2])"),),
+        ),
+        Mistake(
+            "overlaps counted once",
+            "That is how many tokens a merge saves; here a a a holds the pair a a twice.",
+            (
+                (
+                    "Counter(pairwise(ids))",
+                    "Counter({it: replace(ids, it, -1).count(-1) for it in pairwise(ids)})",
+                ),
+            ),
+        ),
+        Mistake(
+            "cut at spaces, which are dropped",
+            "Many tokenizers cut a text into words first; here it is one piece, spaces included.",
+            (
+                (
+                    "counts = Counter(pairwise(ids))",
+                    "counts = Counter(it for it in pairwise(ids) if 32 not in it)\n"
+                    "        if not counts:\n"
+                    "            break",
+                ),
+            ),
+        ),
+        Mistake(
+            "cut before each space",
+            "GPT-2 cuts so, and each word begins with its space; here the text is one piece.",
+            (
+                (
+                    "counts = Counter(pairwise(ids))",
+                    f"{_SPELL}        found = pairwise(ids)\n"
+                    "        counts = Counter(it for it in found if spell(it[1])[:1] != b' ')\n"
+                    "        if not counts:\n"
+                    "            break",
+                ),
+            ),
+        ),
+        Mistake(
+            "ties to the largest ids",
+            "max of (count, pair) compares the ids next; here the pair that is seen first wins.",
+            ((_PAIR, "max(counts, key=lambda p: (counts[p], p))"),),
         ),
         Mistake(
             "runs replaced from the right",
@@ -282,6 +343,41 @@ BPE_ENCODE = Exercise(
             (("enumerate(merges)", "reversed(list(enumerate(merges)))"),),
         ),
         Mistake(
+            "one pass from the left",
+            "Each merge has a pass of its own: later pairs need tokens that earlier passes made.",
+            (
+                (
+                    _LOOP,
+                    "    data, ids, pairs = ids, [], list(map(tuple, merges))\n"
+                    "    while data:\n"
+                    "        fits = tuple(data[:2]) in pairs\n"
+                    "        ids.append(256 + pairs.index(tuple(data[:2])) if fits else data[0])\n"
+                    "        data = data[2 if fits else 1 :]\n"
+                    "    return ids",
+                ),
+            ),
+        ),
+        Mistake(
+            "the leftmost pair first",
+            "The merge that was learned first goes first, wherever its pair stands.",
+            (
+                (
+                    _LOOP,
+                    "    i, pairs = 0, list(map(tuple, merges))\n"
+                    "    while i < len(ids) - 1:\n"
+                    "        pair, i = tuple(ids[i : i + 2]), i + 1\n"
+                    "        if pair in pairs:\n"
+                    "            ids[i - 1 : i + 1], i = [256 + pairs.index(pair)], 0\n"
+                    "    return ids",
+                ),
+            ),
+        ),
+        Mistake(
+            "ids from 257 on",
+            "The bytes have the ids 0 to 255, so the first new one is 256.",
+            ((_ENCODE, "replace(ids, tuple(pair), 257 + k)"),),
+        ),
+        Mistake(
             "ids from 0 on",
             "The ids 0 to 255 are the bytes.",
             ((_ENCODE, "replace(ids, tuple(pair), k)"),),
@@ -313,8 +409,7 @@ BPE_ENCODE = Exercise(
             "The order of training decides, not the length: encoding is no longest match.",
             (
                 (
-                    "    for k, pair in enumerate(merges):  # in the order in which they were "
-                    "learned\n        ids = replace(ids, tuple(pair), 256 + k)\n    return ids",
+                    _LOOP,
                     "    words = {bytes([i]): i for i in range(256)}\n"
                     "    for k, (a, b) in enumerate(merges):\n"
                     "        both = {i: word for word, i in words.items()}\n"

@@ -121,6 +121,26 @@ ROPE = Exercise(
             (("base**-exponents", "base**exponents"),),
         ),
         Mistake(
+            "positions ignored",
+            "A cached decoding step begins in the middle of a text: positions say where.",
+            (("positions[:, None] *", "torch.arange(x.shape[-2])[:, None] *"),),
+        ),
+        Mistake(
+            "positions counted from 1",
+            "Scores stay relative, but the positions are given: nothing is added to them.",
+            (("positions[:, None] *", "(positions[:, None] + 1) *"),),
+        ),
+        Mistake(
+            "base ignored",
+            "10000 is the paper's base; models for longer texts have others.",
+            (("base**-exponents", "10000.0**-exponents"),),
+        ),
+        Mistake(
+            "sine and cosine exchanged",
+            "At position 0 nothing turns: its cosine is 1, its sine 0.",
+            (("cos, sin = angles.cos(), angles.sin()", "cos, sin = angles.sin(), angles.cos()"),),
+        ),
+        Mistake(
             "pairs counted from 1",
             "A paper counts pairs from 1 and writes i - 1; the first frequency is 1.",
             (("torch.arange(0, D, 2,", "torch.arange(2, D + 2, 2,"),),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import rows, table
+from llmref.practice.exercises._laws import with_mistakes
 
 _NAN = math.nan
 
@@ -15,6 +16,7 @@ _NAN = math.nan
 def _forward() -> list[tuple[Any, ...]]:
     return [
         (table([0.0, 1.0]), torch.tensor([0]), -100),
+        (table([-800.0, -801.0]), torch.tensor([0]), -100),
         (table([0.0, 1.0], [2.0, 0.0]), torch.tensor([1, 1]), -100),
         (table([0.0, 1.0], [2.0, 0.0]), torch.tensor([1, 0]), 0),
         (table([1.0, 3.0], [_NAN, _NAN]), torch.tensor([0, -100]), -100),
@@ -79,8 +81,8 @@ CROSS_ENTROPY = Exercise(
     topic="functional/cross_entropy",
     level=2,
     task="The mean of minus the log-probability of the target (natural logarithm), over the "
-    "positions whose target is not ignore_index; logits are (..., V), targets (...), and an "
-    "ignored position may hold anything, NaN too.",
+    "positions whose target is not ignore_index; logits are (..., V), targets (...), "
+    "logits may be large, and an ignored position may hold anything, NaN too.",
     inputs=_forward,
     definition="cross-entropy-definition",
     laws=(
@@ -106,6 +108,24 @@ CROSS_ENTROPY = Exercise(
             "A probability of 1e-400 is 0 in floating point, and its logarithm infinite; "
             "log-softmax never forms it.",
             ((_LOG_P, "logits[counted].to(wide).softmax(-1).log()"),),
+        ),
+        Mistake(
+            "a small number added to the probability",
+            "It caps the loss of what is very unlikely, and its gradient too; log-softmax needs "
+            "no such number.",
+            ((_LOG_P, "(logits[counted].to(wide).softmax(-1) + 1e-9).log()"),),
+        ),
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest logit first, which changes nothing else.",
+            (
+                (
+                    _LOG_P,
+                    "logits[counted].to(wide); "
+                    "log_p = log_p - log_p.exp().sum(-1, keepdim=True).log()",
+                ),
+            ),
         ),
         Mistake(
             "softmax applied twice",
@@ -176,6 +196,7 @@ CROSS_ENTROPY = Exercise(
         "a class that is ignored": lambda logits, targets, index: index >= 0,
         "NaN where nothing counts": lambda logits, targets, index: bool(logits.isnan().any()),
         "a gap that underflows": lambda logits, targets, index: bool((logits > 750).any()),
+        "logits far below 0": lambda logits, targets, index: bool((logits < -750).any()),
         "several axes of positions": lambda logits, targets, index: targets.ndim > 1,
     },
 )
@@ -185,7 +206,7 @@ CROSS_ENTROPY_BACKWARD = Exercise(
     topic="functional/cross_entropy",
     level=2,
     task="The gradient of the mean cross-entropy over all positions with respect to the "
-    "logits (..., V), for targets (...), none of which is ignored.",
+    "logits (..., V), which may be large, for targets (...), none of which is ignored.",
     inputs=_backward,
     definition="cross-entropy-gradient",
     laws=(
@@ -257,7 +278,21 @@ CROSS_ENTROPY_BACKWARD = Exercise(
     },
 )
 
+# The page checks its code by hand with logits that do not overflow there.
 EXERCISES = (
     CROSS_ENTROPY,
-    CROSS_ENTROPY_BACKWARD,
+    with_mistakes(
+        CROSS_ENTROPY_BACKWARD,
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest score first, which changes nothing else.",
+            (
+                (
+                    "logits.softmax(-1)",
+                    "logits.exp() / logits.exp().sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
+    ),
 )

@@ -8,12 +8,15 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import rows, table
+from llmref.practice.exercises._laws import with_mistakes
 
 
 def _pairs() -> list[tuple[Any, ...]]:
     return [
         (table([3.0], [-2.0]), table([1.0], [-1.0]), 2.0),
         (table([3.0, 4.0], [0.0, 1.0]), table([1.0, 0.0], [0.0, 2.0]), 0.5),
+        (table([2.0, 0.0], [1.0, 0.0]), table([1.0, 0.0], [3.0, 0.0]), 1e-3),
+        (table([3.0, 4.0], [0.0, 1.0]), table([1.0, 0.0], [0.0, 2.0]), 1e-4),
         (table([1.0, 0.0], [0.0, 1.0], [0.0, -2.0]), table([1.0, 0], [1.0, 1], [1.0, 0]), 0.2),
         (rows(5, 2, seed=1), rows(5, 2, seed=2), 2.0),
         (rows(3, 5, seed=3) - 1, rows(3, 5, seed=4) - 1, 0.1),
@@ -53,7 +56,7 @@ INFO_NCE = Exercise(
     level=2,
     task="Scores are cosines of rows of a (B, D) and rows of b (B, D), over the temperature; "
     "row i of a has to find row i of b among all B rows: return its mean cross-entropy, in "
-    "this one direction.",
+    "this one direction; a low temperature makes large scores.",
     inputs=_pairs,
     definition="info-nce-definition",
     laws=(
@@ -143,10 +146,32 @@ INFO_NCE = Exercise(
         "One table of scores holds it all; the right ones stand on its diagonal.",
     ),
     branches={
+        "scores that overflow": lambda a, b, temperature: temperature < 1 / 710,
         "a temperature above 1": lambda a, b, temperature: temperature > 1,
         "a low temperature": lambda a, b, temperature: temperature < 0.15,
         "equal keys": lambda a, b, temperature: len(b.unique(dim=0)) < len(b),
     },
 )
 
-EXERCISES = (INFO_NCE,)
+# The pages check their code by hand with small scores, which do not show these mistakes.
+EXERCISES = (
+    with_mistakes(
+        INFO_NCE,
+        Mistake(
+            "logarithm of softmax",
+            "A probability of 1e-400 is 0 in floating point, and its logarithm infinite.",
+            (("scores.log_softmax(-1)", "scores.softmax(-1).log()"),),
+        ),
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64: subtract the largest score first, which "
+            "changes nothing else.",
+            (
+                (
+                    "scores.log_softmax(-1)",
+                    "(scores - scores.exp().sum(-1, keepdim=True).log())",
+                ),
+            ),
+        ),
+    ),
+)

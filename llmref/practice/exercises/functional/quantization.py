@@ -14,6 +14,9 @@ def _tensors() -> list[tuple[Any, ...]]:
         (number(3.0), 3),
         (number(0.0, 0.0), 4),
         (number(1.0, -6.0), 3),
+        (number(1.0, -6.0), 2),
+        (number(1.0, -6.0), 16),
+        (number(1e-6, -3e-6), 3),
         (number(0.5, -1.5, 2.2, 7.0), 4),
         (number(-0.5, 1.5, -2.5, -14.0), 4),
         (table([2.0, 0.5, -1.2], [100.0, 127.0, 60.3]), 8),
@@ -92,6 +95,11 @@ QUANTIZE_SYMMETRIC = Exercise(
         ),
     ),
     mistakes=(
+        Mistake(
+            "a floor under the scale",
+            "A scale of 1e-6 is a number like any other; only 0 cannot divide.",
+            (("torch.where(scale > 0, scale, 1)", "scale.clamp(min=1e-5)"),),
+        ),
         Mistake(
             "absmax to 2^(b-1), which wraps around",
             "The code 128 does not exist in 8 bits; it becomes -128.",

@@ -13,6 +13,7 @@ def _top_k() -> list[tuple[Any, ...]]:
     return [
         (number(2.0), 1),
         (number(0.0, 1.0), 1),
+        (number(0.0, 1.0), 3),
         (number(0.0, 2.0, 2.0), 1),
         (number(-1.0, 3.0, -2.0, 2.0), 2),
         (number(-4.0, -torch.inf, -1.0, -3.0), 3),
@@ -28,6 +29,7 @@ def _top_p() -> list[tuple[Any, ...]]:
         (number(0.0, 0.0), 0.5),
         (number(0.0, 2.0), 0.9),
         (number(-1.0, 0.5, 0.0), 0.7),
+        (number(1000.0, 1002.0, 1001.0), 0.7),
         (number(0.5, -torch.inf, 2.0, 0.0), 0.95),
         (table([0.0, 3.0, 1.0], [2.0, 0.0, 1.9]), 0.8),
         (rows(2, 3, 5), 0.8),
@@ -41,6 +43,7 @@ def _min_p() -> list[tuple[Any, ...]]:
         (number(0.0, 1.0), 0.5),
         (number(2.0, 2.0), 1.0),
         (number(3.0, 2.5, 2.0), 0.5),
+        (number(1000.0, 1002.0, 1001.0), 0.3),
         (number(-4.0, -torch.inf, -1.0, -3.0), 0.1),
         (table([0.0, 9.0, 8.0], [2.0, 0.0, 1.5]), 0.2),
         (rows(2, 3, 5), 0.3),
@@ -97,6 +100,12 @@ _ZERO = Mistake(
     "A logit of 0 is no probability of 0: the exponential of minus infinity is.",
     ((_FILL, "logits.masked_fill(removed, 0.0)"),),
 )
+_FINITE = Mistake(
+    "-1e9 for what is removed",
+    "It is no probability of 0, only mostly: the exponential of minus infinity is.",
+    ((_FILL, "logits.masked_fill(removed, -1e9)"),),
+)
+_SORTED = "They have to go back to the places that they had before the sort."
 _TOKENS = {
     "several rows": lambda logits, p: logits.ndim > 1,
     "a token removed before": lambda logits, p: bool(logits.isinf().any()),
@@ -111,16 +120,16 @@ TOP_K = Exercise(
     inputs=_top_k,
     definition="sampling-top-k",
     laws=(
+        Law(
+            "A logit is unchanged or minus infinity.",
+            "sampling-truncation-projection",
+            _changed,
+        ),
         Law("Exactly k tokens of each row are kept.", "sampling-top-k", _too_many),
         Law(
             "No token that is removed has a larger logit than one that is kept.",
             "sampling-top-k",
             _smaller_kept,
-        ),
-        Law(
-            "A logit is unchanged or minus infinity.",
-            "sampling-truncation-projection",
-            _changed,
         ),
         Law("Each row is filtered by itself.", "sampling-top-k", _row_by_row),
     ),
@@ -157,6 +166,22 @@ TOP_K = Exercise(
             ),
         ),
         _ZERO,
+        _FINITE,
+        Mistake(
+            "logits returned in their sorted order",
+            _SORTED,
+            (
+                (
+                    _FILL,
+                    "logits.gather(-1, order).masked_fill(removed.gather(-1, order), -torch.inf)",
+                ),
+            ),
+        ),
+        Mistake(
+            "the k logits alone",
+            "All tokens stay in the row; those that are removed get minus infinity.",
+            ((_FILL, "logits.gather(-1, order[..., :k])"),),
+        ),
         Mistake(
             "the removed kept",
             "The mask marks what is removed; what is in the top k stays.",
@@ -183,6 +208,7 @@ TOP_K = Exercise(
     branches={
         **_TOKENS,
         "a tie": lambda logits, k: bool((logits.diff(dim=-1) == 0).any()),
+        "k beyond the row": lambda logits, k: k > logits.shape[-1],
         "negative logits": lambda logits, k: bool((logits < 0).all()),
     },
 )
@@ -193,21 +219,21 @@ TOP_P = Exercise(
     level=2,
     task="Of each row (last axis) keep the fewest tokens, largest first, whose probabilities "
     "together reach p, for 0 < p < 1, and set the other logits to minus infinity; of tied "
-    "logits the first ones rank first.",
+    "logits the first ones rank first, and logits may be large.",
     inputs=_top_p,
     definition="sampling-top-p",
     laws=(
+        Law(
+            "A logit is unchanged or minus infinity.",
+            "sampling-truncation-projection",
+            _changed,
+        ),
         Law("What is kept has at least the mass p.", "sampling-top-p", _too_little),
         Law("Without its last token it has less.", "sampling-top-p", _too_much),
         Law(
             "No token that is removed has a larger logit than one that is kept.",
             "sampling-top-p",
             _smaller_kept,
-        ),
-        Law(
-            "A logit is unchanged or minus infinity.",
-            "sampling-truncation-projection",
-            _changed,
         ),
     ),
     mistakes=(
@@ -251,7 +277,34 @@ TOP_P = Exercise(
             "Not only the first token may cross p: the one that does is always kept.",
             (("before >= p", "(probs.cumsum(-1) > p) & (before > 0)"),),
         ),
+        Mistake(
+            "logits returned in their sorted order",
+            _SORTED,
+            ((_FILL, "logits.gather(-1, order).masked_fill(before >= p, -torch.inf)"),),
+        ),
+        Mistake(
+            "probabilities returned",
+            "A filter takes logits and gives logits; the softmax comes after it.",
+            ((_FILL, "logits.softmax(-1).masked_fill(removed, 0.0)"),),
+        ),
+        Mistake(
+            "logits summed, not probabilities",
+            "The mass is one of probabilities, so the softmax comes before the sum.",
+            (("logits.gather(-1, order).softmax(-1)", "logits.gather(-1, order)"),),
+        ),
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64: subtract the largest logit first, which "
+            "changes nothing else.",
+            (
+                (
+                    "logits.gather(-1, order).softmax(-1)",
+                    "logits.gather(-1, order).exp(); probs = probs / probs.sum(-1, keepdim=True)",
+                ),
+            ),
+        ),
         _ZERO,
+        _FINITE,
     ),
     conventions=(
         Convention(
@@ -285,21 +338,22 @@ MIN_P = Exercise(
     topic="functional/sampling",
     level=1,
     task="In each row (last axis) keep the tokens whose probability is at least p times that "
-    "of the most likely one, for 0 < p <= 1, and set the other logits to minus infinity.",
+    "of the most likely one, for 0 < p <= 1, and set the other logits to minus infinity; "
+    "logits may be large.",
     inputs=_min_p,
     definition="sampling-min-p",
     laws=(
+        Law(
+            "A logit is unchanged or minus infinity.",
+            "sampling-truncation-projection",
+            _changed,
+        ),
         Law(
             "A token stays if its probability is p times the largest, and goes if it is less.",
             "sampling-min-p",
             _by_ratio,
         ),
         Law("A number added to all logits removes no others.", "sampling-min-p", _shifted),
-        Law(
-            "A logit is unchanged or minus infinity.",
-            "sampling-truncation-projection",
-            _changed,
-        ),
     ),
     mistakes=(
         Mistake(
@@ -341,6 +395,23 @@ MIN_P = Exercise(
             "logit 0 for what is removed",
             "A logit of 0 is no probability of 0: the exponential of minus infinity is.",
             (("least, -torch.inf", "least, 0.0"),),
+        ),
+        Mistake(
+            "-1e9 for what is removed",
+            "It is no probability of 0, only mostly: the exponential of minus infinity is.",
+            (("least, -torch.inf", "least, -1e9"),),
+        ),
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64; the gap to the largest logit never is.",
+            (
+                ("logits.amax(-1, keepdim=True) + math.log(p)", "logits.exp()"),
+                (
+                    "logits < least",
+                    "~(least / least.sum(-1, keepdim=True) "
+                    ">= p * (least / least.sum(-1, keepdim=True)).amax(-1, keepdim=True))",
+                ),
+            ),
         ),
     ),
     hints=(

@@ -22,6 +22,11 @@ def _responses() -> list[tuple[Any, ...]]:
     return [
         (table([[0.0, 1.0], [5.0, 0.0]]), torch.tensor([[0, 1]]), torch.tensor([[none, one]])),
         (
+            table([[-800.0, -801.0], [5.0, 0.0]]),
+            torch.tensor([[0, 0]]),
+            torch.tensor([[none, one]]),
+        ),
+        (
             table([[0.0, 1.0], [3.0, 0.0], [0.0, 9.0]]),
             torch.tensor([[1, 0, 1]]),
             torch.tensor([[none, one, one]]),
@@ -104,7 +109,7 @@ SFT_LOSS = Exercise(
     task="The mean of minus the log-probability of the counted tokens, over all of them: "
     "logits (B, T, V) after token t predict token t + 1 of tokens (B, T), mask (B, T) is "
     "True at the tokens that count, the first token is never predicted, and logits that "
-    "predict no counted token may be NaN.",
+    "predict no counted token may be NaN; logits may be large.",
     inputs=_responses,
     definition="sft-shift",
     laws=(
@@ -165,6 +170,12 @@ SFT_LOSS = Exercise(
             "A probability of 1e-400 is 0 in floating point, and its logarithm infinite.",
             ((_LOG_P, "z.softmax(-1).log()"),),
         ),
+        Mistake(
+            "exp without the maximum",
+            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
+            "largest logit first, which changes nothing else.",
+            ((_LOG_P, "(z - z.exp().sum(-1, keepdim=True).log())"),),
+        ),
     ),
     conventions=(
         Convention(
@@ -201,6 +212,7 @@ SFT_LOSS = Exercise(
             (mask[:, 1:].sum(1) != mask[0, 1:].sum()).any()
         ),
         "a gap that underflows": lambda z, tokens, mask: bool((z > 750).any()),
+        "logits far below 0": lambda z, tokens, mask: bool((z < -750).any()),
     },
 )
 

@@ -50,6 +50,32 @@ def _scaled(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: fl
     return apart(function(4 * x, weight, bias, 0.0), function(x, weight, bias, 0.0))
 
 
+def _sphere(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> bool:
+    out = function(x, torch.ones_like(weight), torch.zeros_like(bias), 0.0)
+    return apart(out.mean(-1), torch.zeros_like(out[..., 0])) or apart(
+        out.square().mean(-1), torch.ones_like(out[..., 0])
+    )
+
+
+def _bias(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> bool:
+    return apart(
+        function(x, weight, bias, eps) - function(x, weight, torch.zeros_like(bias), eps),
+        bias.expand(x.shape),
+    )
+
+
+def _halved(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> bool:
+    row, none = x.reshape(-1, x.shape[-1])[0], torch.zeros_like(bias)
+    thrice = 3 * float(row.var(correction=0))
+    return apart(function(row, weight, none, thrice), function(row, weight, none, 0.0) / 2)
+
+
+def _gains(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> bool:
+    none = torch.zeros_like(bias)
+    plain = function(x, torch.ones_like(weight), none, eps)
+    return apart(function(x, weight, none, eps), plain * weight)
+
+
 def _no_sum(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> bool:
     grad_x = function(grad, x, weight, eps)[0]
     return apart(grad_x.sum(-1), torch.zeros_like(grad_x[..., 0]))
@@ -73,7 +99,8 @@ LAYER_NORM = Exercise(
     name="layer_norm",
     topic="norm/layer_norm",
     level=1,
-    task="Each row minus its mean, over its standard deviation, times gain, plus bias.",
+    task="Each row (last axis) minus its mean, over the root of its variance plus eps, times "
+    "gain, plus bias; the variance divides by the number of features.",
     inputs=_forward,
     definition="norm-layer",
     laws=(
@@ -84,6 +111,14 @@ LAYER_NORM = Exercise(
             "norm-layer-invariance",
             _scaled,
         ),
+        Law(
+            "With eps = 0, gains of 1 and no bias a row has the mean 0 and the mean square 1.",
+            "norm-layer-sphere",
+            _sphere,
+        ),
+        Law("The bias is added to the rest, as it is.", "norm-layer", _bias),
+        Law("With eps three times the variance a row is halved.", "norm-layer", _halved),
+        Law("A gain multiplies its own feature.", "norm-layer", _gains),
     ),
     mistakes=(
         Mistake(
@@ -95,6 +130,16 @@ LAYER_NORM = Exercise(
             "eps outside the root",
             "It is added to the variance, before the root.",
             ((_ROOT, "1 / (variance.sqrt() + eps)"),),
+        ),
+        Mistake(
+            "eps ignored",
+            "It is given: models differ in it.",
+            ((_ROOT, "torch.rsqrt(variance)"),),
+        ),
+        Mistake(
+            "gain forgotten",
+            "Each feature has a gain of its own.",
+            ((f"weight * (centred * {_ROOT})", f"(centred * {_ROOT})"),),
         ),
         Mistake(
             "divided by the variance",
@@ -158,7 +203,8 @@ LAYER_NORM_BACKWARD = Exercise(
     name="layer_norm_backward",
     topic="norm/layer_norm",
     level=3,
-    task="Return the gradients with respect to x, gain and bias, given that of the output.",
+    task="Return the gradients of LayerNorm (eps is added to the variance) with respect to x, "
+    "gain and bias, given that of its output.",
     inputs=_backward,
     definition="norm-layer-backward",
     laws=(
@@ -185,6 +231,16 @@ LAYER_NORM_BACKWARD = Exercise(
             "gain forgotten",
             "The gradient passes the gain before it meets the normalised row.",
             (("g = weight * grad", "g = grad"),),
+        ),
+        Mistake(
+            "eps ignored",
+            "It stands in the deviation, backwards as forwards.",
+            (
+                (
+                    "torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps)",
+                    "torch.rsqrt(centred.square().mean(-1, keepdim=True))",
+                ),
+            ),
         ),
         Mistake(
             "not divided by the deviation",

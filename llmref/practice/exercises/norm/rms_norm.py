@@ -41,6 +41,22 @@ def _alone(function: Function, x: Tensor, weight: Tensor, eps: float) -> bool:
     return apart(together[:1], function(flat[:1], weight, eps))
 
 
+def _sphere(function: Function, x: Tensor, weight: Tensor, eps: float) -> bool:
+    out = function(x, torch.ones_like(weight), 0.0)
+    return apart(out.square().mean(-1), torch.ones_like(out[..., 0]))
+
+
+def _halved(function: Function, x: Tensor, weight: Tensor, eps: float) -> bool:
+    row = x.reshape(-1, x.shape[-1])[0]
+    thrice = 3 * float(row.square().mean())
+    return apart(function(row, weight, thrice), function(row, weight, 0.0) / 2)
+
+
+def _gains(function: Function, x: Tensor, weight: Tensor, eps: float) -> bool:
+    plain = function(x, torch.ones_like(weight), eps)
+    return apart(function(x, weight, eps), plain * weight)
+
+
 def _orthogonal(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> bool:
     grad_x = function(grad, x, weight, 0.0)[0]
     return apart((grad_x * x).sum(-1), torch.zeros_like(x[..., 0]))
@@ -58,7 +74,8 @@ RMS_NORM = Exercise(
     name="rms_norm",
     topic="norm/rms_norm",
     level=1,
-    task="Divide each row by its root mean square (eps inside the root), times the gain.",
+    task="Divide each row (last axis) by its root mean square (eps inside the root), times the "
+    "gain.",
     inputs=_forward,
     definition="norm-rms",
     laws=(
@@ -68,6 +85,9 @@ RMS_NORM = Exercise(
             "norm-rms-invariance",
             _scaled,
         ),
+        Law("With eps = 0 and gains of 1 a row has the mean square 1.", "norm-rms", _sphere),
+        Law("With eps three times the mean square a row is halved.", "norm-rms", _halved),
+        Law("A gain multiplies its own feature.", "norm-rms", _gains),
     ),
     mistakes=(
         Mistake(
@@ -106,6 +126,26 @@ RMS_NORM = Exercise(
             ((_MEAN, "wide.var(-1, correction=0, keepdim=True)"),),
         ),
         Mistake(
+            "eps ignored",
+            "It is given: models differ in it.",
+            ((_MEAN + " + eps", _MEAN),),
+        ),
+        Mistake(
+            "mean over the rows",
+            "The mean runs over the features of one row, the last axis.",
+            ((_MEAN, "wide.square().mean(0, keepdim=True)"),),
+        ),
+        Mistake(
+            "gain below the line",
+            "The gain multiplies; only the root mean square divides.",
+            (("weight * (wide * rrms)", "wide * rrms / weight"),),
+        ),
+        Mistake(
+            "multiplied by the root mean square",
+            "The row is divided by its root mean square, that is multiplied by the inverse root.",
+            (("weight * (wide * rrms)", "weight * (wide / rrms)"),),
+        ),
+        Mistake(
             "mean subtracted",
             "That is LayerNorm without its bias; RMSNorm leaves the mean in.",
             (("wide = x.to(", "x = x - x.mean(-1, keepdim=True); wide = x.to("),),
@@ -135,7 +175,8 @@ RMS_NORM_BACKWARD = Exercise(
     name="rms_norm_backward",
     topic="norm/rms_norm",
     level=3,
-    task="Return the gradients with respect to x and the gain, given that of the output.",
+    task="Return the gradients of RMSNorm (eps inside the root) with respect to x and the gain, "
+    "given that of its output.",
     inputs=_backward,
     definition="norm-rms-backward",
     laws=(
@@ -174,6 +215,11 @@ RMS_NORM_BACKWARD = Exercise(
             "sum in place of the mean",
             "The mean square has a factor 1/n.",
             (("(g * x_hat).mean(-1", "(g * x_hat).sum(-1"),),
+        ),
+        Mistake(
+            "eps ignored",
+            "It stands in the root mean square, backwards as forwards.",
+            ((_MEAN + " + eps", _MEAN),),
         ),
         Mistake(
             "not divided by r",

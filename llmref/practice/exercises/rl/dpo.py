@@ -56,7 +56,7 @@ DPO_LOSS = Exercise(
     level=1,
     task="DPO's loss, a mean over pairs, from the log-probabilities of whole responses, each "
     "(N,): of the policy for the chosen (pc) and the rejected (pr) one, and of the reference "
-    "(rc, rr).",
+    "(rc, rr); margins may be large.",
     inputs=_pairs,
     definition="dpo-loss",
     laws=(

@@ -292,6 +292,11 @@ GRPO_LOSS = Exercise(
             (("r = ref_logp - logp", "r = logp - ref_logp"),),
         ),
         Mistake(
+            "the old policy taken for the reference",
+            "The old policy drew the samples; the reference is a third one, from before training.",
+            (("r = ref_logp - logp", "r = old_logp - logp"),),
+        ),
+        Mistake(
             "k1 in place of k3",
             "As a loss, the gradient of k1 is noise of mean 0.",
             (("k3 = torch.expm1(r) - r", "k3 = -r"),),

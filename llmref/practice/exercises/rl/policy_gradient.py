@@ -56,6 +56,7 @@ GAE = Exercise(
     inputs=_episodes,
     definition="pg-gae",
     laws=(
+        Law("A target is advantage plus value.", "pg-lambda-return", _targets),
         Law(
             "With lambda = 0 an advantage is reward plus gamma times the next value minus the "
             "value.",
@@ -72,7 +73,6 @@ GAE = Exercise(
             "pg-llm-terminal",
             _terminal,
         ),
-        Law("A target is advantage plus value.", "pg-lambda-return", _targets),
     ),
     mistakes=(
         Mistake(
@@ -109,6 +109,52 @@ GAE = Exercise(
             "targets without the values",
             "The critic is trained towards advantage plus value, not towards the advantage.",
             (("advantages, advantages + values", "advantages, advantages"),),
+        ),
+        Mistake(
+            "targets before advantages",
+            "The advantages come first.",
+            (
+                (
+                    "return advantages, advantages + values",
+                    "return advantages + values, advantages",
+                ),
+            ),
+        ),
+        Mistake(
+            "advantages left in the order in which they were made",
+            "They are made from the last to the first, so a list of them has to be turned round.",
+            (
+                (
+                    "return advantages, advantages + values",
+                    "return advantages.flip(-1), advantages.flip(-1) + values",
+                ),
+            ),
+        ),
+        Mistake(
+            "targets over one token",
+            "That is lambda = 0 for the critic; its target is advantage plus value.",
+            (
+                (
+                    "return advantages, advantages + values",
+                    "after = torch.cat([values[..., 1:], 0 * values[..., :1]], -1)\n"
+                    "    return advantages, rewards + gamma * after",
+                ),
+            ),
+        ),
+        Mistake(
+            "targets of lambda = 1",
+            "That is the return without the critic; its target is advantage plus value.",
+            (
+                ("running, next_value = 0.0, 0.0", "running, next_value, after = 0.0, 0.0, 0.0"),
+                (
+                    "advantages[..., t], next_value = running, values[..., t]",
+                    "after = rewards[..., t : t + 1] + gamma * after\n"
+                    "        made = after if t == rewards.shape[-1] - 1 else "
+                    "torch.cat([after, made], -1)\n"
+                    "        advantages[..., t], next_value = running, values[..., t]",
+                ),
+                ("return advantages, advantages + values", "return advantages, made"),
+            ),
         ),
         Mistake(
             "from the first token to the last",
