@@ -92,7 +92,7 @@ def test_the_shapes_of_a_long_input_are_told_also_within_a_pair() -> None:
         return exercise("kv_cache_step").solution(q, k, v, cache) if q.shape[0] == 1 else q
 
     assert judge("kv_cache_step", wrong).call == (
-        'kv_cache_step(*inputs("kv_cache_step")[6])  # '
+        'kv_cache_step(*inputs("kv_cache_step")[8])  # '
         "(2, 3, 1, 4), (2, 3, 1, 4), (2, 3, 1, 4), ((2, 3, 5, 4), (2, 3, 5, 4))"
     )
 
