@@ -41,6 +41,8 @@ def run(work: Callable[[], Answer], seconds: float, stop: Callable[[], bool] = n
         answer = _listen(here, seconds, stop)
         if answer is None:
             process.join(_GRACE)
+            if process.exitcode == -signal.SIGINT:  # Ctrl-C, which has come there first
+                raise KeyboardInterrupt
             answer = _wrong(f"your code ended the process it ran in{_signal(process.exitcode)}")
         return answer
     finally:

@@ -393,3 +393,13 @@ def test_a_loop_at_the_top_of_a_file_is_told_with_its_line(tmp_path: Path) -> No
     verdict = judge_file(exercise("rms_norm"), path, seconds=1)
     assert verdict is not None
     assert re.search(r"did not finish in 1 s, in line [23]: ", verdict.problem)
+
+
+@forked
+def test_ctrl_c_that_reaches_the_process_first_ends_the_judge_too() -> None:
+    def interrupted(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        return x
+
+    with pytest.raises(KeyboardInterrupt):
+        judge("rms_norm", interrupted)
