@@ -129,8 +129,8 @@ def _check(options: argparse.Namespace, asked: Exercise, progress: Progress) -> 
         raise ValueError(
             f"there is no {path}; {_command(options, f'start {asked.name}')} writes it"
         )
-    if options.watch:  # also where the shell that started it has its own jobs hear no Ctrl-C
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Also where the shell that started it lets its own jobs hear no Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     while True:
         saved = path.stat().st_mtime_ns
 
