@@ -1,14 +1,11 @@
-"""What is made of an exercise: laws that leave alone what is no number, and more mistakes."""
+"""What exercises share: laws that leave alone what has another shape, and a mistake."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
 
-from llmref.practice.compared import same
 from llmref.practice.exercise import Exercise, Function, Law, Mistake
 
 
@@ -18,9 +15,9 @@ class LawOfForms(Law):
 
 
 def of_numbers(law: Law, exercise: Exercise) -> Law:
-    """The same law, kept by what has not the shapes of the solution, or is another at each call.
+    """The same law, kept by what has not the shapes of the solution.
 
-    Such a result breaks the law only by accident: what is wrong with it is something else.
+    Such a result breaks the law only by accident: what is wrong with it is its shape.
     """
     if isinstance(law, LawOfForms):
         return law
@@ -29,24 +26,19 @@ def of_numbers(law: Law, exercise: Exercise) -> Law:
         form = _shapes(exercise.solution(*copy.deepcopy(given)))
         if form is not None and _shapes(function(*copy.deepcopy(given))) != form:
             return False
-        return not _by_chance(function, exercise.inputs) and law.breaks(function, *given)
+        return law.breaks(function, *given)
 
     return replace(law, breaks=breaks)
 
 
-def with_mistakes(exercise: Exercise, *mistakes: Mistake) -> Exercise:
-    """The exercise with more mistakes, for its judge alone."""
-    return replace(exercise, mistakes=(*exercise.mistakes, *mistakes))
-
-
-@lru_cache(maxsize=1)
-def _by_chance(function: Function, inputs: Callable[[], list[tuple[Any, ...]]]) -> bool:
-    """Whether two calls differ, on the largest input: there dropout is seen best."""
-    largest = inputs()[-1]
-    try:
-        return not same(*(function(*copy.deepcopy(largest)) for _ in range(2)))
-    except Exception:
-        return False
+def without_maximum(pieces: tuple[tuple[str, str], ...]) -> Mistake:
+    """The mistake that all softmaxes share, by its edit of a solution."""
+    return Mistake(
+        "exp without the maximum",
+        "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the largest "
+        "score first, which changes nothing else.",
+        pieces,
+    )
 
 
 def _shapes(value: Any) -> Any:

@@ -83,6 +83,18 @@ def ref(id_: str, text: str = "") -> pending_xref:
     )
 
 
+def link_to_page(docname: str, text: str) -> pending_xref:
+    return pending_xref(
+        "",
+        nodes.inline("", text),
+        refdomain="std",
+        reftype="doc",
+        reftarget=f"/{docname}",
+        refexplicit=True,
+        refwarn=True,
+    )
+
+
 def refs(ids: list[str]) -> nodes.paragraph:
     paragraph = nodes.paragraph()
     for index, id_ in enumerate(ids):

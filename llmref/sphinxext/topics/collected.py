@@ -11,7 +11,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.environment import BuildEnvironment
 from sphinx.util import docname_join, logging
 
-from llmref.sphinxext.results.tables import Place
+from llmref.sphinxext.results.tables import Place, link_to_page
 from llmref.sphinxext.topics.domain import Topic, TopicsDomain
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def write_interview(place: Place) -> list[nodes.Node]:
         if not topic.questions:
             continue
         block = nodes.container(classes=["topic-questions"])
-        block += nodes.paragraph("", "", _link(docname, topic.title), classes=["topic-name"])
+        block += nodes.paragraph("", "", link_to_page(docname, topic.title), classes=["topic-name"])
         for question in topic.questions:
             shown = _moved(question, docname, place)
             if question["level"]:  # what the page's filter asks for
@@ -60,7 +60,7 @@ def write_sheet(place: Place) -> list[nodes.Node]:
 
 
 def _block(docname: str, topic: Topic, place: Place) -> Iterator[nodes.Node]:
-    yield nodes.paragraph("", "", _link(docname, topic.title), classes=["topic-name"])
+    yield nodes.paragraph("", "", link_to_page(docname, topic.title), classes=["topic-name"])
     for part in topic.why:
         yield _moved(part, docname, place)
     for part in topic.formula:
@@ -99,18 +99,6 @@ def _in_order(env: BuildEnvironment) -> list[str]:
 
     visit(env.config.root_doc)
     return [*seen, *sorted(env.found_docs - set(seen))]
-
-
-def _link(docname: str, text: str) -> pending_xref:
-    return pending_xref(
-        "",
-        nodes.inline("", text),
-        refdomain="std",
-        reftype="doc",
-        reftarget=f"/{docname}",
-        refexplicit=True,
-        refwarn=True,
-    )
 
 
 def _moved(part: nodes.Element, docname: str, place: Place) -> nodes.Element:

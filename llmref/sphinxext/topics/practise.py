@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from docutils import nodes
-from sphinx.addnodes import pending_xref
 
 from llmref.sphinxext.api.definitions import parse
 from llmref.sphinxext.api.public import PACKAGE
 from llmref.sphinxext.results.directives import ReportDirective
-from llmref.sphinxext.results.tables import Place
+from llmref.sphinxext.results.tables import Place, link_to_page
 from llmref.sphinxext.topics.by_hand import home
 
 
@@ -95,7 +94,7 @@ def write_practise(place: Place) -> list[nodes.Node]:
         nodes.Text(" writes."),
     )
     if "practice" in place.env.found_docs:
-        begin += [nodes.Text(" "), _link("practice", "How the judge works"), nodes.Text(".")]
+        begin += [nodes.Text(" "), link_to_page("practice", "How the judge works"), nodes.Text(".")]
     return [nodes.bullet_list("", *items), begin]
 
 
@@ -116,15 +115,3 @@ def _read(call: ast.Call, parameters: dict[str, str]) -> Exercise:
         ast.literal_eval(values[word]) for word in ("name", "level", "task", "definition")
     )
     return Exercise(name, parameters[name], level, task, definition)
-
-
-def _link(docname: str, text: str) -> pending_xref:
-    return pending_xref(
-        "",
-        nodes.inline("", text),
-        refdomain="std",
-        reftype="doc",
-        reftarget=f"/{docname}",
-        refexplicit=True,
-        refwarn=True,
-    )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import heads, normal, number, wider
-from llmref.practice.exercises._laws import LawOfForms, with_mistakes
+from llmref.practice.exercises._laws import LawOfForms, without_maximum
 
 Cache = tuple[Tensor, Tensor] | None
 _LOG3 = math.log(3)
@@ -171,6 +171,15 @@ KV_CACHE_STEP = Exercise(
             "Scores are divided by the root of the size of a head.",
             ((" / q.shape[-1] ** 0.5", ""),),
         ),
+        without_maximum(
+            (
+                (
+                    "torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)",
+                    "torch.exp(scores.masked_fill(future, -torch.inf)); "
+                    "weights = weights / weights.sum(-1, keepdim=True)",
+                ),
+            )
+        ),
     ),
     hints=(
         "Put new keys and values after the old ones; then it is attention with a mask.",
@@ -189,21 +198,4 @@ KV_CACHE_STEP = Exercise(
     },
 )
 
-# The pages check their code by hand with small scores, which do not show these mistakes.
-EXERCISES = (
-    with_mistakes(
-        KV_CACHE_STEP,
-        Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest score first, which changes nothing else.",
-            (
-                (
-                    "torch.softmax(scores.masked_fill(future, -torch.inf), dim=-1)",
-                    "torch.exp(scores.masked_fill(future, -torch.inf)); "
-                    "weights = weights / weights.sum(-1, keepdim=True)",
-                ),
-            ),
-        ),
-    ),
-)
+EXERCISES = (KV_CACHE_STEP,)

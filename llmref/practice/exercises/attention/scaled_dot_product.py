@@ -8,7 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import normal, table, wider
-from llmref.practice.exercises._laws import with_mistakes
+from llmref.practice.exercises._laws import without_maximum
 
 _LOG3 = math.log(3)
 _TWO_KEYS = (table([1]), table([0], [_LOG3]), table([8], [4]))  # the weights 1/4 and 3/4
@@ -215,6 +215,43 @@ ATTENTION = Exercise(
             "A row of minus infinities alone has no largest entry to subtract.",
             (_LOWEST,),
         ),
+        Mistake(
+            "30 subtracted from hidden scores",
+            "A hidden score may be 60 above those that are read; minus infinity hides any.",
+            (
+                (
+                    _SOFTMAX,
+                    "torch.softmax(scores - 30.0 * ~mask, dim=-1) * mask.any(-1, keepdim=True)",
+                ),
+            ),
+        ),
+        Mistake(
+            "a small number added to the sum of weights",
+            "If a hidden score is far above those that are read, and the maximum is taken of all, "
+            "the sum is the smaller of the two. Hide first: then no sum is below 1.",
+            (
+                (
+                    _SOFTMAX,
+                    "torch.exp(scores - scores.amax(-1, keepdim=True)) * mask; "
+                    "weights = weights / (weights.sum(-1, keepdim=True) + 1e-9)",
+                ),
+            ),
+        ),
+        without_maximum(
+            (
+                (
+                    _SOFTMAX,
+                    "torch.exp(scores) * mask; "
+                    "total = weights.sum(-1, keepdim=True); "
+                    "weights = weights / total.masked_fill(~mask.any(-1, keepdim=True), 1.0)",
+                ),
+            )
+        ),
+        Mistake(
+            "a finite number for minus infinity",
+            "Scores may be below -30 and below -10000, and then what is hidden has all the weight.",
+            (("torch.finfo(scores.dtype).min", "-30.0"),),
+        ),
     ),
     conventions=(
         Convention(
@@ -355,6 +392,15 @@ ATTENTION_BACKWARD = Exercise(
             "Backwards the values come first, but gradients are returned in the order q, k, v.",
             (("return grad_q, grad_k, grad_v", "return grad_v, grad_k, grad_q"),),
         ),
+        without_maximum(
+            (
+                (
+                    "torch.softmax(scale * q @ k.transpose(-2, -1), dim=-1)",
+                    "torch.exp(scale * q @ k.transpose(-2, -1)); "
+                    "weights = weights / weights.sum(-1, keepdim=True)",
+                ),
+            )
+        ),
     ),
     hints=(
         "Compute the weights again, and go back through the three steps one by one.",
@@ -370,64 +416,7 @@ ATTENTION_BACKWARD = Exercise(
     },
 )
 
-# The pages check their code by hand with small scores, which do not show these mistakes.
 EXERCISES = (
-    with_mistakes(
-        ATTENTION,
-        Mistake(
-            "30 subtracted from hidden scores",
-            "A hidden score may be 60 above those that are read; minus infinity hides any.",
-            (
-                (
-                    _SOFTMAX,
-                    "torch.softmax(scores - 30.0 * ~mask, dim=-1) * mask.any(-1, keepdim=True)",
-                ),
-            ),
-        ),
-        Mistake(
-            "a small number added to the sum of weights",
-            "If a hidden score is far above those that are read, and the maximum is taken of all, "
-            "the sum is the smaller of the two. Hide first: then no sum is below 1.",
-            (
-                (
-                    _SOFTMAX,
-                    "torch.exp(scores - scores.amax(-1, keepdim=True)) * mask; "
-                    "weights = weights / (weights.sum(-1, keepdim=True) + 1e-9)",
-                ),
-            ),
-        ),
-        Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest score first, which changes nothing else.",
-            (
-                (
-                    _SOFTMAX,
-                    "torch.exp(scores) * mask; "
-                    "total = weights.sum(-1, keepdim=True); "
-                    "weights = weights / total.masked_fill(~mask.any(-1, keepdim=True), 1.0)",
-                ),
-            ),
-        ),
-        Mistake(
-            "a finite number for minus infinity",
-            "Scores may be below -30 and below -10000, and then what is hidden has all the weight.",
-            (("torch.finfo(scores.dtype).min", "-30.0"),),
-        ),
-    ),
-    with_mistakes(
-        ATTENTION_BACKWARD,
-        Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest score first, which changes nothing else.",
-            (
-                (
-                    "torch.softmax(scale * q @ k.transpose(-2, -1), dim=-1)",
-                    "torch.exp(scale * q @ k.transpose(-2, -1)); "
-                    "weights = weights / weights.sum(-1, keepdim=True)",
-                ),
-            ),
-        ),
-    ),
+    ATTENTION,
+    ATTENTION_BACKWARD,
 )

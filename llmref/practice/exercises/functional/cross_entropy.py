@@ -8,7 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import rows, table
-from llmref.practice.exercises._laws import with_mistakes
+from llmref.practice.exercises._laws import without_maximum
 
 _NAN = math.nan
 
@@ -115,17 +115,14 @@ CROSS_ENTROPY = Exercise(
             "no such number.",
             ((_LOG_P, "(logits[counted].to(wide).softmax(-1) + 1e-9).log()"),),
         ),
-        Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest logit first, which changes nothing else.",
+        without_maximum(
             (
                 (
                     _LOG_P,
                     "logits[counted].to(wide); "
                     "log_p = log_p - log_p.exp().sum(-1, keepdim=True).log()",
                 ),
-            ),
+            )
         ),
         Mistake(
             "softmax applied twice",
@@ -259,6 +256,14 @@ CROSS_ENTROPY_BACKWARD = Exercise(
             "The probabilities of one position sum to 1 over the classes, the last axis.",
             (("logits.softmax(-1)", "logits.softmax(0)"),),
         ),
+        without_maximum(
+            (
+                (
+                    "logits.softmax(-1)",
+                    "logits.exp() / logits.exp().sum(-1, keepdim=True)",
+                ),
+            )
+        ),
     ),
     conventions=(
         Convention(
@@ -278,21 +283,7 @@ CROSS_ENTROPY_BACKWARD = Exercise(
     },
 )
 
-# The page checks its code by hand with logits that do not overflow there.
 EXERCISES = (
     CROSS_ENTROPY,
-    with_mistakes(
-        CROSS_ENTROPY_BACKWARD,
-        Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest score first, which changes nothing else.",
-            (
-                (
-                    "logits.softmax(-1)",
-                    "logits.exp() / logits.exp().sum(-1, keepdim=True)",
-                ),
-            ),
-        ),
-    ),
+    CROSS_ENTROPY_BACKWARD,
 )

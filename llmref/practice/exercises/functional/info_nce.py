@@ -8,7 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import rows, table
-from llmref.practice.exercises._laws import with_mistakes
+from llmref.practice.exercises._laws import without_maximum
 
 
 def _pairs() -> list[tuple[Any, ...]]:
@@ -127,6 +127,19 @@ INFO_NCE = Exercise(
             "Minus the probability of the positive is no cross-entropy.",
             ((_LOSS, "scores.softmax(-1).diagonal().mean()"),),
         ),
+        Mistake(
+            "logarithm of softmax",
+            "A probability of 1e-400 is 0 in floating point, and its logarithm infinite.",
+            (("scores.log_softmax(-1)", "scores.softmax(-1).log()"),),
+        ),
+        without_maximum(
+            (
+                (
+                    "scores.log_softmax(-1)",
+                    "(scores - scores.exp().sum(-1, keepdim=True).log())",
+                ),
+            )
+        ),
     ),
     conventions=(
         Convention(
@@ -153,25 +166,4 @@ INFO_NCE = Exercise(
     },
 )
 
-# The pages check their code by hand with small scores, which do not show these mistakes.
-EXERCISES = (
-    with_mistakes(
-        INFO_NCE,
-        Mistake(
-            "logarithm of softmax",
-            "A probability of 1e-400 is 0 in floating point, and its logarithm infinite.",
-            (("scores.log_softmax(-1)", "scores.softmax(-1).log()"),),
-        ),
-        Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64: subtract the largest score first, which "
-            "changes nothing else.",
-            (
-                (
-                    "scores.log_softmax(-1)",
-                    "(scores - scores.exp().sum(-1, keepdim=True).log())",
-                ),
-            ),
-        ),
-    ),
-)
+EXERCISES = (INFO_NCE,)

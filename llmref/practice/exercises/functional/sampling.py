@@ -7,6 +7,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake
 from llmref.practice.exercises._inputs import number, rows, table
+from llmref.practice.exercises._laws import without_maximum
 
 
 def _top_k() -> list[tuple[Any, ...]]:
@@ -292,16 +293,13 @@ TOP_P = Exercise(
             "The mass is one of probabilities, so the softmax comes before the sum.",
             (("logits.gather(-1, order).softmax(-1)", "logits.gather(-1, order)"),),
         ),
-        Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64: subtract the largest logit first, which "
-            "changes nothing else.",
+        without_maximum(
             (
                 (
                     "logits.gather(-1, order).softmax(-1)",
                     "logits.gather(-1, order).exp(); probs = probs / probs.sum(-1, keepdim=True)",
                 ),
-            ),
+            )
         ),
         _ZERO,
         _FINITE,
@@ -401,9 +399,7 @@ MIN_P = Exercise(
             "It is no probability of 0, only mostly: the exponential of minus infinity is.",
             (("least, -torch.inf", "least, -1e9"),),
         ),
-        Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64; the gap to the largest logit never is.",
+        without_maximum(
             (
                 ("logits.amax(-1, keepdim=True) + math.log(p)", "logits.exp()"),
                 (
@@ -411,7 +407,7 @@ MIN_P = Exercise(
                     "~(least / least.sum(-1, keepdim=True) "
                     ">= p * (least / least.sum(-1, keepdim=True)).amax(-1, keepdim=True))",
                 ),
-            ),
+            )
         ),
     ),
     hints=(

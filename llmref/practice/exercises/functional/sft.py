@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import rows, table
+from llmref.practice.exercises._laws import without_maximum
 
 _NAN = math.nan
 
@@ -170,12 +171,7 @@ SFT_LOSS = Exercise(
             "A probability of 1e-400 is 0 in floating point, and its logarithm infinite.",
             ((_LOG_P, "z.softmax(-1).log()"),),
         ),
-        Mistake(
-            "exp without the maximum",
-            "The exponential of 710 is beyond float64, and that of -750 is 0: subtract the "
-            "largest logit first, which changes nothing else.",
-            ((_LOG_P, "(z - z.exp().sum(-1, keepdim=True).log())"),),
-        ),
+        without_maximum(((_LOG_P, "(z - z.exp().sum(-1, keepdim=True).log())"),)),
     ),
     conventions=(
         Convention(

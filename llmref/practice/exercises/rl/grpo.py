@@ -1,6 +1,7 @@
 """Exercises on GRPO: the advantages of a group, and its loss."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import number, rows, table
+from llmref.practice.exercises.rl._clip import never_returns, pulls_beyond
 
 
 def _groups() -> list[tuple[Any, ...]]:
@@ -90,12 +92,8 @@ def _at_old(function: Function, *given: Any) -> bool:
 
 
 def _clipped_wrongly(function: Function, *given: Any) -> bool:
-    beyond = apart(_moved(function, given, 1, 2), _moved(function, given, 1, 3)) or apart(
-        _moved(function, given, -1, -2), _moved(function, given, -1, -3)
-    )
-    gain = _moved(function, given, 1, -3) - _moved(function, given, 1, -2)
-    loss = _moved(function, given, -1, 3) - _moved(function, given, -1, 2)
-    return beyond or bool(gain < 1e-9) or bool(loss < 1e-9)
+    moved = partial(_moved, function, given)
+    return pulls_beyond(moved, 2, 3) or never_returns(moved, 2, 3)
 
 
 def _moved(function: Function, given: tuple[Any, ...], sign: int, steps: float) -> Tensor:

@@ -1,6 +1,7 @@
 """Exercise on the loss of GSPO."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import number, rows, table
+from llmref.practice.exercises.rl._clip import never_returns, pulls_beyond
 
 
 def _batches() -> list[tuple[Any, ...]]:
@@ -61,12 +63,8 @@ def _moved(function: Function, given: tuple[Any, ...], sign: int, steps: float) 
 
 
 def _clipped_wrongly(function: Function, *given: Any) -> bool:
-    beyond = apart(_moved(function, given, 1, 1.5), _moved(function, given, 1, 1.8)) or apart(
-        _moved(function, given, -1, -1.5), _moved(function, given, -1, -1.8)
-    )
-    gain = _moved(function, given, 1, -1.8) - _moved(function, given, 1, -1.5)
-    loss = _moved(function, given, -1, 1.8) - _moved(function, given, -1, 1.5)
-    return beyond or bool(gain < 1e-9) or bool(loss < 1e-9)
+    moved = partial(_moved, function, given)
+    return pulls_beyond(moved, 1.5, 1.8) or never_returns(moved, 1.5, 1.8)
 
 
 def _padding(function: Function, *given: Any) -> bool:

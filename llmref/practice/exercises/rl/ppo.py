@@ -1,6 +1,7 @@
 """Exercise on the clipped loss of PPO."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import rows, table
+from llmref.practice.exercises.rl._clip import never_returns, pulls_beyond
 
 
 def _batches() -> list[tuple[Any, ...]]:
@@ -44,15 +46,11 @@ def _moved(function: Function, given: tuple[Any, ...], sign: int, steps: float) 
 
 
 def _pulls_beyond(function: Function, *given: Any) -> bool:
-    return apart(_moved(function, given, 1, 2), _moved(function, given, 1, 3)) or apart(
-        _moved(function, given, -1, -2), _moved(function, given, -1, -3)
-    )
+    return pulls_beyond(partial(_moved, function, given), 2, 3)
 
 
 def _never_returns(function: Function, *given: Any) -> bool:
-    gain = _moved(function, given, 1, -3) - _moved(function, given, 1, -2)
-    loss = _moved(function, given, -1, 3) - _moved(function, given, -1, 2)
-    return bool(gain < 1e-9) or bool(loss < 1e-9)
+    return never_returns(partial(_moved, function, given), 2, 3)
 
 
 def _at_old(
