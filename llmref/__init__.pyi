@@ -3,6 +3,7 @@ from . import components as components
 from . import functional as functional
 from . import norm as norm
 from . import rl as rl
+from . import training as training
 from . import verify as verify
 
 __version__: str

@@ -1,0 +1,8 @@
+"""Training: how the optimiser moves, what 16 and 8 bits keep, what fits into memory.
+
+A front door: `__init__.pyi` lists its names, and each is loaded when it is first asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
