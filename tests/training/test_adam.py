@@ -166,6 +166,13 @@ def test_bfloat16_moments_with_a_beta_that_they_can_follow():
     assert torch.equal(state.exp_avg_sq, wide.exp_avg_sq.bfloat16())
 
 
+def test_each_moment_keeps_its_own_dtype():
+    g, m, v = random(3).float(), random(3, seed=1).bfloat16(), random(3, seed=2).square().float()
+    assert [it.dtype for it in adam_moments(g, m, v, betas=(0.9, 0.999))] == [m.dtype, v.dtype]
+    u = adam_direction(m, v, step=2, betas=(0.9, 0.999), eps=1e-8)
+    assert u.dtype == torch.bfloat16
+
+
 def test_a_bfloat16_mean_of_squares_of_torch_never_falls_with_999():
     """0.001 v is less than half a unit in the last place, 2^-9 v at least."""
 
