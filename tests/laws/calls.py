@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmref import attention, components, functional, norm, rl
+from llmref import attention, components, functional, norm, rl, training
 
 _generator = torch.Generator().manual_seed(0)
 
@@ -266,4 +266,15 @@ RL = [
     call(rl.optimal_policy, probabilities(3, 5).log(), normal(3, 5), beta=0.5),
 ]
 
-CALLS = [*ATTENTION, *COMPONENTS, *FUNCTIONAL, *NORM, *RL]
+moments, adam = (normal(3, 5), positive(3, 5)), {"betas": (0.9, 0.95), "eps": 0.1}
+of_step = {"step": 3, "lr": 0.1, **adam}
+
+TRAINING = [
+    call(training.adam_moments, normal(3, 5), *moments, betas=(0.9, 0.95)),
+    call(training.adam_direction, *moments, step=3, **adam),
+    call(training.adam_step, normal(3, 5), normal(3, 5), *moments, **of_step),
+    call(training.adam_l2_step, normal(3, 5), normal(3, 5), *moments, weight_decay=0.3, **of_step),
+    call(training.adamw_step, normal(3, 5), normal(3, 5), *moments, weight_decay=0.3, **of_step),
+]
+
+CALLS = [*ATTENTION, *COMPONENTS, *FUNCTIONAL, *NORM, *RL, *TRAINING]

@@ -105,6 +105,7 @@ DEGREES: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
     ("rl.sequence_kl_loss", (0, 1), (2,)),
     ("rl.optimal_baseline", (0,), (1,)),
     ("rl.optimal_baseline", (1,), (0,)),
+    ("training.adam_direction", (0,), (1,)),
 ]
 BY_NAME = {call.name: call for call in CALLS}
 

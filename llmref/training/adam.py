@@ -1,0 +1,223 @@
+"""How far does a weight move for its gradients, and where does weight decay belong?
+
+Leaves out: AMSGrad, NAdam and the like, parameter groups, and fused kernels.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from llmref._numeric import wide_dtype
+from llmref._require import (
+    require_at_least,
+    require_finite,
+    require_floating,
+    require_in,
+    require_shapes,
+    require_size,
+)
+
+Betas = tuple[float, float]
+
+
+class AdamState(NamedTuple):
+    """A parameter after a step, and the two running means that the next step needs."""
+
+    param: Tensor
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
+
+
+def adam_moments(
+    grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, *, betas: Betas
+) -> tuple[Tensor, Tensor]:
+    """Running means of the gradient and of its square, one step on; both start at 0.
+
+    Computed in float32 at least; each moment keeps its dtype.
+    Shapes: grad (...), exp_avg (...), exp_avg_sq (...) -> (...), (...)
+    Source: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.
+    Raises: TypeError unless all are floating point; ValueError for shapes that differ, a beta
+    outside [0, 1), exp_avg_sq < 0, squares that overflow, and moments that their dtype cannot hold:
+    float16, and bfloat16 with 1 - beta <= 2^-8.
+    """
+    _require_moments(exp_avg, exp_avg_sq, betas)
+    (beta1, beta2), dtypes = betas, (exp_avg.dtype, exp_avg_sq.dtype)
+    grad, exp_avg, exp_avg_sq = _wide(grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    exp_avg = beta1 * exp_avg + (1 - beta1) * grad  # eq. eq-adam-moments
+    exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * grad * grad
+    require_finite(" after the square of grad is added", exp_avg_sq=exp_avg_sq)
+    return exp_avg.to(dtypes[0]), exp_avg_sq.to(dtypes[1])
+
+
+def adam_direction(
+    exp_avg: Tensor, exp_avg_sq: Tensor, *, step: int, betas: Betas, eps: float
+) -> Tensor:
+    """The step in units of the learning rate: the corrected mean over the root of that of squares.
+
+    step counts the gradients that are in the moments, from 1. With eps = 0 a weight that never had
+    a gradient stays: 0/0 is 0.
+    Shapes: exp_avg (...), exp_avg_sq (...) -> (...)
+    Source: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.
+    Differs: the root is corrected, not the square, which would overflow first (torch does so too).
+    Raises: as adam_moments; ValueError for step < 1, eps < 0, or where exp_avg_sq is 0 or subnormal
+    beside an exp_avg that is not 0, and eps too small to rule the sum: the quotient is then lost.
+    """
+    require_size(1, step=step)
+    require_at_least(0, eps=eps)
+    _require_moments(exp_avg, exp_avg_sq, betas)
+    dtype = exp_avg.dtype
+    exp_avg, exp_avg_sq = _wide(exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    _require_quotient(exp_avg, exp_avg_sq, eps)
+    mean = exp_avg / (1 - betas[0] ** step)
+    root = exp_avg_sq.sqrt() / math.sqrt(1 - betas[1] ** step) + eps
+    u = mean / root.where(exp_avg != 0, 1)  # eq. eq-adam-direction
+    return u.to(dtype)
+
+
+def adam_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    *,
+    step: int,
+    lr: float,
+    betas: Betas,
+    eps: float,
+) -> AdamState:
+    """One step of Adam without weight decay; step counts from 1, the moments start at 0.
+
+    Computed in float32 at least, and rounded once; param and each moment keep their dtypes.
+    Shapes: param (...), grad (...), exp_avg (...), exp_avg_sq (...) -> three of (...)
+    Source: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.
+    Raises: as adam_moments and adam_direction; ValueError for lr < 0.
+    """
+    require_at_least(0, lr=lr)
+    _require_moments(exp_avg, exp_avg_sq, betas)
+    named = {"param": param, "grad": grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    theta, g, m, v = _wide(**named)
+    m, v = adam_moments(g, m, v, betas=betas)
+    u = adam_direction(m, v, step=step, betas=betas, eps=eps)
+    theta = theta - lr * u  # eq. eq-adam-step
+    return AdamState(theta.to(param.dtype), m.to(exp_avg.dtype), v.to(exp_avg_sq.dtype))
+
+
+def adam_l2_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    *,
+    step: int,
+    lr: float,
+    betas: Betas,
+    eps: float,
+    weight_decay: float,
+) -> AdamState:
+    """One step of Adam on the loss plus weight_decay / 2 times the squared norm of param.
+
+    The decay enters both moments: `torch.optim.Adam(weight_decay=)`.
+    Shapes: param (...), grad (...), exp_avg (...), exp_avg_sq (...) -> three of (...)
+    Source: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2 (Adam with L2 regularisation).
+    Raises: as adam_step; ValueError for weight_decay < 0.
+    """
+    require_at_least(0, weight_decay=weight_decay)
+    theta, g = _wide(param=param, grad=grad)
+    g = g + weight_decay * theta  # eq. eq-adam-l2
+    return adam_step(param, g, exp_avg, exp_avg_sq, step=step, lr=lr, betas=betas, eps=eps)
+
+
+def adamw_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    *,
+    step: int,
+    lr: float,
+    betas: Betas,
+    eps: float,
+    weight_decay: float,
+) -> AdamState:
+    """One step of AdamW: param is shrunk by the factor 1 - lr * weight_decay, and then moved.
+
+    Shapes: param (...), grad (...), exp_avg (...), exp_avg_sq (...) -> three of (...)
+    Source: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.
+    Differs: the decay is multiplied by the learning rate, as in torch; in the paper it is
+    multiplied by the factor of the schedule alone.
+    Raises: as adam_step; ValueError for weight_decay < 0.
+    """
+    require_at_least(0, weight_decay=weight_decay)
+    theta, g = _wide(param=param, grad=grad)
+    theta = (1 - lr * weight_decay) * theta  # eq. eq-adamw
+    moved = adam_step(theta, g, exp_avg, exp_avg_sq, step=step, lr=lr, betas=betas, eps=eps)
+    return moved._replace(param=moved.param.to(param.dtype))
+
+
+def adam_update_bound(*, step: int | None, betas: Betas) -> float:
+    """The largest step that any gradients can cause, in units of the learning rate.
+
+    step None: the limit for late steps, infinite if beta1^2 >= beta2, except for equal betas.
+    Infinite too where (beta1^2 / beta2)^step is beyond the range of a float.
+    Source: derived here; Kingma & Ba 2015, arXiv:1412.6980, section 2.1 have smaller numbers.
+    Raises: ValueError for step < 1 or a beta outside [0, 1).
+    """
+    _require_betas(betas)
+    require_size(1, step=1 if step is None else step)
+    beta1, beta2 = betas
+    if step == 1 or beta1 == beta2:
+        return 1.0
+    ratio = math.inf if beta2 == 0 else beta1**2 / beta2
+    if step is None:
+        # eq. eq-adam-bound-limit
+        return math.inf if ratio >= 1 else (1 - beta1) / math.sqrt((1 - beta2) * (1 - ratio))
+    first = (1 - beta1) / (1 - beta1**step)
+    second = (1 - beta2**step) / (1 - beta2)
+    return first * math.sqrt(second * _geometric_sum(ratio, step))  # eq. eq-adam-bound
+
+
+def _geometric_sum(ratio: float, terms: int) -> float:
+    """1 + r + ... + r^(terms - 1), without cancellation for ratios near 1."""
+    if ratio in (0, 1):
+        return 1.0 if ratio == 0 else float(terms)
+    power = terms * math.log(ratio)
+    return math.inf if power > 700 else math.expm1(power) / (ratio - 1)
+
+
+def _wide(**tensors: Tensor) -> list[Tensor]:
+    """Tensors of one shape in the widest of their dtypes, float32 at least."""
+    require_floating(**tensors)
+    require_shapes(", ".join(f"{name} (...)" for name in tensors), **tensors)
+    return [tensor.to(wide_dtype(*tensors.values())) for tensor in tensors.values()]
+
+
+def _require_betas(betas: Betas) -> None:
+    require_in("[0, 1)", beta1=betas[0], beta2=betas[1])
+
+
+def _require_moments(exp_avg: Tensor, exp_avg_sq: Tensor, betas: Betas) -> None:
+    """Refuse betas and moments with which running means are none."""
+    _require_betas(betas)
+    require_in("[0, inf)", exp_avg_sq=exp_avg_sq)
+    for name, moment, beta in zip(
+        ("exp_avg", "exp_avg_sq"), (exp_avg, exp_avg_sq), betas, strict=True
+    ):
+        stuck = moment.dtype == torch.bfloat16 and 1 - beta <= 2**-8
+        if stuck or moment.dtype == torch.float16:
+            raise ValueError(
+                f"{name} must be float32, or bfloat16 with 1 - beta > 2^-8, "
+                f"got {moment.dtype} with beta {beta}"
+            )
+
+
+def _require_quotient(exp_avg: Tensor, exp_avg_sq: Tensor, eps: float) -> None:
+    """Refuse mean squares lost below the range of the dtype, unless eps hides the loss."""
+    tiny = torch.finfo(exp_avg_sq.dtype).tiny
+    lost = (exp_avg_sq < tiny) & (exp_avg != 0)
+    if eps**2 < tiny and lost.any():
+        raise ValueError(
+            f"exp_avg_sq must be at least {tiny:g} where exp_avg is not 0 (eps = {eps:g}), "
+            f"got {exp_avg_sq[lost][0].item():g}"
+        )
