@@ -5,3 +5,6 @@ from .adam import adam_moments as adam_moments
 from .adam import adam_step as adam_step
 from .adam import adam_update_bound as adam_update_bound
 from .adam import adamw_step as adamw_step
+from .schedule import quadratic_second_moment as quadratic_second_moment
+from .schedule import warmup_cosine as warmup_cosine
+from .schedule import warmup_stable_decay as warmup_stable_decay
