@@ -8,3 +8,8 @@ from .adam import adamw_step as adamw_step
 from .schedule import quadratic_second_moment as quadratic_second_moment
 from .schedule import warmup_cosine as warmup_cosine
 from .schedule import warmup_stable_decay as warmup_stable_decay
+from .gradient_accumulation import clip_by_global_norm as clip_by_global_norm
+from .gradient_accumulation import clip_by_value as clip_by_value
+from .gradient_accumulation import global_norm as global_norm
+from .gradient_accumulation import token_mean_scale as token_mean_scale
+from .gradient_accumulation import token_weights as token_weights

@@ -20,6 +20,11 @@ EXERCISES = list(exercises().values())
 # What gives the same on every input that the task allows: exercise, line of code, change. And
 # what the judge leaves open: where many logits are tied, torch.topk has an order of its own.
 EQUIVALENT = {
+    (
+        "clip_by_global_norm",
+        "if norm > max_norm:",
+        "Gt becomes GtE",
+    ): "at the limit the factor is 1",
     ("flash_attention", "out = q.new_zeros(", "1 becomes one less"): "zeros broadcast",
     ("quantize_symmetric", "return codes.to(", "LtE becomes Lt"): "a wider type, the same integers",
     ("quantize_symmetric", "return codes.to(", "8 becomes one less"): "a wider type too",

@@ -25,6 +25,11 @@ CELL = re.compile(
 )
 # What gives the same on every input that the code is for: topic, line of code, change.
 EQUIVALENT = {
+    (
+        "training/gradient_accumulation",
+        "if norm > max_norm:",
+        "Gt becomes GtE",
+    ): "at the limit the factor is 1",
     ("attention/online_softmax", "out = q.new_zeros(", "1 becomes one less"): "zeros broadcast",
     (
         "functional/quantization",
