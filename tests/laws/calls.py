@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmref import attention, components, functional, norm, rl
+from llmref import attention, components, functional, norm, rl, training
 
 _generator = torch.Generator().manual_seed(0)
 
@@ -266,4 +266,14 @@ RL = [
     call(rl.optimal_policy, probabilities(3, 5).log(), normal(3, 5), beta=0.5),
 ]
 
-CALLS = [*ATTENTION, *COMPONENTS, *FUNCTIONAL, *NORM, *RL]
+e4m3 = training.float_values(exponent_bits=4, mantissa_bits=3, special="fn")
+
+TRAINING = [
+    call(training.fp8_scale, normal(3, 5), max_value=448.0),
+    call(training.round_to_format, normal(3, 5), e4m3, overflow="saturate"),
+    call(training.stochastic_round, normal(3, 5), noise=ids(2**16, 3, 5)),
+    call(training.swallowed, normal(3, 5), normal(3, 5) * some(3, 5)),
+    call(training.unscale, [normal(3, 5), normal(7)], scale=8.0),
+]
+
+CALLS = [*ATTENTION, *COMPONENTS, *FUNCTIONAL, *NORM, *RL, *TRAINING]

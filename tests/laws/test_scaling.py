@@ -105,6 +105,9 @@ DEGREES: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
     ("rl.sequence_kl_loss", (0, 1), (2,)),
     ("rl.optimal_baseline", (0,), (1,)),
     ("rl.optimal_baseline", (1,), (0,)),
+    ("training.fp8_scale", (0,), (-1,)),
+    ("training.round_to_format", (0, 1), (1,)),
+    ("training.swallowed", (0, 1), (0,)),
 ]
 BY_NAME = {call.name: call for call in CALLS}
 
