@@ -106,7 +106,7 @@ def test_the_scale_of_torch_falls_to_zero_and_stays_at_the_top():
     assert current == 2.0**127
 
 
-def test_torchao_rounds_as_we_do_with_the_same_noise(agreement):
+def test_torchao_rounds_as_we_do_with_the_opposite_noise(agreement):
     from torchao.optim.quant_utils import _fp32_to_bf16_sr
 
     x = torch.randn(5000, generator=torch.Generator().manual_seed(0))
@@ -117,10 +117,10 @@ def test_torchao_rounds_as_we_do_with_the_same_noise(agreement):
     agreement(
         "stochastic rounding to bfloat16",
         "torchao",
-        stochastic_round(x, noise=noise),
+        stochastic_round(x, noise=65535 - noise),
         theirs,
         atol=0.0,
-        convention="the same noise; theirs has no guard for NaN",
+        convention="up where noise < fraction: 65535 minus our noise; no guard for NaN",
     )
 
 

@@ -226,8 +226,8 @@ STOCHASTIC_ROUND = Exercise(
     conventions=(
         Convention(
             "up where the noise lies below the fraction",
-            "The probability is the same, for the opposite noises. To match, round up where "
-            "fraction plus noise reach 65536, which is what adding to the bits does.",
+            "torchao compares so; the probability is the same, for the opposite noises. To match, "
+            "round up where fraction plus noise reach 65536, which is what adding to the bits does.",
             ((_ADDED, "x.float().view(torch.int32) + (65535 - noise.int())"),),
         ),
     ),
