@@ -85,7 +85,7 @@ def round_to_format(x: Tensor, values: Tensor, *, overflow: Overflow) -> Tensor:
     above = torch.searchsorted(grid, size).clamp(1, len(grid) - 1)
     low, high = size - grid[above - 1], grid[above] - size
     code = torch.where((low > high) | ((low == high) & (above % 2 == 0)), above, above - 1)
-    grid[-1] = {"saturate": grid[-2], "inf": torch.inf, "nan": torch.nan}[overflow]
+    grid[-1] = {"saturate": grid[-2].item(), "inf": torch.inf, "nan": torch.nan}[overflow]
     rounded = torch.where(size.isnan(), size, grid[code])
     return rounded.copysign(x.detach().double()).to(x.dtype)
 

@@ -142,7 +142,7 @@ def _clipped(function: Function, master: Any, grads: Any, *rest: Any) -> bool:
         return False
     new = function(master, grads, scale, lr, max_norm)[0]
     moved = sum(float((a - b).square().sum()) for a, b in zip(new, master, strict=True))
-    return moved**0.5 > lr * max_norm * (1 + 1e-5) + 1e-6
+    return bool(moved**0.5 > lr * max_norm * (1 + 1e-5) + 1e-6)
 
 
 _ADDED = "x.float().view(torch.int32) + noise.int()"
@@ -227,7 +227,7 @@ STOCHASTIC_ROUND = Exercise(
         Convention(
             "up where the noise lies below the fraction",
             "torchao compares so; the probability is the same, for the opposite noises. To match, "
-            "round up where fraction plus noise reach 65536, which is what adding to the bits does.",
+            "round up where fraction plus noise reach 65536, which adding to the bits does.",
             ((_ADDED, "x.float().view(torch.int32) + (65535 - noise.int())"),),
         ),
     ),
