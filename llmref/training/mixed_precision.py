@@ -80,7 +80,7 @@ def round_to_format(x: Tensor, values: Tensor, *, overflow: Overflow) -> Tensor:
     grid = values.double()
     if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or not (grid.diff() > 0).all():
         raise ValueError(f"values must be (codes,) and ascend from 0, got {tuple(values.shape)}")
-    size = x.detach().double().abs()
+    size = x.detach().double().abs().contiguous()
     grid = torch.cat([grid, 2 * grid[-1:] - grid[-2:-1]])  # what would come next
     above = torch.searchsorted(grid, size).clamp(1, len(grid) - 1)
     low, high = size - grid[above - 1], grid[above] - size
