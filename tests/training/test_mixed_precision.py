@@ -278,6 +278,7 @@ def test_nothing_overflows_with_the_scale(row):
         ((1, 3, "fn"), r"exponent_bits must be at least 2, got 1"),
         ((4, 0, "fn"), r"mantissa_bits must be at least 1, got 0"),
         ((8, 23, "ieee"), r"exponent_bits \+ mantissa_bits must be at most 15, got 8 \+ 23"),
+        ((8, 8, "ieee"), r"exponent_bits \+ mantissa_bits must be at most 15, got 8 \+ 8"),
         ((4, 3, "fnuz"), r"special must be one of \['ieee', 'fn'\], got 'fnuz'"),
     ],
 )
