@@ -136,15 +136,6 @@ def _copied(function: Function, master: Any, grads: Any, *rest: Any) -> bool:
     )
 
 
-def _clipped(function: Function, master: Any, grads: Any, *rest: Any) -> bool:
-    scale, lr, max_norm = rest
-    if not _finite(grads):
-        return False
-    new = function(master, grads, scale, lr, max_norm)[0]
-    moved = sum(float((a - b).square().sum()) for a, b in zip(new, master, strict=True))
-    return bool(moved**0.5 > lr * max_norm * (1 + 1e-5) + 1e-6)
-
-
 _ADDED = "x.float().view(torch.int32) + noise.int()"
 _CUT = "(bits & -(2**16))"
 
@@ -355,11 +346,6 @@ MIXED_PRECISION_STEP = Exercise(
             "Each copy is its new master weight, rounded.",
             "precision-master-weights",
             _copied,
-        ),
-        Law(
-            "The weights move by at most lr times max_norm.",
-            "precision-loss-scale",
-            _clipped,
         ),
     ),
     mistakes=(
