@@ -275,6 +275,14 @@ TRAINING = [
     call(training.adam_step, normal(3, 5), normal(3, 5), *moments, **of_step),
     call(training.adam_l2_step, normal(3, 5), normal(3, 5), *moments, weight_decay=0.3, **of_step),
     call(training.adamw_step, normal(3, 5), normal(3, 5), *moments, weight_decay=0.3, **of_step),
+e4m3 = training.float_values(exponent_bits=4, mantissa_bits=3, special="fn")
+
+TRAINING = [
+    call(training.fp8_scale, normal(3, 5), max_value=448.0),
+    call(training.round_to_format, normal(3, 5), e4m3, overflow="saturate"),
+    call(training.stochastic_round, normal(3, 5), noise=ids(2**16, 3, 5)),
+    call(training.swallowed, normal(3, 5), normal(3, 5) * some(3, 5)),
+    call(training.unscale, [normal(3, 5), normal(7)], scale=8.0),
 ]
 
 CALLS = [*ATTENTION, *COMPONENTS, *FUNCTIONAL, *NORM, *RL, *TRAINING]

@@ -106,6 +106,9 @@ DEGREES: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
     ("rl.optimal_baseline", (0,), (1,)),
     ("rl.optimal_baseline", (1,), (0,)),
     ("training.adam_direction", (0,), (1,)),
+    ("training.fp8_scale", (0,), (-1,)),
+    ("training.round_to_format", (0, 1), (1,)),
+    ("training.swallowed", (0, 1), (0,)),
 ]
 BY_NAME = {call.name: call for call in CALLS}
 
