@@ -129,7 +129,7 @@ def decoder_activation_elements(shape: DecoderShape, *, tokens: int) -> int:
 
 
 def checkpoint_units(layers: int, *, segment: int, units_per_layer: float) -> float:
-    """Peak of what is saved, in units of one layer's input, with a checkpoint every `segment` layers.
+    """Most that is saved at once, in inputs of one layer, with a checkpoint every `segment` layers.
 
     Each layer saves units_per_layer, its input included. 32 layers of 18.75 units, a checkpoint at
     every layer: 32 + 18.75 - 1 = 49.75; without checkpoints 600.
@@ -176,7 +176,7 @@ def training_seconds(
     """
     require_positive(tokens=tokens, flops_per_token=flops_per_token, peak_flops=peak_flops)
     require_in("(0, 1]", mfu=mfu)
-    return tokens * flops_per_token / (mfu * peak_flops)  # eq. eq-memory-time
+    return tokens * flops_per_token / (mfu * peak_flops)  # eq. eq-memory-mfu
 
 
 def _checked(shape: DecoderShape) -> DecoderShape:

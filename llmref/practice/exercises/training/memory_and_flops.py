@@ -58,13 +58,13 @@ def _query_heads(function: Function, *sizes: Any) -> bool:
 
 
 def _wider(function: Function, *sizes: Any) -> bool:
-    L, C, H, G, D, F, V, tied = sizes
-    more = function(L, C, H, G, D, F + 1, V, tied) - function(*sizes)
+    L, C, *heads, F, V, tied = sizes
+    more = function(L, C, *heads, F + 1, V, tied) - function(*sizes)
     return bool(more != 3 * L * C)
 
 
 def _deeper(function: Function, *sizes: Any) -> bool:
-    L, C, H, G, D, F, V, tied = sizes
+    L, C, *_, V, tied = sizes
     twice = 2 * function(*sizes) - function(2 * L, *sizes[1:])
     return bool(twice != C + V * C * (1 if tied else 2))
 
@@ -76,7 +76,7 @@ def _one_word(function: Function, *sizes: Any) -> bool:
 
 
 def _two_more(function: Function, *sizes: Any) -> bool:
-    L, C, H, G, D, F, V, T = sizes
+    L, _, H, _, D, *_, T = sizes
     more = function(*sizes[:-1], T + 2) - function(*sizes)
     return not isclose(more, 12 * L * H * D, rel_tol=1e-6)
 
@@ -111,9 +111,8 @@ DECODER_PARAMETERS = Exercise(
     name="decoder_parameters",
     topic="training/memory_and_flops",
     level=1,
-    task="Count the parameters of a decoder: L layers of width C, H query heads and G key and value "
-    "heads of size D, a gated MLP of width F, RMSNorm before both and at the end, vocabulary V, no "
-    "biases; tied if the head is the embedding table.",
+    task="Count the parameters of a decoder as Llama's: L layers of width C, H query and G key and "
+    "value heads of size D, an MLP of width F, V words; tied if the head is the embedding table.",
     inputs=_shapes,
     definition="memory-parameters",
     laws=(
@@ -181,8 +180,8 @@ DECODER_PARAMETERS = Exercise(
     conventions=(
         Convention(
             "non-embedding parameters",
-            "Papers on scaling leave the tables out of N. To match, add the embedding, and the head "
-            "where it has a table of its own.",
+            "Papers on scaling leave the tables out of N. To match, add the embedding, and the "
+            "head where it has a table of its own.",
             (("L * layer + C + tables", "L * layer + C"),),
         ),
     ),
@@ -204,10 +203,8 @@ DECODER_FLOPS_PER_TOKEN = Exercise(
     name="decoder_flops_per_token",
     topic="training/memory_and_flops",
     level=2,
-    task="Count the operations of training, forward and backward, per token: matrix products alone, "
-    "two operations for a multiply-add, causal attention as the mean over T positions. The decoder "
-    "has L layers of width C, H query heads and G key and value heads of size D, a gated MLP of "
-    "width F and a head to V words.",
+    task="Count the operations of training per token, for the same decoder: matrix products alone, "
+    "two operations for a multiply-add, causal attention as the mean over T positions.",
     inputs=_contexts,
     definition="memory-flops-per-token",
     laws=(
@@ -283,14 +280,14 @@ DECODER_FLOPS_PER_TOKEN = Exercise(
     conventions=(
         Convention(
             "dense attention",
-            "PaLM, nanoGPT and others count all T keys for each query. To match, count the keys that "
-            "a query may attend to.",
+            "PaLM, nanoGPT and others count all T keys for each query. To match, count the "
+            "keys that a query may attend to.",
             (("D * (T + 1) / 2", "D * T"),),
         ),
         Convention(
             "T/2 for (T + 1)/2",
-            "Trainers halve the dense count. To match, count the token's own key: its mean number of "
-            "keys is (T + 1)/2.",
+            "Trainers halve the dense count. To match, count the token's own key: the mean "
+            "number of keys is (T + 1)/2.",
             (("D * (T + 1) / 2", "D * T / 2"),),
         ),
         Convention(
@@ -314,9 +311,8 @@ ZERO_BYTES = Exercise(
     name="zero_bytes",
     topic="training/memory_and_flops",
     level=1,
-    task="Bytes of weights, gradients and optimiser on each rank, for N parameters and Adam with "
-    "bfloat16 weights and gradients, and a float32 copy of the weights and both moments in the "
-    "optimiser; ZeRO of a stage from 0 (nothing divided) to 3 over a number of ranks.",
+    task="Bytes of weights, gradients and optimiser on each rank, with ZeRO of stage 0 to 3: N "
+    "parameters, bfloat16 weights and gradients, Adam with float32 copy and moments.",
     inputs=_ranks,
     definition="memory-zero",
     laws=(
