@@ -21,3 +21,12 @@ from .mixed_precision import swallowed as swallowed
 from .mixed_precision import unit_roundoff as unit_roundoff
 from .mixed_precision import unscale as unscale
 from .mixed_precision import update_loss_scale as update_loss_scale
+from .memory_and_flops import DecoderShape as DecoderShape
+from .memory_and_flops import checkpoint_units as checkpoint_units
+from .memory_and_flops import decoder_activation_elements as decoder_activation_elements
+from .memory_and_flops import decoder_flops_per_token as decoder_flops_per_token
+from .memory_and_flops import decoder_parameters as decoder_parameters
+from .memory_and_flops import model_flops_utilization as model_flops_utilization
+from .memory_and_flops import training_seconds as training_seconds
+from .memory_and_flops import zero_bytes as zero_bytes
+from .memory_and_flops import zero_traffic as zero_traffic
