@@ -268,6 +268,7 @@ RL = [
 
 moments, adam = (normal(3, 5), positive(3, 5)), {"betas": (0.9, 0.95), "eps": 0.1}
 of_step = {"step": 3, "lr": 0.1, **adam}
+e4m3 = training.float_values(exponent_bits=4, mantissa_bits=3, special="fn")
 
 TRAINING = [
     call(training.adam_moments, normal(3, 5), *moments, betas=(0.9, 0.95)),
@@ -275,9 +276,11 @@ TRAINING = [
     call(training.adam_step, normal(3, 5), normal(3, 5), *moments, **of_step),
     call(training.adam_l2_step, normal(3, 5), normal(3, 5), *moments, weight_decay=0.3, **of_step),
     call(training.adamw_step, normal(3, 5), normal(3, 5), *moments, weight_decay=0.3, **of_step),
-e4m3 = training.float_values(exponent_bits=4, mantissa_bits=3, special="fn")
-
-TRAINING = [
+    call(training.clip_by_global_norm, [normal(3, 5), normal(7)], max_norm=0.5),
+    call(training.clip_by_value, [normal(3, 5), normal(7)], max_value=0.5),
+    call(training.global_norm, [normal(3, 5), normal(7)]),
+    call(training.token_mean_scale, positive(4), world_size=2),
+    call(training.token_weights, positive(4)),
     call(training.fp8_scale, normal(3, 5), max_value=448.0),
     call(training.round_to_format, normal(3, 5), e4m3, overflow="saturate"),
     call(training.stochastic_round, normal(3, 5), noise=ids(2**16, 3, 5)),
