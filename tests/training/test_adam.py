@@ -219,6 +219,18 @@ def test_bfloat16_moments_that_cannot_follow_are_refused(beta):
         adam_moments(g, low, low.float(), betas=(beta, 0.999))
 
 
+def test_the_bounds_of_what_bfloat16_moments_and_eps_can_do():
+    """1 - beta = 2^-8 is refused and 0.005 is not; eps is enough if its square is normal."""
+    g, low = random(3).float(), torch.ones(3, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match=r"exp_avg_sq must be float32, or bfloat16"):
+        adam_moments(g, low, low, betas=(0.9, 1 - 2**-8))
+    assert adam_moments(g, low, low, betas=(0.9, 0.995))[1].dtype == torch.bfloat16
+    m, v, options = torch.full((1,), 1e-22), torch.zeros(1), {"step": 1, "betas": (0.9, 0.999)}
+    close(adam_direction(m, v, eps=1e-18, **options), torch.full((1,), 1e-3), atol=1e-8)
+    with pytest.raises(ValueError, match=r"where exp_avg is not 0 \(eps = 1e-20\), got 0"):
+        adam_direction(m, v, eps=1e-20, **options)
+
+
 ZERO, ONE = f64(0.0, 0.0), f64(1.0, 1.0)
 
 
