@@ -60,6 +60,10 @@ class Workers(ParallelTasks):
         super()._process(pipe, with_page, arg)
 
     def _join_one(self) -> bool:
+        # Should this process break off, it ends them: at its exit it would wait for one that in its
+        # turn waits for somebody to read its pipe.
+        for number in self._precvs_waiting:
+            self._procs[number].daemon = True
         try:
             self._look_for_killed()
             return super()._join_one()

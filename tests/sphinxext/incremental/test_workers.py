@@ -60,6 +60,33 @@ def test_a_page_that_breaks_the_build_is_named_without_workers_too(site: Site, w
     assert re.search(said, built.warnings)
 
 
+def test_a_build_that_breaks_off_does_not_wait_for_its_workers(site: Site) -> None:
+    """Those have more to say than a pipe holds, and nobody reads it any more."""
+    talk = (
+        "from sphinx.util import logging\n"
+        "kept = []\n"  # whoever keeps the exception keeps the pipes, too
+        "def talk(app, name, template, context, tree):\n"
+        "    logging.getLogger('talk').info('x' * 10**6)\n"
+        "def resolved(app, tree, name):\n"
+        "    if name == 'p20':\n"
+        "        time.sleep(1)\n"
+        "        raise KeyError('hurt')\n"
+        "def setup(app):\n"
+        "    app.connect('html-page-context', talk)\n"
+        "    app.connect('doctree-resolved', resolved)\n"
+        "    app.connect('build-finished', lambda app, error: kept.append(error))\n"
+    )
+    many_pages(site, talk, "")
+    process = site.start("-j", "3")
+    try:
+        process.communicate(timeout=60)
+    finally:
+        for worker in psutil.Process(process.pid).children(True) if process.poll() is None else []:
+            worker.kill()
+        process.kill()
+    assert process.returncode not in (0, -9)
+
+
 def test_pages_that_were_not_written_are_missed(site: Site) -> None:
     """Whatever the reason: here nothing is said of it at all."""
     many_pages(site, "", "", "")
