@@ -84,13 +84,16 @@ def clip_by_global_norm(grads: Sequence[Tensor], *, max_norm: float) -> tuple[li
     require_finite(" as a norm; skip this step", grads=norm)
     if norm <= max_norm:
         return [grad.clone() for grad in grads], norm
-    factor = max_norm / norm
-    return [(widen(g) * factor).to(g.dtype) for g in grads], norm  # eq. eq-accumulation-clip
+    # Divided first: the factor itself may be too small for float32.
+    return [
+        (widen(g) / norm * max_norm).to(g.dtype) for g in grads
+    ], norm  # eq. eq-accumulation-clip
 
 
 def clip_by_value(grads: Sequence[Tensor], *, max_value: float) -> list[Tensor]:
     """Cut each entry to at most max_value in size, which turns the gradient.
 
+    In 16 bits the limit itself is rounded to the dtype.
     Shapes: each grad (...) -> a list of the same
     Source: `torch.nn.utils.clip_grad_value_`.
     Raises: as global_norm; ValueError if max_value is not positive and finite, or an entry is NaN
@@ -98,7 +101,8 @@ def clip_by_value(grads: Sequence[Tensor], *, max_value: float) -> list[Tensor]:
     """
     require_positive(max_value=max_value)
     require_finite(grads=_flat(grads))
-    return [grad.clamp(-max_value, max_value) for grad in grads]
+    tops = [min(max_value, torch.finfo(grad.dtype).max) for grad in grads]
+    return [grad.clamp(-top, top) for grad, top in zip(grads, tops, strict=True)]
 
 
 def _counts(counts: Tensor) -> Tensor:
@@ -111,6 +115,8 @@ def _counts(counts: Tensor) -> Tensor:
 
 def _flat(grads: Sequence[Tensor]) -> Tensor:
     """All entries in a row, in the widest dtype."""
+    if not isinstance(grads, Sequence):
+        raise TypeError(f"grads must be a list or a tuple of tensors, got {type(grads).__name__}")
     if not grads:
         raise ValueError("grads must hold a gradient, got none: has backward() run?")
     for index, grad in enumerate(grads):

@@ -28,7 +28,7 @@ def warmup_cosine(
     Source: Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts.
     Differs: the warm-up, which that paper has not.
     Raises: TypeError for a count that is no int; ValueError if one is negative, total_steps is not
-        above warmup_steps, or min_lr is above max_lr.
+        above warmup_steps, max_lr is not positive, or min_lr is negative or above max_lr.
     """
     require_size(0, step=step, warmup_steps=warmup_steps)
     require_size(warmup_steps + 1, hint=" (warmup_steps + 1)", total_steps=total_steps)
@@ -36,7 +36,7 @@ def warmup_cosine(
     if step < warmup_steps:
         return max_lr * step / warmup_steps
     x = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
-    return min_lr + (max_lr - min_lr) * _decayed(x, "cosine")  # eq. eq-schedule-cosine
+    return _between(min_lr, max_lr, _decayed(x, "cosine"))  # eq. eq-schedule-cosine
 
 
 def warmup_stable_decay(
@@ -55,7 +55,7 @@ def warmup_stable_decay(
     Source: Hu et al. 2024, arXiv:2404.06395; '1-sqrt': Hägele et al. 2024, arXiv:2405.18392.
     Differs: MiniCPM's decay is exponential, and it does not end at a given rate.
     Raises: TypeError for a count that is no int; ValueError if one is negative, decay_steps is 0,
-        decay is unknown, or min_lr is above max_lr.
+        decay is unknown, max_lr is not positive, or min_lr is negative or above max_lr.
     """
     require_size(0, step=step, warmup_steps=warmup_steps, stable_steps=stable_steps)
     require_size(1, decay_steps=decay_steps)
@@ -64,26 +64,29 @@ def warmup_stable_decay(
     if step < warmup_steps:
         return max_lr * step / warmup_steps
     x = min(1.0, max(0, step - warmup_steps - stable_steps) / decay_steps)
-    return min_lr + (max_lr - min_lr) * _decayed(x, decay)  # eq. eq-schedule-wsd
+    return _between(min_lr, max_lr, _decayed(x, decay))  # eq. eq-schedule-wsd
 
 
 def quadratic_second_moment(
     lrs: Sequence[float], *, curvature: float, noise_var: float, start: float
 ) -> float:
-    """The mean of x² after SGD on h x²/2, with independent gradient noise of mean 0.
+    """The mean of θ² after SGD on h θ²/2, with independent gradient noise of mean 0.
 
     Units: lrs are the learning rates of the updates in order, curvature is h, noise_var the
-        variance of the noise of one gradient, start the first x; the result has the unit of x².
+        variance of the noise of one gradient, start the first θ; the result has the unit of θ².
     Source: one line of algebra, eq. eq-schedule-second-moment.
     Raises: ValueError if a rate, the curvature or the variance is negative or not finite,
-        or start is not finite.
+        start is not finite, or the result is too large for a float.
     """
     require_at_least(0, curvature=curvature, noise_var=noise_var)
     require_in("(-inf, inf)", start=start)
-    second_moment = start**2
+    second_moment = float(start) * float(start)
     for index, lr in enumerate(lrs):
         require_at_least(0, **{f"lrs[{index}]": lr})
-        second_moment = (1 - lr * curvature) ** 2 * second_moment + lr**2 * noise_var
+        kept, step = 1 - float(lr) * curvature, float(lr)
+        second_moment = kept * kept * second_moment + step * step * noise_var
+    if not math.isfinite(second_moment):
+        raise ValueError("the mean of θ² must be a float, got a larger one: a rate is too high")
     return second_moment
 
 
@@ -92,6 +95,11 @@ def _decayed(x: float, decay: Decay) -> float:
     if decay == "cosine":
         return 0.5 * (1 + math.cos(math.pi * x))
     return 1 - x if decay == "linear" else 1 - math.sqrt(x)
+
+
+def _between(low: float, high: float, share: float) -> float:
+    """Low at share 0 and high at share 1, both exactly."""
+    return low * (1 - share) + high * share
 
 
 def _require_rates(min_lr: float, max_lr: float) -> None:

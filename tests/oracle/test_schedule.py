@@ -84,12 +84,35 @@ def test_wsd_equals_transformers(agreement, decay):
     )
 
 
-def test_wsd_of_transformers_warms_up_from_its_floor():
+def test_wsd_of_transformers_warms_up_from_its_floor(agreement):
     from transformers import get_wsd_schedule
 
-    theirs = rates_of(lambda it: get_wsd_schedule(it, 10, 30, 60, min_lr_ratio=0.1), steps=2)
+    theirs = rates_of(
+        lambda it: get_wsd_schedule(it, 10, 30, 60, min_lr_ratio=0.1, decay_type="linear"),
+        steps=STEPS + 40,
+    )
     assert theirs[0] == pytest.approx(0.1 * PEAK)
     assert theirs[1] == pytest.approx((0.1 + 0.9 * 0.1) * PEAK)
+    ours = [
+        warmup_stable_decay(
+            t,
+            max_lr=PEAK,
+            min_lr=0.1 * PEAK,
+            warmup_steps=10,
+            stable_steps=60,
+            decay_steps=30,
+            decay="linear",
+        )
+        for t in range(10, STEPS + 40)
+    ]
+    agreement(
+        "warmup_stable_decay with a floor, after the warm-up",
+        "transformers",
+        torch.tensor(ours, dtype=torch.float64),
+        theirs[10:],
+        atol=1e-12,
+        convention="get_wsd_schedule warms up from min_lr_ratio, ours from 0",
+    )
 
 
 def test_cosine_equals_torch(agreement):

@@ -139,6 +139,23 @@ def test_clipping_by_value_by_hand():
     close(flat(clip_by_value([f64(-3.0, 0.2), f64(0.5)], max_value=0.5)), f64(-0.5, 0.2, 0.5))
 
 
+def test_a_factor_too_small_for_float32_is_applied_in_two_steps():
+    """1e-36 / 1e10 is no float32, and the result 1e-36 is one."""
+    clipped, _ = clip_by_global_norm([torch.tensor([1e10])], max_norm=1e-36)
+    assert clipped[0].item() == pytest.approx(1e-36, rel=1e-6)
+
+
+def test_a_limit_beyond_float16_cuts_nothing_there():
+    grads = [torch.tensor([6e4, -6e4], dtype=torch.float16)]
+    assert clip_by_value(grads, max_value=1e5)[0].tolist() == grads[0].tolist()
+
+
+@pytest.mark.parametrize("grads", [torch.ones(2), (g for g in [torch.ones(2)])])
+def test_a_tensor_or_a_generator_is_no_list(grads):
+    with pytest.raises(TypeError, match="grads must be a list or a tuple of tensors, got"):
+        global_norm(grads)
+
+
 @pytest.mark.parametrize("function", [global_norm, lambda g: clip_by_value(g, max_value=1.0)])
 def test_no_gradient_is_refused(function):
     with pytest.raises(ValueError, match="grads must hold a gradient, got none: has backward"):

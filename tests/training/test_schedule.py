@@ -128,6 +128,27 @@ def test_second_moment_grows_where_the_rate_is_too_large():
     assert quadratic_second_moment([1.1] * 400, **QUADRATIC) > 1e30
 
 
+@pytest.mark.parametrize("change", [{"lrs": [1e100] * 3 + [1.0]}, {"start": 1e200}])
+def test_what_no_float_holds_is_refused(change):
+    """Not an OverflowError, and no NaN from infinity times 0."""
+    with pytest.raises(ValueError, match="the mean of θ² must be a float, got a larger one"):
+        quadratic_second_moment(**{"lrs": [0.1]} | QUADRATIC | change)
+
+
+def test_rates_may_come_as_a_tensor():
+    found = quadratic_second_moment(torch.tensor([0.25, 0.5]), **QUADRATIC)
+    assert type(found) is float
+    assert found == 0.25
+
+
+@given(low=st.floats(0, 1), high=st.floats(1, 10))
+def test_plateau_and_end_are_exact(low, high):
+    run = WSD | {"max_lr": high, "min_lr": low}
+    assert warmup_stable_decay(4, **run) == high
+    assert warmup_stable_decay(9, **run) == low
+    assert warmup_cosine(4, **COSINE | {"max_lr": high, "min_lr": low}) == high
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

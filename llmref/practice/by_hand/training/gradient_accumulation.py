@@ -5,7 +5,7 @@ import torch
 
 def accumulated_gradient(weight, pieces):
     weight = weight.detach().requires_grad_()
-    total = sum(mask.sum() for _, _, mask in pieces)  # of all pieces, before any backward
+    total = sum(mask.sum() for _, _, mask in pieces)  # of all pieces, not of one
     for x, y, mask in pieces:  # x (T, C), y (T,), mask (T,)
         loss = (x @ weight - y).square()[mask].sum()  # the sum, not the mean
         (loss / total).backward()  # .grad adds up

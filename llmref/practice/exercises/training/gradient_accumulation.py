@@ -135,7 +135,7 @@ ACCUMULATED_GRADIENT = Exercise(
         ),
         Mistake(
             "divided by the piece's own count",
-            "The sum of means is as many times too large as there are pieces, and weights tokens.",
+            "The sum of K means is K times too large, and weights tokens by their pieces.",
             ((_BACK, "(loss / mask.sum().clamp(min=1)).backward()"),),
         ),
         Mistake(
@@ -155,7 +155,7 @@ ACCUMULATED_GRADIENT = Exercise(
         ),
         Mistake(
             "count of the pieces so far",
-            "The count of the whole batch must be known before the first backward pass.",
+            "Each piece is divided by another count: count all pieces first, or divide at the end.",
             (
                 ("total = sum(mask.sum() for _, _, mask in pieces)", "total = 0"),
                 (_LOSS, "total = total + mask.sum(); " + _LOSS),

@@ -187,8 +187,8 @@ WARMUP_COSINE = Exercise(
         _FIRST_STEP,
         Convention(
             "the floor as a maximum",
-            "max(min_lr, cosine to 0) stays flat near the end, as in GPT-NeoX. To match, let the "
-            "cosine run between max_lr and min_lr.",
+            "max(min_lr, cosine to 0) stays flat near the end; GPT-NeoX once had it. To match, let "
+            "the cosine run between max_lr and min_lr.",
             (
                 ("min_lr + (max_lr - min_lr) * 0.5", "max(min_lr, max_lr * 0.5"),
                 ("math.cos(math.pi * x))", "math.cos(math.pi * x)))"),
