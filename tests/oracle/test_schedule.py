@@ -88,7 +88,14 @@ def test_wsd_of_transformers_warms_up_from_its_floor(agreement):
     from transformers import get_wsd_schedule
 
     theirs = rates_of(
-        lambda it: get_wsd_schedule(it, 10, 30, 60, min_lr_ratio=0.1, decay_type="linear"),
+        lambda it: get_wsd_schedule(
+            it,
+            num_warmup_steps=10,
+            num_decay_steps=30,
+            num_stable_steps=60,
+            min_lr_ratio=0.1,
+            decay_type="linear",
+        ),
         steps=STEPS + 40,
     )
     assert theirs[0] == pytest.approx(0.1 * PEAK)

@@ -68,6 +68,12 @@ def as_in_a_kernel() -> Iterator[None]:
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
     torch.set_grad_enabled(True)
+    for name in [name for name in sys.modules if name.startswith("llmref.practice")]:
+        if name not in modules:  # loaded by a cell, perhaps as a mutant
+            folder, _, last = name.rpartition(".")
+            del sys.modules[name]
+            if folder in sys.modules:
+                delattr(sys.modules[folder], last)
     for name, module in modules.items():
         sys.modules[name] = module
         folder, _, last = name.rpartition(".")

@@ -547,6 +547,16 @@ def test_an_edit_of_the_machinery_has_all_pages_read_again(tmp_path: Path) -> No
     assert setup(app)["env_version"] == version() == version()
 
 
+def test_a_page_without_comparisons_says_how_to_make_them(site: Site) -> None:
+    site.write("index.md", "# I\n\n```{agreement}\n```\n")
+    built = site.build()
+    assert re.search(
+        r"index\.md: WARNING: no comparison is recorded for this page: "
+        r"run make agreement T=tests/oracle/test_index\.py",
+        built.warnings,
+    )
+
+
 def test_a_result_rests_on_what_all_its_proofs_cite(site: Site) -> None:
     definition = ":::{{prf:definition}} D\n:label: {0}\nIt is.\n:::\n"
     proof = ":::{{prf:proof}}\nBy {{prf:ref}}`{0}`.\n:::\n"

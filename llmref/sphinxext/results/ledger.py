@@ -1,6 +1,7 @@
 """Reports on the whole site: the ledger of results, what rests on what, agreement, totals."""
 
 from docutils import nodes
+from sphinx.util import logging
 
 from llmref.sphinxext.results.data import ExecutedCheck
 from llmref.sphinxext.results.graph import draw
@@ -15,6 +16,8 @@ from llmref.sphinxext.results.tables import (
     refs,
     table,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def write_totals(place: Place) -> list[nodes.Node]:
@@ -122,6 +125,14 @@ def write_agreement(place: Place) -> list[nodes.Node]:
         ]
         for row in mine
     ]
+    if not mine:
+        test = f"tests/oracle/test_{docname.rpartition('/')[2]}.py"
+        logger.warning(
+            "no comparison is recorded for this page: run make agreement T=%s",
+            test,
+            location=docname,
+        )
+        return []
     written = table(["Formula", "Library", "Its convention", "Largest difference"], cells)
     written["classes"].append("agreement")  # on a phone its rows are stacked
     if docname == "ledger":
