@@ -27,6 +27,23 @@ def write_site(folder: Path, pages: dict[str, list[str]], text: str) -> Path:
     return folder
 
 
+class Links(HTMLParser):
+    """The addresses of all links that it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.extend(value for name, value in attrs if name == "href" and value)
+
+
+def links_on(page: Path) -> list[str]:
+    parser = Links()
+    parser.feed(page.read_text())
+    return parser.found
+
+
 @pytest.fixture
 def latest(tmp_path: Path) -> Path:
     return write_site(
@@ -53,6 +70,23 @@ def test_the_latest_version_is_at_the_root_and_each_release_in_its_folder(hosted
     assert "now" in (hosted / "rl/kl.html").read_text()
     assert "first" in (hosted / "v0.9.0/rl/kl.html").read_text()
     assert "second" in (hosted / "v0.10.0/rl/kl.html").read_text()
+
+
+def test_what_stood_there_before_is_gone(hosted: Path, latest: Path, releases: Path) -> None:
+    (hosted / "rl/kl.html").rename(hosted / "rl/gone.html")
+    (hosted / "v0.1.0").mkdir()
+    assemble(latest, releases_in(releases), hosted)
+    assert not (hosted / "rl/gone.html").exists()
+    assert not (hosted / "v0.1.0").exists()
+    assert "now" in (hosted / "rl/kl.html").read_text()
+
+
+def test_a_page_whose_name_means_something_in_html_is_linked(tmp_path: Path) -> None:
+    name = "a&lt;b"
+    site = write_site(tmp_path / "latest", {"index": [], name: []}, "now")
+    old = write_site(tmp_path / "releases/v0.1.0", {"index": [], name: []}, "old")
+    assemble(site, [old], tmp_path / "hosted")
+    assert f"v0.1.0/{name}.html" in links_on(tmp_path / "hosted" / f"{name}.html")
 
 
 def test_notebooks_of_a_release_find_its_wheel_at_the_root(
@@ -113,13 +147,8 @@ def test_only_the_root_speaks_for_the_whole_site(hosted: Path) -> None:
 
 
 def test_every_link_of_the_tree_leads_to_a_file(hosted: Path) -> None:
-    class Links(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            found.extend(value for name, value in attrs if name == "href" and value)
-
     for path in hosted.rglob("*.html"):
-        found: list[str] = []
-        Links().feed(path.read_text())
+        found = links_on(path)
         assert found
         for link in found:
             name, _, anchor = link.partition("#")
