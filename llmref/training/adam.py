@@ -43,10 +43,10 @@ def adam_moments(
     their dtype cannot hold: float16, and bfloat16 with 1 - beta <= 2^-8. With a larger 1 - beta a
     bfloat16 mean still stops up to a share 2^-8 / (1 - beta) of itself away: 8 % for 0.95.
     """
-    require_finite(grad=grad)
     _require_moments(exp_avg, exp_avg_sq, betas)
     (beta1, beta2), dtypes = betas, (exp_avg.dtype, exp_avg_sq.dtype)
     grad, exp_avg, exp_avg_sq = _wide(grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    require_finite(grad=grad)
     exp_avg = beta1 * exp_avg + (1 - beta1) * grad  # eq. eq-adam-moments
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * grad * grad
     require_finite(" after the square of grad is added", exp_avg_sq=exp_avg_sq)

@@ -119,6 +119,7 @@ def test_gradcheck_of_the_direction():
         ((0.95, 0.95), None, 1.0),
         ((0.0, 0.75), 2, math.sqrt(1.75)),  # one gradient after a 0: sqrt of 7/16 over 1/4
         ((0.0, 0.75), None, 2.0),
+        ((0.5, 0.75), None, math.sqrt(1.5)),  # 1/2 over the root of 1/4 times 1 - 1/3
         ((0.5, 0.25), 3, 0.5 / 0.875 * math.sqrt(63 / 64 / 0.75 * 3)),  # ratio 1
         ((0.5, 0.25), None, math.inf),
         ((0.9, 0.5), None, math.inf),
