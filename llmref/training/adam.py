@@ -39,12 +39,14 @@ def adam_moments(
     Shapes: grad (...), exp_avg (...), exp_avg_sq (...) -> (...), (...)
     Source: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.
     Raises: TypeError unless all are floating point; ValueError for shapes that differ, a beta
-    outside [0, 1), exp_avg_sq < 0, squares that overflow, and moments that their dtype cannot hold:
-    float16, and bfloat16 with 1 - beta <= 2^-8.
+    outside [0, 1), infinite or NaN entries, exp_avg_sq < 0, squares that overflow, and moments that
+    their dtype cannot hold: float16, and bfloat16 with 1 - beta <= 2^-8. With a larger 1 - beta a
+    bfloat16 mean still stops up to a share 2^-8 / (1 - beta) of itself away: 8 % for 0.95.
     """
     _require_moments(exp_avg, exp_avg_sq, betas)
     (beta1, beta2), dtypes = betas, (exp_avg.dtype, exp_avg_sq.dtype)
     grad, exp_avg, exp_avg_sq = _wide(grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    require_finite(grad=grad)
     exp_avg = beta1 * exp_avg + (1 - beta1) * grad  # eq. eq-adam-moments
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * grad * grad
     require_finite(" after the square of grad is added", exp_avg_sq=exp_avg_sq)
@@ -61,19 +63,20 @@ def adam_direction(
     Shapes: exp_avg (...), exp_avg_sq (...) -> (...)
     Source: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.
     Differs: the root is corrected, not the square, which would overflow first (torch does so too).
-    Raises: as adam_moments; ValueError for step < 1, eps < 0, or where exp_avg_sq is 0 or subnormal
-    beside an exp_avg that is not 0, and eps too small to rule the sum: the quotient is then lost.
+    Raises: as adam_moments; ValueError for step < 1, eps < 0, a quotient that overflows, or where
+    exp_avg_sq is 0 or subnormal in its dtype beside an exp_avg that is not 0, and eps too small to
+    rule the sum: the quotient is then lost.
     """
     require_size(1, step=step)
     require_at_least(0, eps=eps)
     _require_moments(exp_avg, exp_avg_sq, betas)
-    dtype = exp_avg.dtype
-    exp_avg, exp_avg_sq = _wide(exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    m, v = _wide(exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     _require_quotient(exp_avg, exp_avg_sq, eps)
-    mean = exp_avg / (1 - betas[0] ** step)
-    root = exp_avg_sq.sqrt() / math.sqrt(1 - betas[1] ** step) + eps
-    u = mean / root.where(exp_avg != 0, 1)  # eq. eq-adam-direction
-    return u.to(dtype)
+    mean = m / (1 - betas[0] ** step)
+    root = v.sqrt() / math.sqrt(1 - betas[1] ** step) + eps
+    u = mean / root.where(m != 0, 1)  # eq. eq-adam-direction
+    require_finite(": exp_avg is too large beside exp_avg_sq and eps", direction=u)
+    return u.to(exp_avg.dtype)
 
 
 def adam_step(
@@ -95,13 +98,11 @@ def adam_step(
     Raises: as adam_moments and adam_direction; ValueError for lr < 0.
     """
     require_at_least(0, lr=lr)
-    _require_moments(exp_avg, exp_avg_sq, betas)
-    named = {"param": param, "grad": grad, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-    theta, g, m, v = _wide(**named)
+    theta, g, m, v = _wide_state(param, grad, exp_avg, exp_avg_sq, betas, eps)
     m, v = adam_moments(g, m, v, betas=betas)
     u = adam_direction(m, v, step=step, betas=betas, eps=eps)
     theta = theta - lr * u  # eq. eq-adam-step
-    return AdamState(theta.to(param.dtype), m.to(exp_avg.dtype), v.to(exp_avg_sq.dtype))
+    return _rounded((theta, m, v), param, exp_avg, exp_avg_sq)
 
 
 def adam_l2_step(
@@ -124,9 +125,10 @@ def adam_l2_step(
     Raises: as adam_step; ValueError for weight_decay < 0.
     """
     require_at_least(0, weight_decay=weight_decay)
-    theta, g = _wide(param=param, grad=grad)
+    theta, g, m, v = _wide_state(param, grad, exp_avg, exp_avg_sq, betas, eps)
     g = g + weight_decay * theta  # eq. eq-adam-l2
-    return adam_step(param, g, exp_avg, exp_avg_sq, step=step, lr=lr, betas=betas, eps=eps)
+    state = adam_step(theta, g, m, v, step=step, lr=lr, betas=betas, eps=eps)
+    return _rounded(state, param, exp_avg, exp_avg_sq)
 
 
 def adamw_step(
@@ -146,21 +148,24 @@ def adamw_step(
     Shapes: param (...), grad (...), exp_avg (...), exp_avg_sq (...) -> three of (...)
     Source: Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.
     Differs: the decay is multiplied by the learning rate, as in torch; in the paper it is
-    multiplied by the factor of the schedule alone.
-    Raises: as adam_step; ValueError for weight_decay < 0.
+    multiplied by the factor of the schedule alone. torch takes an lr * weight_decay above 1 too,
+    which turns the sign of param.
+    Raises: as adam_step; ValueError for weight_decay < 0 or lr * weight_decay > 1.
     """
-    require_at_least(0, weight_decay=weight_decay)
-    theta, g = _wide(param=param, grad=grad)
+    require_at_least(0, lr=lr, weight_decay=weight_decay)
+    if lr * weight_decay > 1:
+        raise ValueError(f"lr * weight_decay must be at most 1, got {lr * weight_decay:g}")
+    theta, g, m, v = _wide_state(param, grad, exp_avg, exp_avg_sq, betas, eps)
     theta = (1 - lr * weight_decay) * theta  # eq. eq-adamw
-    moved = adam_step(theta, g, exp_avg, exp_avg_sq, step=step, lr=lr, betas=betas, eps=eps)
-    return moved._replace(param=moved.param.to(param.dtype))
+    state = adam_step(theta, g, m, v, step=step, lr=lr, betas=betas, eps=eps)
+    return _rounded(state, param, exp_avg, exp_avg_sq)
 
 
 def adam_update_bound(*, step: int | None, betas: Betas) -> float:
     """The largest step that any gradients can cause, in units of the learning rate.
 
-    step None: the limit for late steps, infinite if beta1^2 >= beta2, except for equal betas.
-    Infinite too where (beta1^2 / beta2)^step is beyond the range of a float.
+    step None: the limit for late steps; infinite if beta1^2 >= beta2 (up to the rounding of betas),
+    except for betas of 0. Infinite too where the bound is beyond the range of a float.
     Source: derived here; Kingma & Ba 2015, arXiv:1412.6980, section 2.1 have smaller numbers.
     Raises: ValueError for step < 1 or a beta outside [0, 1).
     """
@@ -171,19 +176,24 @@ def adam_update_bound(*, step: int | None, betas: Betas) -> float:
         return 1.0
     ratio = math.inf if beta2 == 0 else beta1**2 / beta2
     if step is None:
-        # eq. eq-adam-bound-limit
-        return math.inf if ratio >= 1 else (1 - beta1) / math.sqrt((1 - beta2) * (1 - ratio))
+        # eq. eq-adam-bound-limit; 0.7**2 / 0.49 is a little below 1 in floats
+        if ratio > 1 - 1e-15:
+            return math.inf
+        return (1 - beta1) / math.sqrt((1 - beta2) * (1 - ratio))
     first = (1 - beta1) / (1 - beta1**step)
     second = (1 - beta2**step) / (1 - beta2)
-    return first * math.sqrt(second * _geometric_sum(ratio, step))  # eq. eq-adam-bound
+    log = math.log(first) + (math.log(second) + _log_geometric_sum(ratio, step)) / 2
+    return math.exp(log) if log < 709 else math.inf  # eq. eq-adam-bound
 
 
-def _geometric_sum(ratio: float, terms: int) -> float:
-    """1 + r + ... + r^(terms - 1), without cancellation for ratios near 1."""
-    if ratio in (0, 1):
-        return 1.0 if ratio == 0 else float(terms)
+def _log_geometric_sum(ratio: float, terms: int) -> float:
+    """log(1 + r + ... + r^(terms - 1)), without cancellation for ratios near 1."""
+    if ratio in (0, 1, math.inf):
+        return math.log(terms) if ratio == 1 else ratio  # log 1 = 0, and log inf = inf
     power = terms * math.log(ratio)
-    return math.inf if power > 700 else math.expm1(power) / (ratio - 1)
+    if power > 40:  # the 1 of r^terms - 1 is then below the precision
+        return power - math.log(ratio - 1)
+    return math.log(math.expm1(power) / (ratio - 1))
 
 
 def _wide(**tensors: Tensor) -> list[Tensor]:
@@ -193,6 +203,22 @@ def _wide(**tensors: Tensor) -> list[Tensor]:
     return [tensor.to(wide_dtype(*tensors.values())) for tensor in tensors.values()]
 
 
+def _wide_state(
+    param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, betas: Betas, eps: float
+) -> list[Tensor]:
+    """All four in the widest of their dtypes, after what only their own dtypes can tell."""
+    require_at_least(0, eps=eps)
+    _require_moments(exp_avg, exp_avg_sq, betas)
+    wide = _wide(param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    _require_quotient(exp_avg, exp_avg_sq, eps)
+    return wide
+
+
+def _rounded(state: tuple[Tensor, Tensor, Tensor], *given: Tensor) -> AdamState:
+    """Weights and both moments in the dtypes that they were given in."""
+    return AdamState(*(new.to(old.dtype) for new, old in zip(state, given, strict=True)))
+
+
 def _require_betas(betas: Betas) -> None:
     require_in("[0, 1)", beta1=betas[0], beta2=betas[1])
 
@@ -200,6 +226,7 @@ def _require_betas(betas: Betas) -> None:
 def _require_moments(exp_avg: Tensor, exp_avg_sq: Tensor, betas: Betas) -> None:
     """Refuse betas and moments with which running means are none."""
     _require_betas(betas)
+    require_finite(exp_avg=exp_avg)
     require_in("[0, inf)", exp_avg_sq=exp_avg_sq)
     for name, moment, beta in zip(
         ("exp_avg", "exp_avg_sq"), (exp_avg, exp_avg_sq), betas, strict=True

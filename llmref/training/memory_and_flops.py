@@ -1,7 +1,7 @@
 """Does a run fit into memory, how long does it take, and how well is the hardware used?
 
 A decoder: attention, gated MLP and RMSNorm before each of them, no biases; a multiply-add counts as
-two operations, and matrix products count alone. Leaves out: mixtures of experts, tensor, pipeline
+two operations, and only matrix products count. Leaves out: mixtures of experts, tensor, pipeline
 and sequence parallelism, temporary buffers, fragmentation, and the time that communication takes.
 """
 
@@ -32,7 +32,7 @@ def decoder_parameters(shape: DecoderShape) -> dict[str, int]:
     (1, 2, 1, 1, 2, 3, 5, tied=False): attention 4 * 2 * 2 = 16, mlp 3 * 2 * 3 = 18, norms
     3 * 2 = 6, embedding and head 5 * 2 = 10 each; total 60, matmul 16 + 18 + 10 = 44.
     Shapes: sizes -> {"embedding", "attention", "mlp", "norms", "head", "total", "matmul"}
-    Source: Touvron et al. 2023, arXiv:2302.13971, section 2, for the layers; counted here.
+    Source: Touvron et al. 2023, arXiv:2307.09288, section 2.2, for the layers; counted here.
     Differs: a tied head has no parameters of its own, but its products count in matmul.
     Raises: ValueError if a size is below 1 or num_kv_heads does not divide num_heads; TypeError
     unless the sizes are ints.
@@ -84,7 +84,7 @@ def zero_bytes(
     the optimiser's, 2 the gradients too, 3 the weights too: 120, 31.4, 16.6 and 1.9 GB for 7.5e9
     parameters on 64 ranks, stages 0 to 3.
     Shapes: numbers -> a number of bytes
-    Source: Rajbhandari et al. 2020, arXiv:1910.02054.
+    Source: Rajbhandari et al. 2019, arXiv:1910.02054.
     Raises: ValueError if a size is below 1, stage is not 0 to 3, or a number of bytes is negative.
     """
     require_size(1, params=params, ranks=ranks)
@@ -104,7 +104,7 @@ def zero_traffic(params: int, *, ranks: int, stage: int, micro_batches: int) -> 
     A reduce-scatter or an all-gather sends (ranks - 1) / ranks of the parameters. Stages 0 and 1
     take 2 of them, 2 takes micro_batches + 1, 3 takes 3 * micro_batches.
     Shapes: numbers -> a number of elements
-    Source: Rajbhandari et al. 2020, arXiv:1910.02054, who count one micro-batch.
+    Source: Rajbhandari et al. 2019, arXiv:1910.02054, who count one micro-batch.
     Raises: ValueError if a size is below 1, or stage is not 0 to 3.
     """
     require_size(1, params=params, ranks=ranks, micro_batches=micro_batches)

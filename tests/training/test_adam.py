@@ -1,6 +1,7 @@
 """Adam and AdamW: values, the definition as a loop, laws, bounds, dtypes, and every refusal."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -118,15 +119,38 @@ def test_gradcheck_of_the_direction():
         ((0.95, 0.95), None, 1.0),
         ((0.0, 0.75), 2, math.sqrt(1.75)),  # one gradient after a 0: sqrt of 7/16 over 1/4
         ((0.0, 0.75), None, 2.0),
+        ((0.5, 0.75), None, math.sqrt(1.5)),  # 1/2 over the root of 1/4 times 1 - 1/3
         ((0.5, 0.25), 3, 0.5 / 0.875 * math.sqrt(63 / 64 / 0.75 * 3)),  # ratio 1
         ((0.5, 0.25), None, math.inf),
         ((0.9, 0.5), None, math.inf),
         ((0.9, 0.5), 5000, math.inf),
+        ((0.9, 5e-324), 2, math.inf),  # the ratio is beyond the range of a float
+        ((0.7, 0.49), None, math.inf),  # 0.7**2 is a little below 0.49 in floats
     ],
 )
 def test_bounds_worked_by_hand(betas, step, expected):
     found = adam_update_bound(step=step, betas=betas)
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("betas", "step"),
+    [
+        ((0.9, 0.5), 60),
+        ((0.9, 0.5), 95),
+        ((0.9, 0.5), 1451),
+        ((0.9, 0.5), 2900),
+        ((0.3, 0.01), 320),
+    ],
+)
+def test_bounds_whose_sum_is_beyond_the_range_of_a_float(betas, step):
+    """The sum of fractions, exactly, and the root of its integer part."""
+    beta1, beta2 = (Fraction(str(beta)) for beta in betas)
+    terms = sum((beta1**2 / beta2) ** j for j in range(step))
+    first = (1 - beta1) / (1 - beta1**step)
+    square = first**2 * (1 - beta2**step) / (1 - beta2) * terms
+    expected = float(Fraction(math.isqrt(int(square * 10**40)), 10**20))
+    assert adam_update_bound(step=step, betas=betas) == pytest.approx(expected, rel=1e-11)
 
 
 def test_the_bound_is_smooth_where_its_series_has_the_ratio_one():
@@ -153,6 +177,37 @@ def test_sixteen_bit_weights_are_computed_in_float32_and_rounded_once():
         assert torch.equal(state.param, wide.param.bfloat16())
         assert torch.equal(state.exp_avg, wide.exp_avg)
         assert torch.equal(state.exp_avg_sq, wide.exp_avg_sq)
+
+
+@pytest.mark.parametrize("step_of", [adamw_step, adam_l2_step])
+def test_float32_weights_beside_float64_moments_are_rounded_once(step_of):
+    p, g, m = (random(1000, seed=seed) for seed in range(3))
+    p, g, v = p.float(), g.float(), random(1000, seed=3).square()
+    options = {"step": 5, "lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.3}
+    state, wide = step_of(p, g, m, v, **options), step_of(p.double(), g.double(), m, v, **options)
+    assert torch.equal(state.param, wide.param.float())
+    assert torch.equal(state.exp_avg, wide.exp_avg)
+    assert torch.equal(state.exp_avg_sq, wide.exp_avg_sq)
+
+
+def test_a_decay_of_one_per_step_is_the_largest():
+    """A rate of 0.1 and a decay of 10 forget the weight: only the step of 0.1 is left."""
+    zero = f64(0.0)
+    state = adamw_step(f64(3.0), f64(2.0), zero, zero, step=1, weight_decay=10.0, **OPTIONS)
+    close(state.param, f64(-0.1))
+
+
+@pytest.mark.parametrize("beta", [0.9, 0.95, 0.99, 0.995])
+def test_a_bfloat16_mean_stops_within_a_share_of_itself(beta):
+    """It stands still once (1 - beta) |g - m| is half a unit in the last place, 2^-8 m at most."""
+    target = torch.linspace(1, 2, 129).bfloat16()
+    for start in (0.0, 4.0):
+        mean = torch.full_like(target, start)
+        for _ in range(3000):
+            mean, _ = adam_moments(target, mean, target.float(), betas=(beta, 0.0))
+        off = (target.double() - mean.double()).abs() / mean.double()
+        share = 2**-8 / (1 - beta)
+        assert 0.7 * share < off.max() <= share * (1 + 1e-9)
 
 
 def test_bfloat16_moments_with_a_beta_that_they_can_follow():
@@ -265,7 +320,34 @@ ZERO, ONE = f64(0.0, 0.0), f64(1.0, 1.0)
         (
             lambda: adam_moments(f64(1.0, math.nan), ZERO, ZERO, betas=(0.9, 0.99)),
             ValueError,
-            r"exp_avg_sq must be finite after the square of grad is added, got nan",
+            r"grad must be finite, got nan \(1 of 2 entries\)",
+        ),
+        (
+            lambda: adam_step(ONE, -ONE / 0, ZERO, ZERO, step=1, **OPTIONS),
+            ValueError,
+            r"grad must be finite, got -inf",
+        ),
+        (
+            lambda: adam_moments(ONE, f64(math.nan, 0.0), ZERO, betas=(0.9, 0.99)),
+            ValueError,
+            r"exp_avg must be finite, got nan \(1 of 2 entries\)",
+        ),
+        (
+            lambda: adam_direction(f64(0.0, math.inf), ONE, step=1, betas=(0.9, 0.99), eps=1.0),
+            ValueError,
+            r"exp_avg must be finite, got inf",
+        ),
+        (
+            lambda: adamw_step(ONE, ONE, ZERO / 0, ONE, step=1, weight_decay=0.1, **OPTIONS),
+            ValueError,
+            r"exp_avg must be finite, got nan \(2 of 2 entries\)",
+        ),
+        (
+            lambda: adam_direction(
+                torch.full((1,), 1e35), torch.zeros(1), step=1, betas=(0.9, 0.99), eps=1e-8
+            ),
+            ValueError,
+            r"direction must be finite: exp_avg is too large beside exp_avg_sq and eps, got inf",
         ),
         (
             lambda: adam_moments(ONE, ZERO.half(), ZERO, betas=(0.9, 0.99)),
@@ -301,6 +383,11 @@ ZERO, ONE = f64(0.0, 0.0), f64(1.0, 1.0)
             lambda: adamw_step(ONE, ONE, ZERO, ZERO, step=1, weight_decay=-0.1, **OPTIONS),
             ValueError,
             r"weight_decay must be at least 0 and finite, got -0\.1",
+        ),
+        (
+            lambda: adamw_step(ONE, ONE, ZERO, ZERO, step=1, weight_decay=10.5, **OPTIONS),
+            ValueError,
+            r"lr \* weight_decay must be at most 1, got 1\.05",
         ),
         (
             lambda: adam_l2_step(ONE, ONE, ZERO, ZERO, step=1, weight_decay=-0.1, **OPTIONS),
@@ -345,3 +432,17 @@ def test_large_gradients_do_not_overflow_in_the_correction():
     m, v = torch.full((1,), 1e19), torch.full((1,), 1e37)
     u = adam_direction(m, v, step=1, betas=(0.9, 0.999), eps=1e-8)
     close(u, torch.full((1,), 1e20 / 1e20), atol=1e-5)
+
+
+def test_a_square_lost_in_the_dtype_of_its_moment_is_refused():
+    """1e-24 squared is no number of float32, though all else is float64."""
+    m, v = f64(1e-25), torch.zeros(1)
+    options = {"betas": (0.9, 0.999), "eps": 1e-30}
+    with pytest.raises(ValueError, match=r"exp_avg_sq must be at least 1\.17549e-38 where exp_avg"):
+        adam_direction(m, v, step=10_000, **options)
+    zero = f64(0.0)
+    first = adam_step(zero, f64(1e-24), zero, v, step=1, lr=1.0, **options)
+    close(first.param, f64(-1.0), atol=1e-5)  # computed in float64
+    for step_of, decay in ((adam_step, {}), (adamw_step, {"weight_decay": 0.1})):
+        with pytest.raises(ValueError, match=r"exp_avg_sq must be at least 1\.17549e-38 where"):
+            step_of(first.param, zero, *first[1:], step=2, lr=1.0, **options, **decay)

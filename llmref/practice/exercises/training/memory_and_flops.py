@@ -69,7 +69,7 @@ def _deeper(function: Function, *sizes: Any) -> bool:
     return bool(twice != C + V * C * (1 if tied else 2))
 
 
-def _one_word(function: Function, *sizes: Any) -> bool:
+def _one_token(function: Function, *sizes: Any) -> bool:
     L, C, H, G, D, F, V, T = sizes
     more = function(L, C, H, G, D, F, V + 1, T) - function(*sizes)
     return not isclose(more, 6 * C, rel_tol=1e-6)
@@ -112,7 +112,8 @@ DECODER_PARAMETERS = Exercise(
     topic="training/memory_and_flops",
     level=1,
     task="Count the parameters of a decoder as Llama's: L layers of width C, H query and G key and "
-    "value heads of size D, an MLP of width F, V words; tied if the head is the embedding table.",
+    "value heads of size D, an MLP of width F, V tokens in the vocabulary; tied if the head is the "
+    "embedding table.",
     inputs=_shapes,
     definition="memory-parameters",
     laws=(
@@ -203,12 +204,16 @@ DECODER_FLOPS_PER_TOKEN = Exercise(
     name="decoder_flops_per_token",
     topic="training/memory_and_flops",
     level=2,
-    task="Count the operations of training per token, for the same decoder: matrix products alone, "
+    task="Count the operations of training per token, for the same decoder: only matrix products, "
     "two operations for a multiply-add, causal attention as the mean over T positions.",
     inputs=_contexts,
     definition="memory-flops-per-token",
     laws=(
-        Law("One more word costs 6 C: it is in the head.", "memory-flops-per-token", _one_word),
+        Law(
+            "One more token of the vocabulary costs 6 C: in the head.",
+            "memory-flops-per-token",
+            _one_token,
+        ),
         Law(
             "A context longer by two costs 12 L H D: one key more on average.",
             "memory-flops-per-token",
@@ -291,7 +296,7 @@ DECODER_FLOPS_PER_TOKEN = Exercise(
             (("D * (T + 1) / 2", "D * T / 2"),),
         ),
         Convention(
-            "6N alone",
+            "no scores: 6 times the multiplied parameters",
             "Papers on scaling leave the scores of attention out. To match, add them.",
             (("2 * multiplied + scores", "2 * multiplied"),),
         ),
