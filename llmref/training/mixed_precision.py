@@ -16,7 +16,9 @@ from llmref._require import (
     require_float_dtype,
     require_floating,
     require_in,
+    require_int,
     require_integers,
+    require_number,
     require_positive,
     require_shapes,
     require_size,
@@ -24,6 +26,7 @@ from llmref._require import (
 
 Special = Literal["ieee", "fn"]
 Overflow = Literal["saturate", "inf", "nan"]
+_NORMAL = "[1.1754943e-38, 3.4028235e38]"  # float32, in which scales are kept
 
 
 def float_values(*, exponent_bits: int, mantissa_bits: int, special: Special) -> Tensor:
@@ -36,11 +39,14 @@ def float_values(*, exponent_bits: int, mantissa_bits: int, special: Special) ->
     Source: IEEE 754-2019, section 3.4; Micikevicius et al. 2022, arXiv:2209.05433, table 1.
     Differs: other biases (fnuz) are left out.
     Raises: TypeError unless the bits are ints; ValueError for less than 2 exponent bits or 1
-    mantissa bit, more than 15 bits together (float32 has 2^31 codes), or another special.
+    mantissa bit, more than 10 exponent bits (float64 has 11), more than 15 bits together (float32
+    has 2^31 codes), or another special.
     """
     require_size(2, exponent_bits=exponent_bits)
     require_size(1, mantissa_bits=mantissa_bits)
     require_choice(Special, special=special)
+    if exponent_bits > 10:
+        raise ValueError(f"exponent_bits must be at most 10, got {exponent_bits}")
     if exponent_bits + mantissa_bits > 15:
         seen = f"{exponent_bits} + {mantissa_bits}"
         raise ValueError(f"exponent_bits + mantissa_bits must be at most 15, got {seen}")
@@ -71,9 +77,10 @@ def round_to_format(x: Tensor, values: Tensor, *, overflow: Overflow) -> Tensor:
     included, becomes the largest ("saturate"), infinite ("inf") or NaN ("nan"). NaN stays NaN.
     Shapes: x (...), values (codes,), as from float_values -> (...), of the dtype of x
     Source: IEEE 754-2019, section 4.3.1; Micikevicius et al. 2022, arXiv:2209.05433, section 3.
-    Differs: overflow has no default, since libraries differ.
-    Raises: TypeError unless x is floating point; ValueError unless the values ascend from 0, or
-    for another overflow.
+    Differs: overflow has no default, since libraries differ. "saturate" takes an infinity to the
+    largest number too, as torch 2.13 does on a CPU; in Micikevicius et al. it becomes NaN in E4M3.
+    Raises: TypeError unless x is floating point; ValueError unless the values ascend from 0 and
+    are finite, for another overflow, or if the dtype of x lacks a rounded number.
     """
     require_floating(x=x)
     require_choice(Overflow, overflow=overflow)
@@ -82,12 +89,17 @@ def round_to_format(x: Tensor, values: Tensor, *, overflow: Overflow) -> Tensor:
         raise ValueError(f"values must be (codes,) and ascend from 0, got {tuple(values.shape)}")
     size = x.detach().double().abs().contiguous()
     grid = torch.cat([grid, 2 * grid[-1:] - grid[-2:-1]])  # what would come next
+    require_finite(", as well as the number after the last", values=grid)
     above = torch.searchsorted(grid, size).clamp(1, len(grid) - 1)
     low, high = size - grid[above - 1], grid[above] - size
     code = torch.where((low > high) | ((low == high) & (above % 2 == 0)), above, above - 1)
     grid[-1] = {"saturate": grid[-2].item(), "inf": torch.inf, "nan": torch.nan}[overflow]
     rounded = torch.where(size.isnan(), size, grid[code])
-    return rounded.copysign(x.detach().double()).to(x.dtype)
+    result = rounded.to(x.dtype)
+    lost = rounded[(result.double() != rounded) & ~rounded.isnan()]
+    if lost.numel():
+        raise ValueError(f"x must have a dtype that holds {lost[0].item():.10g}, got {x.dtype}")
+    return result.copysign(x.detach())
 
 
 def stochastic_round(x: Tensor, *, noise: Tensor) -> Tensor:
@@ -143,14 +155,17 @@ def update_loss_scale(
     Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.2; torch 2.13,
     torch._amp_update_scale_.
     Differs: torch lets the scale fall to 0.
-    Raises: ValueError unless scale > 0, growth_factor > 1, backoff_factor is in (0, 1),
-    growth_interval >= 1 and 0 <= clean_steps < growth_interval; or if the scale falls below the
-    least normal float32, since no scale cures what is not an overflow.
+    Raises: TypeError unless the scale is a number and the steps are ints; ValueError unless the
+    scale is a normal float32, growth_factor > 1, backoff_factor is in (0, 1), growth_interval >= 1
+    and 0 <= clean_steps < growth_interval; or if the scale falls below the least normal float32,
+    since no scale cures what is not an overflow.
     """
-    require_in("(0, inf)", scale=scale)
+    require_number(scale=scale)
+    require_in(_NORMAL, scale=scale, hint=", no normal float32")
     require_in("(1, inf)", growth_factor=growth_factor)
     require_in("(0, 1)", backoff_factor=backoff_factor)
     require_size(1, growth_interval=growth_interval)
+    require_int(clean_steps=clean_steps)
     require_in(f"[0, {growth_interval - 1}]", clean_steps=clean_steps)
     grow = not overflow and clean_steps + 1 == growth_interval
     factor = backoff_factor if overflow else growth_factor if grow else 1.0
@@ -168,9 +183,13 @@ def unscale(grads: list[Tensor], *, scale: float) -> tuple[list[Tensor], bool]:
     was multiplied by.
     Shapes: each of grads (...) -> the same, and whether an entry is infinite or NaN
     Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.2.
-    Raises: TypeError unless the gradients are floating point; ValueError unless scale > 0.
+    Differs: torch's GradScaler multiplies by 1 / scale rounded to float32, which rounds twice
+    unless the scale is a power of two, and refuses float16 gradients.
+    Raises: TypeError unless the gradients are floating point and the scale is one number;
+    ValueError unless it is a normal float32.
     """
-    require_positive(scale=scale)
+    require_number(scale=scale)
+    require_in(_NORMAL, scale=scale, hint=", no normal float32")
     wide = [widen(grad, "grads") / scale for grad in grads]  # eq. eq-precision-loss-scale
     return wide, any(not bool(grad.isfinite().all()) for grad in wide)
 
@@ -178,15 +197,16 @@ def unscale(grads: list[Tensor], *, scale: float) -> tuple[list[Tensor], bool]:
 def fp8_scale(x: Tensor, *, max_value: float) -> Tensor:
     """What a tensor is multiplied by so that its largest size becomes max_value; 1 for zeros.
 
-    (-2, 1) and 448: 224.
+    (-2, 1) and 448: 224. Multiply in float32, x.float() * scale: a product in 16 bits is rounded
+    once more before the cast.
     Shapes: x (...) -> ()
     Source: Micikevicius et al. 2022, arXiv:2209.05433, section 4.
     Raises: TypeError unless x is floating point; ValueError unless max_value > 0, x is finite and
     not empty, and the scale is finite.
     """
     require_positive(max_value=max_value)
-    require_finite(x=x)
     wide = widen(x.detach())
+    require_finite(x=x)
     if not wide.numel():
         raise ValueError(f"x must not be empty, got {tuple(x.shape)}")
     amax = wide.abs().amax()

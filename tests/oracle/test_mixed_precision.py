@@ -30,8 +30,8 @@ def numbers(dtype, values):
     step = values[-1] - values[-2]
     beyond = values[-1] + step * torch.tensor([0.25, 0.5, 0.51, 1.0, 8.0])
     around = torch.cat([values, middle, beyond]).float()
-    infinite = torch.tensor([torch.inf, -torch.inf])
-    return torch.cat([sizes, around, -around, infinite]).float()
+    special = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    return torch.cat([sizes, around, -around, special]).float()
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -39,13 +39,17 @@ def test_casts_of_torch(agreement, dtype):
     e, stored, special, overflow = FORMATS[dtype]
     values = float_values(exponent_bits=e, mantissa_bits=stored, special=special)
     x = numbers(dtype, values)
+    ours = round_to_format(x, values, overflow=overflow)
+    integers = torch.int16 if dtype.itemsize == 2 else torch.uint8
+    assert torch.equal(ours.isnan(), x.isnan())
+    assert torch.equal(ours.to(dtype).float()[:-1], ours[:-1])  # the last one is NaN
     agreement(
         f"rounding to {str(dtype).removeprefix('torch.')}",
         "torch",
-        round_to_format(x, values, overflow=overflow),
-        x.to(dtype),
+        ours.to(dtype).view(integers),
+        x.to(dtype).view(integers),
         atol=0.0,
-        convention=f'overflow="{overflow}"; midpoints, limits and 100 000 numbers',
+        convention=f'overflow="{overflow}"; codes of midpoints, limits, NaN, 100 000 numbers',
     )
 
 
@@ -83,6 +87,26 @@ def test_grad_scaler_unscales_as_we_do(agreement):
     scaler.unscale_(optimizer)
     assert not overflow
     agreement("unscaled gradients", "torch", ours, weight.grad, atol=0.0, convention="GradScaler")
+
+
+def test_grad_scaler_multiplies_by_the_rounded_inverse():
+    """So it rounds twice where S is no power of two, and each time by 2^-24 at most."""
+    factors = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    weight = torch.nn.Parameter(torch.zeros(64))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1000.0)
+    scaler.scale((weight * factors).sum()).backward()
+    (ours,), _ = unscale([weight.grad.clone()], scale=1000.0)
+    scaler.unscale_(torch.optim.SGD([weight], lr=1.0))
+    assert not torch.equal(ours, weight.grad)
+    torch.testing.assert_close(ours, weight.grad, rtol=2**-22, atol=0)
+
+
+def test_grad_scaler_refuses_float16_gradients():
+    weight = torch.nn.Parameter(torch.ones(2).half())
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(weight.float().sum()).backward()
+    with pytest.raises(ValueError, match="Attempting to unscale FP16 gradients"):
+        scaler.unscale_(torch.optim.SGD([weight], lr=1.0))
 
 
 def test_grad_scaler_skips_the_step_and_halves():

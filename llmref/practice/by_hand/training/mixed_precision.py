@@ -19,7 +19,7 @@ def update_loss_scale(scale, clean_steps, overflow, growth, backoff, interval):
 def mixed_precision_step(master, grads, scale, lr, max_norm):
     grads = [g.float() / scale for g in grads]  # unscale first, in float32
     norm = sum(g.square().sum() for g in grads).sqrt()  # ()
-    if norm.isfinite():  # else skip the step and lower the scale
+    if norm.isfinite():  # else an inf or NaN, or a norm beyond 1.8e19: skip
         rate = lr * (max_norm / norm).clamp(max=1)  # clip, then step on float32 weights
         master = [w - rate * grads[i] for i, w in enumerate(master)]
     return master, [w.half() for w in master]  # the copies are for the next forward pass
