@@ -136,7 +136,7 @@ def test_results_scale_as_their_arguments(
     call = BY_NAME[name]
     given = changed(call.arguments, lambda it: it.to(dtype) if it.is_floating_point() else it)
     scaled = tuple(
-        argument * 2.0**exponent if place in which else argument
+        changed(argument, lambda it: it * 2.0**exponent) if place in which else argument
         for place, argument in enumerate(given)
     )
     base = run(call, given)
