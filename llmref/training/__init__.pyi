@@ -27,9 +27,6 @@ from .mixed_precision import swallowed as swallowed
 from .mixed_precision import unit_roundoff as unit_roundoff
 from .mixed_precision import unscale as unscale
 from .mixed_precision import update_loss_scale as update_loss_scale
-from .muon import CUBIC as CUBIC
-from .muon import JORDAN as JORDAN
-from .muon import QUINTIC as QUINTIC
 from .muon import MuonState as MuonState
 from .muon import muon_scale as muon_scale
 from .muon import muon_step as muon_step

@@ -50,7 +50,8 @@ def polar_factor(matrix: Tensor) -> Tensor:
     u, values, vt = torch.linalg.svd(x, full_matrices=False)
     noise = max(x.shape) * torch.finfo(x.dtype).eps * values[0]
     kept = (values > noise).to(x.dtype)
-    return ((u * kept) @ vt).to(matrix.dtype)  # eq. eq-muon-polar
+    polar: Tensor = (u * kept) @ vt  # eq. eq-muon-polar
+    return polar.to(matrix.dtype)
 
 
 def newton_schulz(matrix: Tensor, *, steps: int, coefficients: Coefficients, eps: float) -> Tensor:

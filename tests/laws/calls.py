@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llmref import attention, components, functional, norm, rl, training
+from llmref.training.muon import JORDAN
 
 _generator = torch.Generator().manual_seed(0)
 
@@ -268,7 +269,7 @@ RL = [
 
 moments, adam = (normal(3, 5), positive(3, 5)), {"betas": (0.9, 0.95), "eps": 0.1}
 of_step = {"step": 3, "lr": 0.1, **adam}
-jordan = {"coefficients": training.JORDAN}
+jordan = {"coefficients": JORDAN}
 five = {"steps": 5, "eps": 0.0, **jordan}
 of_muon = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.3, "scale": 0.4, **five}
 e4m3 = training.float_values(exponent_bits=4, mantissa_bits=3, special="fn")

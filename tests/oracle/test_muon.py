@@ -1,6 +1,5 @@
 """Muon against torch.optim.Muon, step by step, as it is and with its cast to bfloat16 removed."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,10 +15,9 @@ RULES = ["original", "match_rms_adamw"]
 
 
 @pytest.fixture
-def without_the_cast(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """torch casts a gradient with its method bfloat16, and then works on the copy in place."""
+def without_the_cast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch casts a gradient with its method bfloat16, and then works on the copy in place."""
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda self: self.clone())
-    yield
 
 
 def ours(start: torch.Tensor, grads: torch.Tensor, rule: str, **changes: Any) -> torch.Tensor:

@@ -23,7 +23,8 @@ def _matrices() -> list[tuple[Any, ...]]:
 
 
 def _rotation(size: int, seed: int) -> Tensor:
-    return torch.linalg.qr(normal(size, size, seed=seed))[0]
+    q: Tensor = torch.linalg.qr(normal(size, size, seed=seed))[0]
+    return q
 
 
 def _turned(function: Function, g: Tensor, *steps: int) -> bool:
