@@ -76,7 +76,8 @@ def newton_schulz(matrix: Tensor, *, steps: int, coefficients: Coefficients, eps
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x  # eq. eq-muon-iteration
     require_finite(f" after {steps} steps", matrix=x)
-    return (x if x.shape == matrix.shape else x.T).to(matrix.dtype)
+    update: Tensor = x if x.shape == matrix.shape else x.T
+    return update.to(matrix.dtype)
 
 
 def newton_schulz_values(values: Tensor, *, steps: int, coefficients: Coefficients) -> Tensor:
