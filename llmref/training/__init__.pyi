@@ -27,6 +27,13 @@ from .mixed_precision import swallowed as swallowed
 from .mixed_precision import unit_roundoff as unit_roundoff
 from .mixed_precision import unscale as unscale
 from .mixed_precision import update_loss_scale as update_loss_scale
+from .muon import MuonState as MuonState
+from .muon import muon_scale as muon_scale
+from .muon import muon_step as muon_step
+from .muon import nesterov_momentum as nesterov_momentum
+from .muon import newton_schulz as newton_schulz
+from .muon import newton_schulz_values as newton_schulz_values
+from .muon import polar_factor as polar_factor
 from .schedule import quadratic_second_moment as quadratic_second_moment
 from .schedule import warmup_cosine as warmup_cosine
 from .schedule import warmup_stable_decay as warmup_stable_decay

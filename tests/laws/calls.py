@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llmref import attention, components, functional, norm, rl, training
+from llmref.training.muon import JORDAN
 
 _generator = torch.Generator().manual_seed(0)
 
@@ -268,6 +269,9 @@ RL = [
 
 moments, adam = (normal(3, 5), positive(3, 5)), {"betas": (0.9, 0.95), "eps": 0.1}
 of_step = {"step": 3, "lr": 0.1, **adam}
+jordan = {"coefficients": JORDAN}
+five = {"steps": 5, "eps": 0.0, **jordan}
+of_muon = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.3, "scale": 0.4, **five}
 e4m3 = training.float_values(exponent_bits=4, mantissa_bits=3, special="fn")
 
 TRAINING = [
@@ -281,6 +285,11 @@ TRAINING = [
     call(training.global_norm, [normal(3, 5), normal(7)]),
     call(training.token_mean_scale, positive(4), world_size=2),
     call(training.token_weights, positive(4)),
+    call(training.polar_factor, normal(3, 5)),
+    call(training.newton_schulz, normal(3, 5), **five),
+    call(training.newton_schulz_values, 0.1 + 0.5 * positive(4), steps=2, **jordan),
+    call(training.nesterov_momentum, normal(3, 5), normal(3, 5), momentum=0.9),
+    call(training.muon_step, normal(3, 5), normal(3, 5), normal(3, 5), **of_muon),
     call(training.fp8_scale, normal(3, 5), max_value=448.0),
     call(training.round_to_format, normal(3, 5), e4m3, overflow="saturate"),
     call(training.stochastic_round, normal(3, 5), noise=ids(2**16, 3, 5)),

@@ -30,6 +30,11 @@ EQUIVALENT = {
         "if norm > max_norm:",
         "Gt becomes GtE",
     ): "at the limit the factor is 1",
+    ("training/muon", "tall = ", "Gt becomes GtE"): "the other Gram matrix costs more, no more",
+    ("training/muon", "tall = ", "Gt becomes LtE"): "the other Gram matrix costs more, no more",
+    ("training/muon", "tall = ", "0 becomes one more"): "the other Gram matrix costs more, no more",
+    ("training/muon", "tall = ", "1 becomes one less"): "the other Gram matrix costs more, no more",
+    ("training/muon", "x = g / (g.abs().max() or", "1 becomes one more"): "half of zeros is zeros",
     ("attention/online_softmax", "out = q.new_zeros(", "1 becomes one less"): "zeros broadcast",
     (
         "functional/quantization",
