@@ -111,6 +111,18 @@ def test_the_result_is_short_enough_and_in_the_same_direction(scale, max_norm):
     assert short.norm().item() == pytest.approx(min(max_norm, norm.item()))
 
 
+@pytest.mark.parametrize("max_norm", [0.5, 50.0])
+def test_gradients_pass_through_norm_and_clipping(max_norm):
+    """Of a gradient penalty, say: checked by differences, clipped and not."""
+    grads = [random(2, 3, seed=1).requires_grad_(), random(4, seed=2).requires_grad_()]
+
+    def of(*grads):
+        clipped, norm = clip_by_global_norm(list(grads), max_norm=max_norm)
+        return *clipped, norm
+
+    assert torch.autograd.gradcheck(of, grads)
+
+
 def test_at_the_limit_and_below_nothing_changes():
     for grads in ([f64(3.0), f64(4.0)], [f64(0.3), f64(0.4)], [f64(0.0)]):
         clipped, _ = clip_by_global_norm(grads, max_norm=5.0)
