@@ -69,15 +69,15 @@ def newton_schulz(matrix: Tensor, *, steps: int, coefficients: Coefficients, eps
     require_at_least(0, eps=eps)
     a, b, c = _three(coefficients)
     x, largest = _scaled(matrix)
-    limits = torch.finfo(x.dtype)
-    x = x / x.norm().clamp(min=min(max(eps / largest, limits.tiny), limits.max))
+    norm = x.norm().clamp(min=torch.finfo(x.dtype).tiny)  # only that of zeros is below
+    x = x / norm if norm.item() * largest >= eps else x * (largest / eps)
     x = x.T if x.shape[0] > x.shape[1] else x  # the smaller Gram matrix
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x  # eq. eq-muon-iteration
-    require_finite(f" after {steps} steps", matrix=x)
-    update: Tensor = x if x.shape == matrix.shape else x.T
-    return update.to(matrix.dtype)
+    update: Tensor = (x if x.shape == matrix.shape else x.T).to(matrix.dtype)
+    require_finite(f" after {steps} steps", matrix=update)
+    return update
 
 
 def newton_schulz_values(values: Tensor, *, steps: int, coefficients: Coefficients) -> Tensor:
@@ -94,8 +94,9 @@ def newton_schulz_values(values: Tensor, *, steps: int, coefficients: Coefficien
     require_finite(values=x)
     for _ in range(steps):
         x = x * (a + x.square() * (b + c * x.square()))  # eq. eq-muon-polynomial
-    require_finite(f" after {steps} steps", values=x)
-    return x.to(values.dtype)
+    found = x.to(values.dtype)
+    require_finite(f" after {steps} steps", values=found)
+    return found
 
 
 def nesterov_momentum(
@@ -159,7 +160,8 @@ def muon_step(
     Shapes: param (m, n), grad (m, n), momentum_buffer (m, n) -> two of (m, n)
     Source: Jordan et al. 2024; the decay by Liu et al. 2025, arXiv:2502.16982.
     Differs: see newton_schulz and nesterov_momentum.
-    Raises: as these two; ValueError for lr, weight_decay or scale < 0.
+    Raises: as these two; ValueError for lr, weight_decay or scale < 0, or a result that is not
+    finite.
     """
     require_at_least(0, lr=lr, weight_decay=weight_decay, scale=scale)
     _require_two_axes("param", tuple(param.shape))
@@ -167,7 +169,9 @@ def muon_step(
     direction, b = nesterov_momentum(g, b, momentum=momentum)
     update = newton_schulz(direction, steps=steps, coefficients=coefficients, eps=eps)
     theta = (1 - lr * weight_decay) * theta - lr * scale * update  # eq. eq-muon
-    return MuonState(theta.to(param.dtype), b.to(momentum_buffer.dtype))
+    found = MuonState(theta.to(param.dtype), b.to(momentum_buffer.dtype))
+    require_finite(" after the step", param=found.param, momentum_buffer=found.momentum_buffer)
+    return found
 
 
 def _scaled(matrix: Tensor) -> tuple[Tensor, float]:

@@ -196,7 +196,34 @@ def test_no_square_overflows_or_vanishes_in_float32(size):
     g = torch.full((3, 4), size)
     for found in (newton_schulz(g, **{**FIVE, "steps": 0}), polar_factor(g)):
         torch.testing.assert_close(found, torch.full((3, 4), 12**-0.5))
-    assert newton_schulz(g, **{**FIVE, "eps": 1e6}).isfinite().all()
+    below = newton_schulz(g, **{**FIVE, "steps": 0, "eps": 1e39})  # then eps divides
+    torch.testing.assert_close(below.double(), g.double() / 1e39, rtol=1e-6, atol=1e-45)
+
+
+def test_a_norm_below_eps_counts_as_eps_however_small_both_are():
+    start = {"steps": 0, "coefficients": JORDAN}
+    for entry, eps in ((1e-45, 1.0), (1e-9, 1e30), (3e-30, 1e-2)):
+        g = torch.tensor([[entry]])
+        found = newton_schulz(g, eps=eps, **start).item()
+        assert found == pytest.approx(g.item() / eps, rel=1e-6, abs=1e-45)
+
+
+def test_what_the_dtype_cannot_hold_is_refused():
+    """After the cast back, not before it."""
+    wide = {"coefficients": (1e5, 0.0, 0.0), "steps": 1}
+    with pytest.raises(ValueError, match="matrix must be finite after 1 steps, got inf"):
+        newton_schulz(torch.eye(2, dtype=torch.float16), eps=0.0, **wide)
+    with pytest.raises(ValueError, match="values must be finite after 1 steps, got inf"):
+        newton_schulz_values(torch.tensor([100.0], dtype=torch.float16), **wide)
+    given = {"momentum": 0.95, "scale": 1.0, "weight_decay": 0.0, **FIVE}
+    for param, buffer, lr, name in (
+        (torch.ones(2, 2).half(), torch.full((2, 2), 6e4).half(), 0.1, "momentum_buffer"),
+        (torch.full((2, 2), 65504.0).half(), torch.ones(2, 2), 1e3, "param"),
+        (torch.full((2, 2), float("nan")), torch.ones(2, 2), 0.1, "param"),
+    ):
+        grad = -torch.eye(2) if name == "param" else torch.full((2, 2), 6e4)
+        with pytest.raises(ValueError, match=f"{name} must be finite after the step"):
+            muon_step(param, grad, buffer, lr=lr, **given)
 
 
 def test_a_side_of_one():

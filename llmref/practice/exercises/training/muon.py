@@ -81,7 +81,7 @@ NEWTON_SCHULZ = Exercise(
             _turned,
         ),
         Law(
-            "After five steps every singular value that was not tiny is in [0.68, 1.21].",
+            "After five steps every singular value that was not tiny is in [0.681, 1.203].",
             "muon-steps",
             _in_band,
         ),
@@ -89,7 +89,7 @@ NEWTON_SCHULZ = Exercise(
     mistakes=(
         Mistake(
             "not normalised",
-            "Singular values beyond 1.5 grow without bound.",
+            "Singular values beyond 1.27 grow without bound.",
             ((_SCALED, "x = g"), (_NORMED, "x = x / 1")),
         ),
         Mistake(
@@ -123,8 +123,8 @@ NEWTON_SCHULZ = Exercise(
             (("c * s @ s", "c * s"),),
         ),
         Mistake(
-            "linear term lost",
-            "It is the one that lifts small singular values.",
+            "linear term without a",
+            "a = 3.4445 is what lifts small singular values.",
             ((_STEP, "x + (b * s + c * s @ s) @ x"),),
         ),
         Mistake(
@@ -252,7 +252,8 @@ MUON_STEP = Exercise(
     mistakes=(
         Mistake(
             "orthogonalised before momentum",
-            "A sum of polar factors is none: singular values are lost that agree in sign.",
+            "A sum of polar factors is none: its singular values depend on how far the gradients "
+            "agree.",
             (
                 (_BUFFER, "m = mu * m + newton_schulz(g)"),
                 (_UPDATE, "update = newton_schulz(g) + mu * m"),
