@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import takewhile
 
 import pytest
 from pikepdf import Pdf
@@ -45,8 +46,9 @@ def title_of(topic: str) -> str:
 
 @lru_cache
 def contents_of(reader: PdfReader) -> str:
-    """The contents as they look, line by line."""
-    return str(reader.pages[1].extract_text(extraction_mode="layout"))
+    """The contents as they look, line by line: the pages after the title, before a running head."""
+    before = takewhile(lambda page: not page.extract_text().startswith("llmref"), reader.pages[1:])
+    return "\n".join(page.extract_text(extraction_mode="layout") for page in before)
 
 
 def squeezed(text: str) -> str:
