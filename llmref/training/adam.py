@@ -9,15 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llmref._numeric import wide_dtype
 from llmref._require import (
     require_at_least,
     require_finite,
-    require_floating,
     require_in,
-    require_shapes,
     require_size,
 )
+from llmref.training._inputs import widened
 
 Betas = tuple[float, float]
 
@@ -45,7 +43,7 @@ def adam_moments(
     """
     _require_moments(exp_avg, exp_avg_sq, betas)
     (beta1, beta2), dtypes = betas, (exp_avg.dtype, exp_avg_sq.dtype)
-    grad, exp_avg, exp_avg_sq = _wide(grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    grad, exp_avg, exp_avg_sq = widened(grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     require_finite(grad=grad)
     exp_avg = beta1 * exp_avg + (1 - beta1) * grad  # eq. eq-adam-moments
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * grad * grad
@@ -70,7 +68,7 @@ def adam_direction(
     require_size(1, step=step)
     require_at_least(0, eps=eps)
     _require_moments(exp_avg, exp_avg_sq, betas)
-    m, v = _wide(exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    m, v = widened(exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     _require_quotient(exp_avg, exp_avg_sq, eps)
     mean = m / (1 - betas[0] ** step)
     root = v.sqrt() / math.sqrt(1 - betas[1] ** step) + eps
@@ -196,20 +194,13 @@ def _log_geometric_sum(ratio: float, terms: int) -> float:
     return math.log(math.expm1(power) / (ratio - 1))
 
 
-def _wide(**tensors: Tensor) -> list[Tensor]:
-    """Tensors of one shape in the widest of their dtypes, float32 at least."""
-    require_floating(**tensors)
-    require_shapes(", ".join(f"{name} (...)" for name in tensors), **tensors)
-    return [tensor.to(wide_dtype(*tensors.values())) for tensor in tensors.values()]
-
-
 def _wide_state(
     param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, betas: Betas, eps: float
 ) -> list[Tensor]:
     """All four in the widest of their dtypes, after what only their own dtypes can tell."""
     require_at_least(0, eps=eps)
     _require_moments(exp_avg, exp_avg_sq, betas)
-    wide = _wide(param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    wide = widened(param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     _require_quotient(exp_avg, exp_avg_sq, eps)
     return wide
 

@@ -9,16 +9,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from llmref._numeric import wide_dtype, widen
+from llmref._numeric import widen
 from llmref._require import (
     require_at_least,
     require_choice,
     require_finite,
-    require_floating,
     require_in,
-    require_shapes,
     require_size,
 )
+from llmref.training._inputs import widened
 
 Coefficients = tuple[float, float, float]
 Rule = Literal["original", "match_rms_adamw", "spectral"]
@@ -112,7 +111,7 @@ def nesterov_momentum(
     [0, 1), or sums that overflow.
     """
     require_in("[0, 1)", momentum=momentum)
-    g, buffer = _wide(grad=grad, momentum_buffer=momentum_buffer)
+    g, buffer = widened(grad=grad, momentum_buffer=momentum_buffer)
     buffer = momentum * buffer + g  # eq. eq-muon-momentum
     direction = g + momentum * buffer
     found = direction.to(grad.dtype), buffer.to(momentum_buffer.dtype)
@@ -165,7 +164,7 @@ def muon_step(
     """
     require_at_least(0, lr=lr, weight_decay=weight_decay, scale=scale)
     _require_two_axes("param", tuple(param.shape))
-    theta, g, b = _wide(param=param, grad=grad, momentum_buffer=momentum_buffer)
+    theta, g, b = widened(param=param, grad=grad, momentum_buffer=momentum_buffer)
     direction, b = nesterov_momentum(g, b, momentum=momentum)
     update = newton_schulz(direction, steps=steps, coefficients=coefficients, eps=eps)
     theta = (1 - lr * weight_decay) * theta - lr * scale * update  # eq. eq-muon
@@ -193,10 +192,3 @@ def _three(coefficients: Coefficients) -> Coefficients:
 def _require_two_axes(name: str, shape: tuple[int, ...]) -> None:
     if len(shape) != 2:
         raise ValueError(f"{name} must have two axes: flatten to (out, rest), got {shape}")
-
-
-def _wide(**tensors: Tensor) -> list[Tensor]:
-    """Tensors of one shape in the widest of their dtypes, float32 at least."""
-    require_floating(**tensors)
-    require_shapes(", ".join(f"{name} (...)" for name in tensors), **tensors)
-    return [tensor.to(wide_dtype(*tensors.values())) for tensor in tensors.values()]

@@ -137,9 +137,8 @@ def test_a_wide_cap_changes_little_and_a_narrow_one_evens_the_weights():
     close(attention_weights(query, key, softcap=1e6), plain, 1e-9)
     narrow = attention_weights(query, key, softcap=0.01)
     low, high = (1 / (1 + (S - 1) * math.exp(x)) for x in (0.02, -0.02))
-    rounding = (
-        1e-15  # where one score is at one end and all others at the other, a bound is attained
-    )
+    # Where one score is at one end and all others at the other, a bound is attained.
+    rounding = 1e-15
     assert ((low - rounding <= narrow) & (narrow <= high + rounding)).all()
     order = attention_weights(query, key, softcap=0.8).argsort(-1)
     assert torch.equal(order, plain.argsort(-1))
