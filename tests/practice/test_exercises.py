@@ -2,12 +2,14 @@
 
 import ast
 import re
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 
+from llmref.practice import judging
 from llmref.practice.exercise import Exercise
 from llmref.practice.exercises import exercises
 from llmref.practice.judging import judge_here
@@ -34,6 +36,13 @@ SOLUTIONS = {
 }
 
 
+@cache
+def answer_to(name: str, place: int) -> dict[str, Any]:
+    """What the judge says of a mistake; two tests ask for it."""
+    exercise = exercises()[name]
+    return judge_here(exercise, exercise.variant(exercise.mistakes[place]))
+
+
 @of_all
 def test_the_model_solution_is_right(exercise: Exercise) -> None:
     answer = judge_here(exercise, exercise.solution)
@@ -52,8 +61,8 @@ def test_other_right_solutions_are_right(exercise: Exercise) -> None:
 @of_all
 def test_every_mistake_is_rejected_and_named(exercise: Exercise) -> None:
     assert len(exercise.mistakes) >= 3
-    for mistake in exercise.mistakes:
-        answer = judge_here(exercise, exercise.variant(mistake))
+    for place, mistake in enumerate(exercise.mistakes):
+        answer = answer_to(exercise.name, place)
         assert answer["outcome"] == "wrong", mistake.name
         assert f"'{mistake.name}'" in answer["mistake"]
         assert answer["law"]
@@ -68,7 +77,13 @@ def test_every_other_convention_is_recognised(exercise: Exercise) -> None:
 
 
 @of_all
-def test_every_mutant_of_the_solution_is_rejected(exercise: Exercise) -> None:
+def test_every_mutant_of_the_solution_is_rejected(
+    exercise: Exercise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rejected(*_: object) -> dict[str, str]:
+        return {"outcome": "wrong"}
+
+    monkeypatch.setattr(judging, "_explained", rejected)  # to name each takes most of the time
     scope = vars(import_module(exercise.solution.__module__))
     alive = []
     for change, tree in mutants(exercise.source):
@@ -134,8 +149,8 @@ def test_a_counterexample_gives_what_it_says(exercise: Exercise) -> None:
     """Pasted as it is printed, it gives what is expected, and the mistake gives something else."""
     torch.set_default_dtype(torch.float64)
     try:
-        for mistake in exercise.mistakes:
-            answer = judge_here(exercise, exercise.variant(mistake))
+        for place, mistake in enumerate(exercise.mistakes):
+            answer = answer_to(exercise.name, place)
             if "expected" not in answer:
                 continue
             scope = {"torch": torch, exercise.name: exercise.solution, "inf": torch.inf}
