@@ -60,8 +60,8 @@ def apply_sink(output: Tensor, lse: Tensor, sink: Tensor) -> Tensor:
     Shapes: output (..., H, T, Dv), lse (..., H, T), sink (H,) -> (..., H, T, Dv)
     Source: Agarwal et al. 2025 (gpt-oss), arXiv:2508.10925, with the exponentials divided out.
     Differs: 16-bit outputs and sinks are computed in float32 and rounded once.
-    Raises: TypeError unless all are floating point and lse is of 32 bits at least; ValueError if
-    the shapes differ from these, or an entry of lse or of sink is +inf or NaN.
+    Raises: TypeError unless all are floating point; ValueError if the shapes differ from these, lse
+    is of 16 bits, or an entry of lse or of sink is +inf or NaN.
     """
     require_shapes(
         "output (..., H, T, Dv), lse (..., H, T), sink (H,)", output=output, lse=lse, sink=sink
@@ -98,7 +98,7 @@ def _kept(lse: Tensor, sink: Tensor, output: Tensor, *, of_sink: bool = False) -
     """
     require_floating(lse=lse, sink=sink)
     if lse.dtype.itemsize < 4:
-        raise TypeError(f"lse must be of 32 bits at least, got {lse.dtype}")
+        raise ValueError(f"lse must be of 32 bits at least, got {lse.dtype}")
     require_in("[-inf, inf)", lse=lse, sink=sink)
     dtype = wide_dtype(lse, sink, output)
     empty = lse == -math.inf

@@ -205,7 +205,7 @@ def test_shapes_and_types_of_the_gate_are_refused_by_name():
     out, lse, z = random(B, H, T, DV), random(B, H, T), random(H)
     with pytest.raises(ValueError, match=r"lse must be"):
         apply_sink(out, lse[:, :2], z)
-    with pytest.raises(TypeError, match=r"lse must be of 32 bits at least, got torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"lse must be of 32 bits at least, got torch.bfloat16"):
         apply_sink(out, lse.bfloat16(), z)
     with pytest.raises(TypeError, match=r"output must be floating point"):
         apply_sink(out.long(), lse, z)

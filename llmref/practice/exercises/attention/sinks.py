@@ -32,8 +32,9 @@ def _attention() -> list[tuple[Any, ...]]:
         (one, heads(2000), heads(8), _all(1, 1), number(2000)),
         (one, heads(2000), heads(8), _all(1, 1), number(0)),
         (one, heads(0, _LOG3), heads(8, 4), _all(1, 2), number(0)),
-        _random(1, 2, 3, 3, 4, 1),
-        _random(2, 3, 4, 6, 4, 2),
+        (one, heads(0, 2000), heads(8, 4), _all(1, 2), number(0)),
+        _random(1, 2, 3, 3, 3, 1),
+        _random(2, 3, 4, 6, 5, 2),
     ]
 
 
@@ -58,7 +59,8 @@ def _gradients() -> list[tuple[Any, ...]]:
 
 def _nothing_to_read(function: Function, *given: Any) -> bool:
     q, k, v, mask, sink = given
-    return apart(function(q, k, v, mask & False, sink), torch.zeros_like(q @ k.mT @ v))
+    out = function(q, k, v, mask & False, sink)
+    return bool(out.isnan().any()) or apart(out, torch.zeros_like(q @ k.mT @ v))
 
 
 def _one_more_key(function: Function, *given: Any) -> bool:
@@ -77,14 +79,12 @@ def _no_sink(function: Function, out: Tensor, lse: Tensor, sink: Tensor) -> bool
     return apart(function(out, lse.clamp(min=-1e3), sink - 1e4), out)
 
 
-def _linear(function: Function, grad: Tensor, *given: Tensor) -> bool:
-    return apart(function(grad, *given) + function(-grad, *given), torch.zeros_like(given[2]))
+def _takes_away(function: Function, grad: Tensor, out: Tensor, *given: Tensor) -> bool:
+    return bool((function(out, out, *given) > 0).any())
 
 
-def _one_output(function: Function, grad: Tensor, out: Tensor, *given: Tensor) -> bool:
-    """Along a gradient across the output nothing is to be gained."""
-    across = torch.cat([out[..., 1:2], -out[..., :1], 0 * out[..., 2:]], -1)
-    return apart(function(across, out, *given), torch.zeros_like(given[1]))
+def _far_below(function: Function, grad: Tensor, out: Tensor, lse: Tensor, sink: Tensor) -> bool:
+    return apart(function(grad, out, lse, sink - 1e4), torch.zeros_like(sink))
 
 
 _EXTRA = "p.sum(-1, keepdim=True) + torch.exp(z - m)"
@@ -230,12 +230,12 @@ SINK_BACKWARD = Exercise(
     inputs=_gradients,
     definition="attention-sink-gradient",
     laws=(
-        Law("It is linear in the gradient of the output.", "attention-sink-gradient", _linear),
         Law(
-            "A gradient across the output gives 0.",
+            "Where the loss grows with the output, a larger sink lowers it.",
             "attention-sink-gradient",
-            _one_output,
+            _takes_away,
         ),
+        Law("A sink far below all scores has gradient 0.", "attention-sink-gradient", _far_below),
     ),
     mistakes=(
         Mistake(
