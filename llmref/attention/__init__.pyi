@@ -52,3 +52,6 @@ from .scaled_dot_product import (
     scaled_dot_product_attention_backward as scaled_dot_product_attention_backward,
 )
 from .scaled_dot_product import soft_cap as soft_cap
+from .sinks import apply_sink as apply_sink
+from .sinks import sink_attention as sink_attention
+from .sinks import sink_backward as sink_backward

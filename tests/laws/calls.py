@@ -103,6 +103,9 @@ ATTENTION = [
     call(attention.merge_states, state, other_state),
     call(attention.finalize_state, state),
     call(attention.online_logsumexp, normal(5, 7)),
+    call(attention.sink_attention, gq, gk, gv, normal(6), is_causal=True),
+    call(attention.apply_sink, q, normal(2, 3, 5), normal(3)),
+    call(attention.sink_backward, grad, normal(2, 3, 5, 6), normal(2, 3, 5), normal(3)),
 ]
 
 cos, sin = components.rope_cos_sin(
