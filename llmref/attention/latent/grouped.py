@@ -18,7 +18,8 @@ def latent_from_grouped(
 
     The latent of x is down @ x, and its size the rank of both weights together: singular values up
     to max(rows, columns) machine epsilons of the largest count as 0; a rank of 0 gives one zero
-    latent. Queries and scale stay as they are.
+    latent. The rows of down are orthonormal, the largest entry of each is positive. Queries and
+    scale stay as they are.
     Shapes: key_weight (G * D, C), value_weight (G * Dv, C) -> down (Dc, C), key_up (H, D, Dc),
     value_up (H, Dv, Dc)
     Source: Meng et al. 2025, arXiv:2502.07864, for the embedding; here by singular values.
@@ -40,14 +41,15 @@ def latent_from_grouped(
     largest = stacked.abs().max()
     unit = stacked / torch.where(largest > 0, largest, 1)  # squares of what is large overflow
     left, values, right = torch.linalg.svd(unit, full_matrices=False)
+    signs = right.gather(1, right.abs().argmax(1, keepdim=True)).sign()  # (n, 1), the SVD's choice
+    left, right = left * signs.mT, right * signs
     floor = max(unit.shape) * torch.finfo(unit.dtype).eps * values[0]
     rank = max(int((values > floor).sum()), 1)
     up = left[:, :rank] * values[:rank] * largest  # (G D + G Dv, Dc)
     keys, others = up.split([len(key_weight), len(value_weight)])
     found = [right[:rank]]
-    for part in (keys, others):
-        heads = part.reshape(num_kv_heads, -1, rank).repeat_interleave(ratio, 0)
-        found.append(heads)
+    for part in (keys, others):  # eq. eq-mla-contains
+        found.append(part.reshape(num_kv_heads, -1, rank).repeat_interleave(ratio, 0))
     down, key_up, value_up = (part.to(key_weight.dtype) for part in found)
     require_finite(" in the result", key_up=key_up, value_up=value_up)
     return down, key_up, value_up

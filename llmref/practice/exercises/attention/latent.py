@@ -54,10 +54,10 @@ def _inputs() -> list[tuple[Any, ...]]:
             torch.tensor([[True, True, False]]),
         ),
         (*_random(1, 2, 1, 3, 3, 1, 2, 2, 0), torch.ones(1, 3) > 0),
+        (*_random(1, 2, 4, 6, 3, 0, 4, 5, 40), causal),
         (*_random(2, 3, 1, 5, 4, 2, 6, 7, 10), torch.ones(1, 5) > 0),
         (*_random(2, 3, 4, 6, 5, 2, 5, 3, 20), causal),
         (*_random(2, 3, 4, 6, 5, 2, 7, 8, 30), some),
-        (*_random(1, 2, 4, 6, 3, 0, 4, 5, 40), causal),
     ]
 
 
