@@ -110,7 +110,7 @@ class LatentAttention(nn.Module):
         Shapes: -> (H, D, Dc), (H, Dv, Dc), views
         """
         blocks = self.kv_b_proj.weight.view(self.num_heads, -1, self.latent_dim)
-        key_up, value_up = blocks.split([self.head_dim, self.value_dim], 1)
+        key_up, value_up = torch.split(blocks, [self.head_dim, self.value_dim], 1)
         return key_up, value_up
 
     def _queries(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,10 +119,12 @@ class LatentAttention(nn.Module):
             queries = self.q_proj(x)
         else:
             queries = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
-        query, rope = split_heads(queries, self.num_heads).split([self.head_dim, self.rope_dim], -1)
+        heads = split_heads(queries, self.num_heads)
+        query, rope = torch.split(heads, [self.head_dim, self.rope_dim], -1)
         return query, rope
 
     def _latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The normed latents (B, T, Dc), and the key parts (B, T, Dr), not normed, not rotated."""
-        latent, rope = self.kv_a_proj_with_mqa(x).split([self.latent_dim, self.rope_dim], -1)
+        both = self.kv_a_proj_with_mqa(x)
+        latent, rope = torch.split(both, [self.latent_dim, self.rope_dim], -1)
         return self.kv_a_layernorm(latent), rope  # eq. eq-mla-latent
