@@ -65,21 +65,30 @@ def in_float64(layer, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "float", lambda x: x.to(**copied))
 
 
-def tables(version, positions, dtype=F64):
-    """Cosines and sines as the version takes them, from angles of this dtype."""
-    angles = positions.to(dtype)[:, None] * rope_inv_freq(SIZES["rope_dim"]).to(dtype)
+def tables(version, positions):
+    """Cosines and sines as the version takes them, from angles in float64."""
+    angles = positions.double()[:, None] * rope_inv_freq(SIZES["rope_dim"])
     if version == "v2":
         return torch.polar(torch.ones_like(angles), angles)[None]
     joined = torch.cat([angles, angles], -1)[None]
-    return joined.cos().double(), joined.sin().double()
+    return joined.cos(), joined.sin()
 
 
-def run(version, theirs, x, sizes=(T,), cache=None, dtype=F64):
+def their_tables(version, config):
+    """The same by their own module, which forms angles in float32."""
+    from transformers.models.deepseek_v2.modeling_deepseek_v2 import DeepseekV2RotaryEmbedding
+    from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3RotaryEmbedding
+
+    rotary = {"v2": DeepseekV2RotaryEmbedding, "v3": DeepseekV3RotaryEmbedding}[version](config)
+    return lambda _, positions: rotary(torch.ones(1, dtype=F64), positions[None])
+
+
+def run(version, theirs, x, sizes=(T,), cache=None, tables=tables):
     found, start = [], 0
     for part in x.split(list(sizes), 1):
         stop = start + part.shape[1]
         mask = torch.ones(stop - start, stop, dtype=torch.bool).tril(start)[None, None]
-        at = tables(version, torch.arange(start, stop), dtype)
+        at = tables(version, torch.arange(start, stop))
         options = {"attention_mask": mask, "past_key_values": cache, "position_embeddings": at}
         found.append(theirs(part, **options)[0])
         start = stop
@@ -90,9 +99,9 @@ def run(version, theirs, x, sizes=(T,), cache=None, dtype=F64):
 @pytest.mark.parametrize("query_latent_dim", [None, 8])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_layer_equals_transformers_up_to_its_float32(agreement, version, query_latent_dim):
-    theirs, ours, _ = theirs_and_ours(version, query_latent_dim)
+    theirs, ours, config = theirs_and_ours(version, query_latent_dim)
     x = random(B, T, C, seed=99)
-    expected = run(version, theirs, x, dtype=torch.float32)
+    expected = run(version, theirs, x, tables=their_tables(version, config))
     for absorbed in (True, False):
         agreement(
             f"layer of DeepSeek-{version.upper()}",
