@@ -65,6 +65,8 @@ q, k, v = normal(2, 3, 5, 4), normal(2, 3, 7, 4), normal(2, 3, 7, 6)
 grad = normal(2, 3, 5, 6)
 gq, gk, gv = normal(2, 6, 5, 4), normal(2, 3, 7, 4), normal(2, 3, 7, 8)
 allowed = attention.causal_mask(5, 7)
+latent = normal(2, 3, 5, 4), normal(2, 3, 5, 2), normal(2, 7, 6), normal(2, 7, 2)
+latent_maps = normal(3, 4, 6), normal(3, 8, 6)
 out, lse = attention.flash_attention(q, k, v, return_lse=True)  # type: ignore[misc]
 state, other_state = (attention.block_state(normal(5, 3), normal(3, 4)) for _ in range(2))
 
@@ -91,6 +93,9 @@ ATTENTION = [
     call(attention.nadaraya_watson, normal(5, 3), normal(7, 3), normal(7, 2), 0.8),
     call(attention.grouped_query_attention, gq, gk, gv, allowed),
     call(attention.grouped_query_attention_backward, normal(2, 6, 5, 8), gq, gk, gv, allowed),
+    call(attention.latent_attention, *latent, *latent_maps, allowed),
+    call(attention.absorbed_latent_attention, *latent, *latent_maps, allowed),
+    call(attention.latent_from_grouped, normal(6, 9), normal(4, 9), 2, 4),
     call(attention.repeat_kv, gk, 2),
     call(attention.mean_pool_kv_weight, normal(24, 5), 6, 3),
     call(attention.tie_kv_weight, normal(12, 5), 3, 6),
