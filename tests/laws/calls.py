@@ -109,7 +109,21 @@ cos, sin = components.rope_cos_sin(
     torch.arange(5), components.rope_inv_freq(8), dtype=torch.float64
 )
 
+routed = components.top_k_softmax(normal(5, 6), 2)
+maps = [torch.tanh, torch.sin, torch.exp, torch.sigmoid, torch.cos, torch.neg]
+tokens_of_experts, seen_tokens = ids(6, 5, 2), some(5)
+
 COMPONENTS = [
+    call(components.biased_top_k, positive(5, 6), normal(6), 2, renormalize=True),
+    call(components.capacity_mask, tokens_of_experts, 6, 1, priority="choice"),
+    call(components.expert_load, tokens_of_experts, 6, seen_tokens),
+    call(components.load_balancing_loss, probabilities(5, 6), tokens_of_experts, seen_tokens),
+    call(components.moe_dense, normal(5, 3), *routed, maps),
+    call(components.moe_forward, normal(5, 3), *routed, maps),
+    call(components.router_z_loss, normal(5, 6), seen_tokens),
+    call(components.softmax_top_k, normal(5, 6), 2, renormalize=False),
+    call(components.top_k_softmax, normal(5, 6), 2),
+    call(components.update_expert_bias, normal(6), ids(9, 6), rate=0.1),
     call(components.apply_rope, normal(2, 3, 5, 8), cos, sin),
     call(components.convert_qk_weight, normal(24, 5), 3, to="half"),
     call(components.fuse_gate_up, normal(7, 5), normal(7, 5), order="gate_up"),
