@@ -116,7 +116,7 @@ def moe_forward(
     order = flat.argsort(stable=True)  # the choices of the first expert, then of the second, ...
     token = order // max(chosen.shape[-1], 1)
     counts = torch.bincount(flat, minlength=len(functions)).tolist()
-    parts = zip(functions, rows[token].split(counts), strict=True)
+    parts = zip(functions, torch.split(rows[token], counts), strict=True)
     out = torch.cat([_result(function, part) for function, part in parts])  # (N k, C)
     wide = wide_dtype(x, w, out)
     y = torch.zeros(rows.shape, dtype=wide, device=x.device)
@@ -176,7 +176,7 @@ def expert_capacity(
     require_size(0, num_tokens=num_tokens)
     _require_k(k, num_experts)
     require_number(factor=factor)
-    require_positive(factor=factor)
+    require_positive(factor=float(factor))
     exact = factor if isinstance(factor, int | Fraction) else Fraction(str(float(factor)))
     return math.ceil(Fraction(exact) * num_tokens * k / num_experts)  # eq. eq-moe-capacity
 

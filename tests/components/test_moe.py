@@ -32,7 +32,7 @@ maps = [torch.tanh, torch.sin, lambda x: x.square() + 1, torch.exp, lambda x: -x
 
 
 def test_weights_of_one_half_and_three_eighths():
-    """exp gives 4, 3, 1 of 8; of the best two 4/7 and 3/7."""
+    """The exponentials are 4, 3, 1 of 8; of the best two 4/7 and 3/7."""
     logits = f64(4, 1, 3).log()
     weights, experts = softmax_top_k(logits, 2, renormalize=False)
     close(weights, f64(1 / 2, 3 / 8))

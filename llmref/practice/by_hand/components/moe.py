@@ -11,7 +11,7 @@ def moe_forward(x, logits, w1, w2, k):  # x (N,C), logits (N,E), w1 (E,F,C), w2 
     token = order // k  # whose choices they are
     counts = torch.bincount(idx.flatten(), minlength=len(w1)).tolist()
     rows = x[token].split(counts)  # one slice for each expert
-    out = torch.cat([silu(r @ a.T) @ b.T for r, a, b in zip(rows, w1, w2)])
+    out = torch.cat([silu(r @ w1[e].T) @ w2[e].T for e, r in enumerate(rows)])
     out = w.flatten()[order, None] * out  # (Nk,C)
     return torch.zeros_like(x).index_add(0, token, out.to(x.dtype))
 
