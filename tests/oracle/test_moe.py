@@ -45,6 +45,18 @@ def with_weights_of(theirs: torch.nn.Module, ours: SparseMoE) -> SparseMoE:
     return ours
 
 
+def mixtral_experts() -> torch.nn.Module:
+    from transformers.models.mixtral.modeling_mixtral import MixtralConfig, MixtralExperts
+
+    config = MixtralConfig(
+        hidden_size=6, intermediate_size=5, num_attention_heads=1, num_local_experts=3
+    )
+    config._experts_implementation = "eager"
+    experts = MixtralExperts(config).double()
+    fill(experts)
+    return experts
+
+
 def test_the_layer_of_mixtral(agreement):
     from transformers.models.mixtral.modeling_mixtral import MixtralConfig, MixtralSparseMoeBlock
 
@@ -387,7 +399,7 @@ def test_the_parameters_of_mixtral(agreement):
     assert rest + total + 31 * layer == 46_702_792_704
 
 
-def test_experts_without_tokens_have_no_gradient_in_transformers():
+def test_experts_without_tokens_have_no_gradient_or_zeros():
     from transformers.models.switch_transformers.modeling_switch_transformers import (
         SwitchTransformersConfig,
         SwitchTransformersExperts,
@@ -397,8 +409,12 @@ def test_experts_without_tokens_have_no_gradient_in_transformers():
     theirs = SwitchTransformersExperts(config)
     chosen = torch.nn.functional.one_hot(torch.tensor([0, 2, 0]), 3)[:, None]
     theirs(torch.ones(3, 6), chosen, torch.ones(3, 1)).sum().backward()
-    grads = [p.grad is None for p in theirs.expert_1.parameters()]
-    assert all(grads)
+    assert all(p.grad is None for p in theirs.expert_1.parameters())
+    stacked = mixtral_experts()
+    weights = torch.ones(3, 1, dtype=torch.float64)
+    stacked(random(3, 6), torch.tensor([[0], [2], [0]]), weights).sum().backward()
+    for weight in stacked.parameters():
+        assert [bool((g != 0).any()) for g in weight.grad] == [True, False, True]
     ours = SparseMoE(
         6, 5, 3, 1, router=lambda logits, k: (torch.ones(3, 1), torch.tensor([[0], [2], [0]]))
     )
