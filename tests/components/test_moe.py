@@ -290,6 +290,7 @@ def test_parameters_are_those_of_the_layer(shared):
     total, active = moe_parameters(6, 10, 5, 2, shared)
     assert total == sum(p.numel() for p in layer.parameters())
     assert total - active == 3 * 3 * 6 * 10
+    assert not SparseMoE(6, 10, 5, 2, router=top_k_softmax).shared
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
