@@ -136,6 +136,31 @@ COMPONENTS = [
     call(components.swiglu_backward, normal(2, 5, 7), normal(2, 5, 7), normal(2, 5, 7)),
 ]
 
+# Of a generator of their own: the numbers of all other calls stay what they are.
+_of_experts = torch.Generator().manual_seed(0)
+
+
+def scores(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=_of_experts, dtype=torch.float64)
+
+
+routed = components.top_k_softmax(scores(5, 6), 2)
+maps = [torch.tanh, torch.sin, torch.exp, torch.sigmoid, torch.cos, torch.neg]
+chosen_experts, seen = scores(5, 6).argsort(-1)[:, :2], torch.tensor([1, 1, 0, 1, 0]).bool()
+
+EXPERTS = [
+    call(components.biased_top_k, scores(5, 6).sigmoid(), scores(6), 2, renormalize=True),
+    call(components.capacity_mask, chosen_experts, 6, 1, priority="choice"),
+    call(components.expert_load, chosen_experts, 6, seen),
+    call(components.load_balancing_loss, scores(5, 6).softmax(-1), chosen_experts, seen),
+    call(components.moe_dense, scores(5, 3), *routed, maps),
+    call(components.moe_forward, scores(5, 3), *routed, maps),
+    call(components.router_z_loss, scores(5, 6), seen),
+    call(components.softmax_top_k, scores(5, 6), 2, renormalize=False),
+    call(components.top_k_softmax, scores(5, 6), 2),
+    call(components.update_expert_bias, scores(6), torch.tensor([4, 0, 2, 2, 1, 1]), rate=0.1),
+]
+
 x, p = normal(2, 5, 7), probabilities(2, 5, 7)
 target, chosen = ids(7, 2, 5), ids(7, 2, 5)
 codes, scale = functional.quantize_groupwise(normal(3, 8), 4)
@@ -305,4 +330,4 @@ TRAINING = [
     call(training.unscale, [normal(3, 5), normal(7)], scale=8.0),
 ]
 
-CALLS = [*ATTENTION, *COMPONENTS, *FUNCTIONAL, *NORM, *RL, *TRAINING]
+CALLS = [*ATTENTION, *COMPONENTS, *EXPERTS, *FUNCTIONAL, *NORM, *RL, *TRAINING]

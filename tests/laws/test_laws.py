@@ -151,6 +151,7 @@ REFUSED_IN_16_BITS = {
     "attention.merge_outputs",
     "components.rope_cos_sin",
     "components.rope_matrix",
+    "components.update_expert_bias",
     "norm.rotate_residual",
     "training.adam_direction",
     "training.adam_l2_step",

@@ -25,6 +25,11 @@ EXERCISES = list(exercises().values())
 EQUIVALENT = {
     ("quantize_symmetric", "return codes.to(", "LtE becomes Lt"): "a wider type, the same integers",
     ("quantize_symmetric", "return codes.to(", "8 becomes one less"): "a wider type too",
+    (
+        "moe_forward",
+        "top, idx = logits.sort(",
+        "True becomes False",
+    ): "torch sorts rows of up to 16 stably anyway",
     ("top_k", "order = ", "True becomes False"): "torch sorts rows of up to 16 stably anyway",
     ("top_p", "order = ", "True becomes False"): "torch sorts rows of up to 16 stably anyway",
 }
