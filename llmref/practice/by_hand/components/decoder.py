@@ -1,7 +1,7 @@
 """A whole decoder as in Llama, with its cache, and its number of parameters."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+from torch.nn.functional import scaled_dot_product_attention, silu
 
 
 def rms(x, gain, eps):
@@ -29,10 +29,10 @@ def decoder_block(h, w, H, G, base, eps, cache):
     q, k = rope(q, start, base), rope(k, start, base)
     k = k if cache is None else torch.cat([cache[0], k], dim=2)  # rotated once and for all
     seen = torch.ones(T, start + T, dtype=torch.bool, device=h.device).tril(start)
-    a = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
+    a = scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True)
     h = h + a.transpose(1, 2).flatten(2) @ wo.T
     x = rms(h, g2, eps)
-    h = h + (F.silu(x @ w_gate.T) * (x @ w_up.T)) @ w_down.T
+    h = h + (silu(x @ w_gate.T) * (x @ w_up.T)) @ w_down.T
     return h, (k, v)
 
 

@@ -86,11 +86,10 @@ DECODER_BLOCK = Exercise(
     name="decoder_block",
     topic="components/decoder",
     level=3,
-    task="One layer of Llama on the stream h (B, T, C). w holds the gain of the first norm, the "
-    "matrices of q, k, v and o, the gain of the second norm, and gate, up and down; matrices are "
-    "(out, in). H query heads, G key and value heads, rotations in the half layout, eps in both "
-    "norms. cache is None or the rotated keys and the values (B, G, S, D) of earlier tokens; "
-    "return the stream and the longer pair.",
+    task="One layer of Llama on the stream h (B, T, C), rotations in the half layout. w holds the "
+    "first gain, q, k, v, o, the second gain, gate, up and down; matrices are (out, in). cache is "
+    "None or the rotated keys and the values (B, G, S, D) of earlier tokens; return the stream and "
+    "the longer pair.",
     inputs=_blocks,
     definition="decoder-forward",
     laws=(
@@ -187,12 +186,12 @@ DECODER_BLOCK = Exercise(
         Mistake(
             "gate and up exchanged",
             "Both have the same shape; silu acts on the gate.",
-            (("F.silu(x @ w_gate.T) * (x @ w_up.T)", "F.silu(x @ w_up.T) * (x @ w_gate.T)"),),
+            (("silu(x @ w_gate.T) * (x @ w_up.T)", "silu(x @ w_up.T) * (x @ w_gate.T)"),),
         ),
         Mistake(
             "two matrices in the feed-forward layer",
             "SwiGLU has three: the gate is multiplied by up.",
-            (("F.silu(x @ w_gate.T) * (x @ w_up.T)", "F.silu(x @ w_gate.T)"),),
+            (("silu(x @ w_gate.T) * (x @ w_up.T)", "silu(x @ w_gate.T)"),),
         ),
         Mistake(
             "eps ignored",
@@ -207,7 +206,7 @@ DECODER_BLOCK = Exercise(
             "match, let the second branch read what attention has written.",
             (
                 ("h = h + a.", "added = h + a."),
-                ("h = h + (F.silu", "h = added + (F.silu"),
+                ("h = h + (silu", "h = added + (silu"),
             ),
         ),
         Convention(
@@ -301,10 +300,9 @@ DECODER = Exercise(
     name="decoder",
     topic="components/decoder",
     level=3,
-    task="Logits (B, T, V) of a whole decoder for ids (B, T), and the caches of its layers, which "
-    "are lists of what decoder_block takes and returns (write that first). gain is that of the "
-    "final norm; head is (V, C), or None where it is tied to the embedding; caches is None at "
-    "first.",
+    task="Logits (B, T, V) of a whole decoder for ids (B, T), and the list of its caches, which "
+    "is None at first; layers are the w of decoder_block, which you write too. gain is that of the "
+    "final norm; head is (V, C), or None where it is tied.",
     inputs=_models,
     definition="decoder-forward",
     laws=(
@@ -424,9 +422,8 @@ DECODER_PARAMETERS = Exercise(
     name="decoder_parameters",
     topic="components/decoder",
     level=1,
-    task="The number of parameters of a Llama: vocabulary V, width C, L layers, H query heads and "
-    "G key and value heads of D features, feed-forward width F, no biases; tied says whether the "
-    "head is the embedding.",
+    task="The number of parameters of a Llama: vocabulary V, width C, L layers, H query and G key "
+    "heads of D features, feed-forward width F, no biases; tied: the head is the embedding.",
     inputs=_sizes,
     definition="decoder-parameters",
     laws=(
