@@ -392,6 +392,19 @@ def test_residual_std_by_hand():
     assert residual_init_std(0.02, 8) == pytest.approx(0.005, rel=1e-15)
 
 
+def test_a_tied_decoder_with_the_default_embedding_starts_at_a_loss_of_about_its_width():
+    """N(0, 1) rows and small branches: its own row has the logit C, all others some root of C."""
+    torch.manual_seed(0)
+    sizes = {"rope_base": 100.0, "eps": 1e-6, "max_len": 1}
+    model = Decoder(500, 64, 2, 2, 2, 8, tied=True, **sizes)
+    for layer in model.layers:
+        for last in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            last.weight.data *= 0.1
+    ids = torch.randint(500, (4, 20))
+    loss = torch.nn.functional.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    assert 0.8 * 64 < loss < 1.2 * 64
+
+
 # Errors
 
 

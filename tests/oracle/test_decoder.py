@@ -74,7 +74,7 @@ MODELS = {
     ),
     "Mistral": (
         "Mistral",
-        {"head_dim": D, "rope_parameters": rope(1e3), "sliding_window": None}
+        {"head_dim": D, "rope_parameters": rope(1e3), "sliding_window": 64}
         | {"tie_word_embeddings": False},
         {"tied": False},
     ),

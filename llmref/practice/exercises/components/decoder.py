@@ -65,10 +65,10 @@ def _later(function: Function, h: Tensor, w: Weights, *rest: Any) -> bool:
 
 
 def _divided(function: Function, h: Tensor, w: Weights, *rest: Any) -> bool:
-    *rest, cache = rest
-    whole, parts = function(h, w, *rest, cache)[0], []
-    for token in h.split(1, 1):
-        out, cache = function(token, w, *rest, cache)
+    *options, cache = rest
+    whole, parts = function(h, w, *options, cache)[0], []
+    for place in range(h.shape[1]):
+        out, cache = function(h[:, place : place + 1], w, *options, cache)
         parts.append(out)
     return apart(whole, torch.cat(parts, 1))
 
@@ -288,10 +288,10 @@ def _loud(function: Function, *given: Any) -> bool:
 
 
 def _divided_ids(function: Function, ids: Tensor, *rest: Any) -> bool:
-    *rest, caches = rest
-    whole, parts = function(ids, *rest, caches)[0], []
-    for token in ids.split(1, 1):
-        logits, caches = function(token, *rest, caches)
+    *options, caches = rest
+    whole, parts = function(ids, *options, caches)[0], []
+    for place in range(ids.shape[1]):
+        logits, caches = function(ids[:, place : place + 1], *options, caches)
         parts.append(logits)
     return apart(whole, torch.cat(parts, 1))
 
