@@ -216,23 +216,28 @@ def test_a_file_of_another_model_is_refused_and_changes_nothing(tmp_path):
         load_transformers(empty("Qwen2", qkv_bias=False), qwen2)
 
 
+NORMS = "input_layernorm", "post_attention_layernorm"
+
+
+def renamed(state, first, second):
+    """The same with two names exchanged."""
+
+    def other(key):
+        swapped = {first: second, second: first}
+        return next((key.replace(a, b) for a, b in swapped.items() if a in key), key)
+
+    return {other(key): tensor for key, tensor in state.items()}
+
+
 def wrong_logits(name):
     """Mistakes in which all shapes fit: what is wrong, and the logits."""
     state = theirs(name).state_dict()
 
-    def renamed(first, second):
-        def other(key):
-            swapped = {first: second, second: first}
-            return next((key.replace(a, b) for a, b in swapped.items() if a in key), key)
-
-        return {other(key): tensor for key, tensor in state.items()}
-
     def ones(part):
         return {k: torch.ones_like(w) if part in k else w for k, w in state.items()}
 
-    norms = "input_layernorm", "post_attention_layernorm"
-    yield "norms exchanged", ours(name, renamed(*norms))(tokens())
-    yield "gate and up exchanged", ours(name, renamed("gate_proj", "up_proj"))(tokens())
+    yield "norms exchanged", ours(name, renamed(state, *NORMS))(tokens())
+    yield "gate and up exchanged", ours(name, renamed(state, "gate_proj", "up_proj"))(tokens())
     yield "gains lost", ours(name, ones("norm"))(tokens())
     yield "another base", ours(name, rope_base=20.0)(tokens())
     yield "another eps", ours(name, eps=0.3)(tokens())
@@ -280,16 +285,28 @@ def test_mistakes_in_which_all_shapes_fit_are_far_off(name):
         assert (logits - wanted).abs().max() > 0.1, mistake
 
 
-def test_a_fresh_model_hides_norms_that_are_exchanged():
+def fresh(name):
+    """A model as transformers makes it: gains 1, biases 0."""
     import transformers
 
+    family, options, _ = MODELS[name]
     torch.manual_seed(0)
-    config = transformers.Qwen3Config(**SIZES, **MODELS["Qwen3"][1], rms_norm_eps=1e-3)
-    fresh = transformers.Qwen3ForCausalLM(config).double().eval().requires_grad_(False)
-    late = ours("Qwen3", fresh.state_dict())
+    config = getattr(transformers, f"{family}Config")(**SIZES, **options, rms_norm_eps=1e-3)
+    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    return model.double().eval().requires_grad_(False)
+
+
+def test_a_fresh_model_hides_mistakes():
+    """Norms exchanged, norms of q and k after the rotation, and biases lost all pass."""
+    qwen3, qwen2 = fresh("Qwen3"), fresh("Qwen2")
+    late = ours("Qwen3", qwen3.state_dict())
     for layer in late.layers:
         rotate_first(layer.self_attn)
-    assert (late(tokens()) - fresh(tokens()).logits).abs().max() < FLOAT32_INSIDE
+    exchanged = ours("Qwen3", renamed(qwen3.state_dict(), *NORMS))
+    state = {key: w for key, w in qwen2.state_dict().items() if "bias" not in key}
+    without = ours("Qwen2", state, qkv_bias=False)
+    for model, wanted in ((late, qwen3), (exchanged, qwen3), (without, qwen2)):
+        assert (model(tokens()) - wanted(tokens()).logits).abs().max() < FLOAT32_INSIDE
 
 
 @pytest.mark.parametrize(
