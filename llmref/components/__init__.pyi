@@ -12,6 +12,11 @@ from .bpe import merge_pair as merge_pair
 from .bpe import merges_from_ranks as merges_from_ranks
 from .bpe import pairs_from_ranks as pairs_from_ranks
 from .bpe import pretokenize as pretokenize
+from .decoder import Decoder as Decoder
+from .decoder import DecoderBlock as DecoderBlock
+from .decoder import decoder_parameters as decoder_parameters
+from .decoder import load_transformers as load_transformers
+from .decoder import residual_init_std as residual_init_std
 from .linear import Linear as Linear
 from .linear import activation_gain as activation_gain
 from .linear import init_std as init_std
