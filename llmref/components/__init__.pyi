@@ -48,6 +48,13 @@ from .moe import router_z_loss as router_z_loss
 from .moe import softmax_top_k as softmax_top_k
 from .moe import top_k_softmax as top_k_softmax
 from .moe import update_expert_bias as update_expert_bias
+from .positions import LearnedPositions as LearnedPositions
+from .positions import alibi_bias as alibi_bias
+from .positions import alibi_effective_keys as alibi_effective_keys
+from .positions import alibi_key_bias as alibi_key_bias
+from .positions import alibi_slopes as alibi_slopes
+from .positions import sinusoidal_embedding as sinusoidal_embedding
+from .positions import t5_bucket as t5_bucket
 from .rope import Layout as Layout
 from .rope import RotaryEmbedding as RotaryEmbedding
 from .rope import apply_rope as apply_rope

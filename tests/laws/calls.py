@@ -161,6 +161,15 @@ EXPERTS = [
     call(components.update_expert_bias, scores(6), torch.tensor([4, 0, 2, 2, 1, 1]), rate=0.1),
 ]
 
+slopes, places = components.alibi_slopes(3), torch.tensor([4, 0, 9, 2])
+
+POSITIONS = [
+    call(components.alibi_bias, slopes, places, torch.arange(6)),
+    call(components.alibi_key_bias, slopes, places),
+    call(components.sinusoidal_embedding, places, 6, layout="half", dtype=torch.float64),
+    call(components.t5_bucket, places - 5, num_buckets=8, max_distance=20, bidirectional=True),
+]
+
 x, p = normal(2, 5, 7), probabilities(2, 5, 7)
 target, chosen = ids(7, 2, 5), ids(7, 2, 5)
 codes, scale = functional.quantize_groupwise(normal(3, 8), 4)
@@ -330,4 +339,4 @@ TRAINING = [
     call(training.unscale, [normal(3, 5), normal(7)], scale=8.0),
 ]
 
-CALLS = [*ATTENTION, *COMPONENTS, *EXPERTS, *FUNCTIONAL, *NORM, *RL, *TRAINING]
+CALLS = [*ATTENTION, *COMPONENTS, *EXPERTS, *POSITIONS, *FUNCTIONAL, *NORM, *RL, *TRAINING]
