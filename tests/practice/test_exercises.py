@@ -186,6 +186,15 @@ def test_hints_are_words_and_no_code(exercise: Exercise) -> None:
     assert all("torch." not in hint for hint in exercise.hints)
 
 
+def test_two_exercises_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One would hide the other."""
+    module = import_module("llmref.practice.exercises.norm.rms_norm")
+    monkeypatch.setattr(module, "EXERCISES", (*module.EXERCISES, EXERCISES[0]))
+    message = f"the exercise {EXERCISES[0].name} is of {EXERCISES[0].topic}, and of"
+    with pytest.raises(ValueError, match=message):
+        exercises.__wrapped__()
+
+
 def test_every_function_by_hand_that_is_an_exercise_is_judged_by_its_own_topic() -> None:
     for it in EXERCISES:
         path = ROOT / "llmref" / "practice" / "by_hand" / f"{it.topic}.py"

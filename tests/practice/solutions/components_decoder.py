@@ -121,32 +121,7 @@ def _whole(block: Any) -> Any:
     return decoder
 
 
-def by_shapes(V: int, C: int, L: int, H: int, G: int, D: int, F: int, tied: bool) -> int:
-    matrices = [(H * D, C), (G * D, C), (G * D, C), (C, H * D), (F, C), (F, C), (C, F)]
-    layer = sum(math.prod(shape) for shape in matrices) + C + C
-    return V * C + sum(layer for _ in range(L)) + C + (0 if tied else C * V)
-
-
-def by_factors(V: int, C: int, L: int, H: int, G: int, D: int, F: int, tied: bool) -> int:
-    return C * (V * (2 - tied) + L * (2 * D * (H + G) + 3 * F + 2) + 1)
-
-
-def by_tensors(V: int, C: int, L: int, H: int, G: int, D: int, F: int, tied: bool) -> int:
-    meta: dict[str, Any] = {"device": "meta"}
-    layer = [
-        *(torch.empty(H * D, C, **meta), torch.empty(C, H * D, **meta)),
-        *(
-            torch.empty(2, G * D, C, **meta),
-            torch.empty(3, F, C, **meta),
-            torch.empty(2, C, **meta),
-        ),
-    ]
-    count = sum(it.numel() for it in layer) * L
-    return count + torch.empty(V * (1 if tied else 2) + 1, C, **meta).numel()
-
-
 SOLUTIONS = {
     "decoder_block": [by_torch, token_by_token, with_folded_gains],
     "decoder": [_whole(by_torch), _whole(token_by_token), _whole(with_folded_gains)],
-    "decoder_parameters": [by_shapes, by_factors, by_tensors],
 }

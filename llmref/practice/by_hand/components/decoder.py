@@ -1,4 +1,4 @@
-"""A whole decoder as in Llama, with its cache, and its number of parameters."""
+"""A whole decoder as in Llama, with its cache."""
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention, silu
@@ -43,9 +43,3 @@ def decoder(ids, embedding, layers, gain, head, H, G, base, eps, caches):
         kept.append(cache)
     head = embedding if head is None else head  # tied, or (V, C) of its own
     return rms(h, gain, eps) @ head.T, kept  # (B, T, V)
-
-
-def decoder_parameters(V, C, L, H, G, D, F, tied):
-    attention = 2 * C * H * D + 2 * C * G * D  # q and o, k and v
-    layer = attention + 3 * C * F + 2 * C  # gate, up, down; two norms
-    return (1 if tied else 2) * V * C + L * layer + C
