@@ -415,3 +415,51 @@ def test_a_result_that_its_dtype_cannot_hold_is_refused():
     weight = torch.full((4, 50), 60000.0, dtype=torch.float16)
     with pytest.raises(ValueError, match="must be finite in the result"):
         latent_from_grouped(weight, weight, 2, 2)
+
+
+def test_the_base_of_the_rotations_and_the_norm_of_the_queries_count():
+    sizes = {"head_dim": 4, "rope_dim": 2, "value_dim": 3, "latent_dim": 5}
+    x = random(1, 6, 8)
+    one, other = (
+        LatentAttention(8, 2, **sizes, query_latent_dim=3, rope_base=base).double()
+        for base in (100.0, 10000.0)
+    )
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one(x, absorbed=False), other(x, absorbed=False))  # one pair: base^0
+    wide = sizes | {"rope_dim": 4}
+    one, other = (
+        LatentAttention(8, 2, **wide, query_latent_dim=3, rope_base=base).double()
+        for base in (100.0, 10000.0)
+    )
+    other.load_state_dict(one.state_dict())
+    assert (one(x, absorbed=False) - other(x, absorbed=False)).abs().max() > 1e-6
+    with torch.no_grad():  # what the norm divides out again
+        before = one(x, absorbed=False)
+        one.q_a_layernorm.eps = 0.0
+        before = one(x, absorbed=False)
+        one.q_a_proj.weight *= 7
+        close(one(x, absorbed=False), before)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e8, 1e-30])
+def test_keys_and_values_of_different_sizes_keep_all_their_digits(size):
+    key, value = random(6, 20).float(), (size * random(4, 20, seed=1)).float()
+    down, key_up, value_up = latent_from_grouped(key, value, 2, 4)
+    assert len(down) == 10
+    for weight, up in ((key, key_up), (value, value_up)):
+        rebuilt = (up @ down)[::2].flatten(0, 1)
+        assert (rebuilt - weight).abs().max() < 1e-5 * weight.abs().max()
+
+
+@pytest.mark.parametrize("form", [latent_attention, absorbed_latent_attention])
+def test_values_or_outputs_that_overflow_are_refused(form):
+    one = torch.ones(1, 1, 1, 1)
+    latent, up_k, up_v = (
+        torch.tensor([[[0.0, 300.0]]]),
+        torch.tensor([[[1.0, 0]]]),
+        300 * torch.eye(2),
+    )
+    given = [one, one[..., :0], latent, one[0, :, :, :0], up_k, up_v[None, 1:]]
+    assert form(*given) == 90_000
+    with pytest.raises(ValueError, match="latent must be finite once value_up is applied"):
+        form(*(x.half() for x in given))

@@ -71,6 +71,29 @@ def test_grouped_heads_are_repeated_heads(seed):
     mask = random(B, 1, T, S, seed=seed + 9) > 0
     repeated = sink_attention(q, repeat_kv(k, 2), repeat_kv(v, 2), z, mask)
     close(sink_attention(q, k, v, z, mask), repeated)
+    both = sink_attention(q, k, v, z, mask, is_causal=True)
+    close(both, sink_attention(q, k, v, z, mask & causal_mask(T, S)))
+
+
+def test_the_gate_without_a_key_is_closed_whatever_the_output_is():
+    ones, none = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1), -INF)
+    assert apply_sink(ones, none, torch.zeros(1)) == 0
+    assert sink_backward(ones, ones, none, torch.zeros(1)) == 0
+
+
+def test_leading_axes_are_summed_for_the_sink_and_the_widest_type_counts():
+    grad, out, lse, z = (
+        random(3, B, H, T, DV),
+        random(3, B, H, T, DV),
+        random(3, B, H, T),
+        random(H),
+    )
+    whole = sink_backward(grad, out, lse, z)
+    close(whole, sum(sink_backward(*(x[i] for x in (grad, out, lse)), z) for i in range(3)))
+    narrow = apply_sink(out.float(), lse.float(), z)
+    assert narrow.dtype == torch.float32
+    near = apply_sink(out, lse.float().double(), z)
+    assert (narrow.double() - near).abs().max() < 1e-6
 
 
 def test_without_a_sink_it_is_attention_empty_rows_included():

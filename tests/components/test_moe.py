@@ -392,7 +392,11 @@ WRONG = [
     (lambda: expert_load(two, 3, ids([2, 0])), ValueError, "a mask holds zeros and ones only"),
     (lambda: expert_capacity(9, 3, 1, factor=0), ValueError, "factor must be positive"),
     (lambda: expert_capacity(9, 3, 1, factor=math.inf), ValueError, "factor must be positive"),
-    (lambda: expert_capacity(9, 3, 1, factor="1"), TypeError, "factor must be a number, got '1'"),
+    (
+        lambda: expert_capacity(9, 3, 1, factor="1"),
+        TypeError,
+        "factor must be an int, a float or a Fraction, got '1'",
+    ),
     (lambda: expert_capacity(-1, 3, 1, factor=1), ValueError, "num_tokens must be at least 0"),
     (lambda: expert_capacity(9, 3, 4, factor=1), ValueError, "k must be at most the 3 experts"),
     (
@@ -487,3 +491,43 @@ WRONG = [
 def test_wrong_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_gradcheck_of_biased_weights_that_are_renormalised():
+    scores = random(3, 5).sigmoid().requires_grad_()
+    routed = partial(biased_top_k, bias=random(5, seed=1), k=2, renormalize=True)
+    assert torch.autograd.gradcheck(lambda s: routed(s)[0], scores)
+
+
+@pytest.mark.parametrize("form", [moe_forward, moe_dense])
+def test_an_expert_that_works_in_place_harms_no_other(form):
+    x = torch.ones(2, 1)
+    weights, experts = torch.ones(2, 1), ids([[0], [1]])
+    found = form(x, weights, experts, [lambda rows: rows.mul_(3), lambda rows: rows.mul_(2)])
+    assert found.tolist() == [[3.0], [2.0]]
+    assert x.tolist() == [[1.0], [1.0]]
+
+
+@pytest.mark.parametrize("form", [moe_forward, moe_dense])
+def test_weights_of_one_expert_that_is_chosen_twice_are_added_up_in_float32(form):
+    x = torch.ones(1, 1)
+    weights = torch.tensor([[1.0, 2**-11]], dtype=torch.float16)
+    assert form(x, weights, ids([[1, 1]]), [torch.neg, torch.abs]).item() == 1 + 2**-11
+
+
+@pytest.mark.parametrize("factor", [torch.tensor(1.1), math.nan, "1", True, 1j])
+def test_a_factor_that_is_no_exact_number_is_refused(factor):
+    with pytest.raises((TypeError, ValueError), match="factor must be"):
+        expert_capacity(200, 4, 1, factor=factor)
+
+
+def test_exact_factors_may_be_of_any_size():
+    assert expert_capacity(4, 4, 1, factor=Fraction(1, 10**400)) == 1
+    assert expert_capacity(1, 1, 1, factor=10**400) == 10**400
+
+
+def test_what_overflows_is_refused():
+    with pytest.raises(ValueError, match="bias must be finite after the step"):
+        update_expert_bias(torch.zeros(3), ids([9, 0, 3]), rate=1e300)
+    with pytest.raises(ValueError, match="scores must be finite once summed"):
+        biased_top_k(torch.full((1, 3), 3e38), torch.zeros(3), 2, renormalize=True)

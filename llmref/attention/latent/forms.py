@@ -34,24 +34,29 @@ def latent_attention(
     three axes -> (B, H, T, Dv); Dr may be 0. A query that may attend to nothing reads 0.
     Source: DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.
     Raises: TypeError unless all are floating point and of one dtype; ValueError for shapes that do
-    not fit, a mask of three axes, keys that overflow, and as scaled_dot_product_attention. A key_up
-    that is transposed within its heads fits where D = Dc, and is then not noticed.
+    not fit, a mask of three axes, keys, values or outputs that overflow, and as
+    scaled_dot_product_attention. A key_up that is transposed within its heads fits where D = Dc,
+    and is then not noticed.
     """
     q, q_rope, c, k_rope, up_k, up_v = _prepared(
         query, query_rope, latent, key_rope, key_up, value_up, attn_mask
     )
     keys = c.unsqueeze(1) @ up_k.mT  # (B, H, S, D), eq. eq-mla-heads
     require_finite(" once key_up is applied", latent=keys)
+    values = c.unsqueeze(1) @ up_v.mT  # (B, H, S, Dv)
+    require_finite(" once value_up is applied", latent=values)
     shared = k_rope.unsqueeze(1).expand(-1, len(up_k), -1, -1)  # (B, H, S, Dr)
     out = scaled_dot_product_attention(
         torch.cat([q, q_rope], -1),
         torch.cat([keys, shared], -1),
-        c.unsqueeze(1) @ up_v.mT,
+        values,
         attn_mask,
         is_causal=is_causal,
         scale=_scale(query, query_rope, scale),
     )
-    return out.to(query.dtype)
+    out = out.to(query.dtype)
+    require_finite(" once value_up is applied", latent=out)
+    return out
 
 
 def absorbed_latent_attention(
@@ -87,7 +92,9 @@ def absorbed_latent_attention(
         is_causal,
         _scale(query, query_rope, scale),
     )
-    return (average @ up_v.mT).to(query.dtype)
+    out = (average @ up_v.mT).to(query.dtype)
+    require_finite(" once value_up is applied", latent=out)
+    return out
 
 
 def _prepared(

@@ -16,10 +16,10 @@ def latent_from_grouped(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Down-projection and head maps that give each query head the keys and values it had.
 
-    The latent of x is down @ x, and its size the rank of both weights together: singular values up
-    to max(rows, columns) machine epsilons of the largest count as 0; a rank of 0 gives one zero
-    latent. The rows of down are orthonormal, the largest entry of each is positive. Queries and
-    scale stay as they are.
+    The latent of x is down @ x, and its size the rank of both weights together. Once the largest
+    entries of both are 1, singular values up to max(rows, columns) machine epsilons of the largest
+    count as 0; a rank of 0 gives one zero latent. The rows of down are orthonormal, the largest
+    entry of each is positive. Queries and scale stay as they are.
     Shapes: key_weight (G * D, C), value_weight (G * Dv, C) -> down (Dc, C), key_up (H, D, Dc),
     value_up (H, Dv, Dc)
     Source: Meng et al. 2025, arXiv:2502.07864, for the embedding; here by singular values.
@@ -37,19 +37,20 @@ def latent_from_grouped(
                 f"got {tuple(weight.shape)}"
             )
     require_finite(**named)
-    stacked = torch.cat([widen(weight) for weight in named.values()])  # (G D + G Dv, C)
-    largest = stacked.abs().max()
-    unit = stacked / torch.where(largest > 0, largest, 1)  # squares of what is large overflow
+    wide = [widen(weight) for weight in named.values()]
+    largest = [weight.abs().max() for weight in wide]
+    sizes = [torch.where(most > 0, most, 1) for most in largest]  # each weight by itself
+    unit = torch.cat([weight / size for weight, size in zip(wide, sizes, strict=True)])
     left, values, right = torch.linalg.svd(unit, full_matrices=False)
     signs = right.gather(1, right.abs().argmax(1, keepdim=True)).sign()  # (n, 1), the SVD's choice
     left, right = left * signs.mT, right * signs
     floor = max(unit.shape) * torch.finfo(unit.dtype).eps * values[0]
     rank = max(int((values > floor).sum()), 1)
-    up = left[:, :rank] * values[:rank] * largest  # (G D + G Dv, Dc)
-    keys, others = up.split([len(key_weight), len(value_weight)])
+    up = left[:, :rank] * values[:rank]  # (G D + G Dv, Dc)
     found = [right[:rank]]
-    for part in (keys, others):  # eq. eq-mla-contains
-        found.append(part.reshape(num_kv_heads, -1, rank).repeat_interleave(ratio, 0))
+    for part, size in zip(up.split([len(weight) for weight in wide]), sizes, strict=True):
+        heads = (part * size).reshape(num_kv_heads, -1, rank)  # eq. eq-mla-contains
+        found.append(heads.repeat_interleave(ratio, 0))
     down, key_up, value_up = (part.to(key_weight.dtype) for part in found)
     require_finite(" in the result", key_up=key_up, value_up=value_up)
     return down, key_up, value_up

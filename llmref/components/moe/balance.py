@@ -81,6 +81,7 @@ def update_expert_bias(bias: Tensor, load: Tensor, *, rate: float) -> Tensor:
     new = bias + rate * sign.to(bias.dtype)  # eq. eq-moe-bias
     if ((new == bias) & (sign != 0)).any():
         raise ValueError(f"a step of {rate:g} is lost beside a bias of {bias.abs().max():g}")
+    require_finite(" after the step", bias=new)
     return new
 
 

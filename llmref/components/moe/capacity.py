@@ -12,7 +12,6 @@ from llmref._require import (
     boolean_mask,
     require_choice,
     require_ids,
-    require_number,
     require_positive,
     require_shapes,
     require_size,
@@ -46,15 +45,16 @@ def expert_capacity(
     gives 55, where the product of floats is above 55 and its ceiling 56.
     Shapes: integers -> an integer
     Source: Fedus et al. 2021, arXiv:2101.03961, eq. 3, for k = 1.
-    Raises: TypeError unless sizes are ints and factor is a number; ValueError for negative sizes,
-    k > E, or a factor that is not positive and finite.
+    Raises: TypeError unless sizes are ints and factor an int, float or Fraction; ValueError for
+    negative sizes, k > E, or a factor that is not positive and finite.
     """
     require_size(0, num_tokens=num_tokens)
     require_k(k, num_experts)
-    require_number(factor=factor)
-    require_positive(factor=float(factor))
-    exact = factor if isinstance(factor, int | Fraction) else Fraction(str(float(factor)))
-    return math.ceil(Fraction(exact) * num_tokens * k / num_experts)  # eq. eq-moe-capacity
+    if isinstance(factor, bool) or not isinstance(factor, int | float | Fraction):
+        raise TypeError(f"factor must be an int, a float or a Fraction, got {factor!r}")
+    require_positive(factor=factor)  # type: ignore[arg-type]
+    exact = Fraction(str(float(factor))) if isinstance(factor, float) else Fraction(factor)
+    return math.ceil(exact * num_tokens * k / num_experts)  # eq. eq-moe-capacity
 
 
 def capacity_mask(

@@ -53,11 +53,12 @@ def moe_dense(
     Raises: as moe_forward.
     """
     rows, w, chosen = _routed(x, weights, experts, functions)
-    full = torch.zeros(len(rows), len(functions), dtype=w.dtype, device=w.device)
-    full = full.scatter_add(-1, chosen, w)  # (N, E)
-    out = torch.stack([_result(function, rows) for function in functions], -2)  # (N, E, C)
+    # Of a copy: an expert may work in place, and all of them read these rows.
+    out = torch.stack([_result(function, rows.clone()) for function in functions], -2)
     wide = wide_dtype(x, w, out)
-    y = (full[..., None].to(wide) * out.to(wide)).sum(-2)  # eq. eq-moe
+    full = torch.zeros(len(rows), len(functions), dtype=wide, device=w.device)
+    full = full.scatter_add(-1, chosen, w.to(wide))  # (N, E)
+    y = (full[..., None] * out.to(wide)).sum(-2)  # (N, C), eq. eq-moe
     return y.to(x.dtype).view(x.shape)
 
 

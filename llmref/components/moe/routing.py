@@ -66,6 +66,7 @@ def biased_top_k(
     total = weights.sum(-1, keepdim=True)
     if not (total > 0).all():
         raise ValueError("chosen scores must not all be 0: they cannot be renormalised")
+    require_finite(" once summed", scores=total)
     return weights / total, experts
 
 

@@ -33,6 +33,7 @@ def _attention() -> list[tuple[Any, ...]]:
         (one, heads(2000), heads(8), _all(1, 1), number(0)),
         (one, heads(0, _LOG3), heads(8, 4), _all(1, 2), number(0)),
         (one, heads(0, 2000), heads(8, 4), _all(1, 2), number(0)),
+        (one, heads(-30000, 0), heads(8, 6), torch.tensor([[True, False]]), number(-30000)),
         _random(1, 2, 3, 3, 3, 1),
         _random(2, 3, 4, 6, 5, 2),
     ]
@@ -133,6 +134,11 @@ SINK_ATTENTION = Exercise(
             "the sink left out",
             "Then the weights of the keys sum to 1, and a head cannot say nothing.",
             ((_EXTRA, "p.sum(-1, keepdim=True)"),),
+        ),
+        Mistake(
+            "a finite number for minus infinity",
+            "Scores may lie below -10000, and then what is hidden has all the weight.",
+            (("~mask, -torch.inf", "~mask, -1e4"),),
         ),
         Mistake(
             "the sink not in the maximum",
