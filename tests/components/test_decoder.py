@@ -478,3 +478,67 @@ def test_a_block_needs_an_eps():
 def test_wrong_numbers_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_one_cache_for_two_layers_is_refused():
+    model, ids = make(), tokens()
+    held = KVCache(2, G, 20, D, dtype=F64)
+    with pytest.raises(ValueError, match="cache holds one KVCache twice: each layer needs its own"):
+        model(ids, [held] * L)
+    assert held.length == 0
+    with pytest.raises(TypeError, match="cache must be a list, got .*tuple"):
+        model(ids, ())
+
+
+def test_an_interrupt_takes_back_what_was_written():
+    model, ids, cache = make(), tokens(), []
+    model(ids[:, :2], cache)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    hook = model.layers[1].mlp.register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        model(ids[:, 2:], cache)
+    hook.remove()
+    assert [held.length for held in cache] == [2] * L
+    close(model(ids[:, 2:], cache), model(ids)[:, 2:])
+
+
+def test_in_16_bits_every_norm_rounds_before_its_gain():
+    """(3, 5) / sqrt(17) rounds to bfloat16, is multiplied by its gain, and rounds again."""
+    model = make(qk_norm=True).bfloat16()
+    norms = {n: m for n, m in model.named_modules() if n.endswith("norm")}
+    assert len(norms) == 4 * L + 1
+    for name, norm in norms.items():
+        x = random(200, *norm.weight.shape).bfloat16()
+        wide = x.float()
+        unit = (wide * (wide.square().mean(-1, keepdim=True) + 1e-3).rsqrt()).bfloat16()
+        assert torch.equal(norm(x), norm.weight * unit), name
+
+
+def test_a_decoder_without_numbers_is_refused():
+    with torch.device("meta"):
+        empty = Decoder(V, C, L, H, G, F, head_dim=D, rope_base=1.0, eps=0.0, tied=True, max_len=1)
+    with pytest.raises(ValueError, match="embed_tokens.weight is on the meta device"):
+        load_transformers(empty, make(tied=True).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (random(V, C).to("meta"), ValueError, r"lm_head\.weight is on the meta device"),
+        ([1.0], TypeError, r"lm_head\.weight must be a tensor"),
+        (random(V + 1, C), ValueError, r"lm_head\.weight must be \(11, 6\), got \(12, 6\)"),
+    ],
+)
+def test_a_tied_head_is_checked_like_any_weight(wrong, error, message):
+    tied = make(tied=True)
+    with pytest.raises(error, match=message):
+        load_transformers(tied, named(tied) | {"lm_head.weight": wrong})
+
+
+def test_a_name_with_the_prefix_twice_is_unknown():
+    model = make()
+    with pytest.raises(ValueError, match=r"model\.norm\.weight is no weight"):
+        load_transformers(model, named(model) | {"model.model.norm.weight": model.norm.weight})

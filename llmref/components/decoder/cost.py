@@ -38,7 +38,7 @@ def decoder_parameters(
 
 
 def residual_init_std(std: float, num_layers: int) -> float:
-    """The spread of o_proj and down_proj that makes the growth of the stream independent of depth.
+    """The spread of o_proj and down_proj that makes the growth of the stream a mean over branches.
 
     residual_init_std(0.02, 8) = 0.02 / sqrt(16) = 0.005: each layer writes twice.
     Shapes: numbers.

@@ -131,7 +131,8 @@ class Decoder(nn.Module):
         belongs to this batch. Without a cache max_len does not bind.
         Shapes: ids (B, T) -> (B, T, V)
         Raises: TypeError unless ids are integers; ValueError for an id outside the vocabulary,
-        T = 0, a list of other caches, or more tokens than fit. The cache is then unchanged.
+        T = 0, a list of other caches or of one cache twice, or more tokens than fit. The cache is
+        then unchanged.
         """
         require_axis("T", 1, "ids (B, T)", ids=ids)
         require_ids(self.embed_tokens.num_embeddings, ids=ids)
@@ -165,6 +166,8 @@ class Decoder(nn.Module):
 
     def _require_caches(self, cache: list[KVCache]) -> list[int]:
         """The lengths of the caches: none, or one for each layer, all equal."""
+        if not isinstance(cache, list):
+            raise TypeError(f"cache must be a list, got {type(cache)}")
         for held in cache:
             if not isinstance(held, KVCache):
                 raise TypeError(f"cache must hold a KVCache for each layer, got {type(held)}")
@@ -174,4 +177,6 @@ class Decoder(nn.Module):
                 f"cache must be empty or hold {len(self.layers)} layers of one length, "
                 f"got lengths {lengths}"
             )
+        if len(set(map(id, cache))) < len(cache):
+            raise ValueError("cache holds one KVCache twice: each layer needs its own")
         return lengths

@@ -18,7 +18,7 @@ def load_transformers(decoder: Decoder, state: Mapping[str, Tensor]) -> None:
     """Copy the weights of a Llama, Qwen2, Qwen3 or Mistral of transformers, by their names.
 
     Names may have the prefix `model.` or not. A tied decoder also takes an lm_head.weight that
-    equals the embedding, as state_dict() has it; saved files have none.
+    equals the embedding, as state_dict() and some files have it.
     Shapes: state maps names to tensors of the decoder's shapes
     Source: the names are those of transformers.
     Raises: ValueError that names the tensor if one is missing, unknown, given twice, of another
@@ -27,8 +27,7 @@ def load_transformers(decoder: Decoder, state: Mapping[str, Tensor]) -> None:
     """
     given = _without_prefix(state)
     own = dict(decoder.named_parameters())
-    if decoder.lm_head is None:
-        _drop_tied_head(given)
+    head = given.pop(_HEAD, None) if decoder.lm_head is None else None
     for name in own:
         if name not in given:
             hint = ": a checkpoint without it is of a tied decoder" if name == _HEAD else ""
@@ -37,6 +36,8 @@ def load_transformers(decoder: Decoder, state: Mapping[str, Tensor]) -> None:
         if name not in own:
             raise ValueError(f"{name} is no weight of this decoder")
     copies = {name: _fitting(name, given[name], own[name]) for name in own}
+    if head is not None:
+        _require_tied(head, given[_EMBEDDING], own[_EMBEDDING])
     with torch.no_grad():
         for name, tensor in copies.items():
             own[name].copy_(tensor)
@@ -52,9 +53,9 @@ def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return given
 
 
-def _drop_tied_head(given: dict[str, Tensor]) -> None:
-    head = given.pop(_HEAD, None)
-    if head is not None and _EMBEDDING in given and not torch.equal(head, given[_EMBEDDING]):
+def _require_tied(head: Tensor, embedding: Tensor, own: Tensor) -> None:
+    _fitting(_HEAD, head, own)
+    if not torch.equal(head, embedding):
         raise ValueError(
             f"{_HEAD} differs from {_EMBEDDING}, and the decoder is tied: its checkpoint is not"
         )

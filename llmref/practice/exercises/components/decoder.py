@@ -30,10 +30,11 @@ def _cache(B: int, G: int, old: int, D: int, seed: int) -> Cache:
 
 
 def _block(
-    B: int, T: int, C: int, H: int, G: int, D: int, F: int, old: int, seed: int, eps: float = 1e-2
+    *sizes: int, old: int, seed: int, base: float = 100.0, eps: float = 1e-2
 ) -> tuple[Any, ...]:
+    B, T, C, H, G, D, F = sizes
     h = normal(B, T, C, seed=seed)
-    return h, _weights(C, H, G, D, F, seed), H, G, 100.0, eps, _cache(B, G, old, D, seed + 10)
+    return h, _weights(C, H, G, D, F, seed), H, G, base, eps, _cache(B, G, old, D, seed + 10)
 
 
 def _small() -> Weights:
@@ -47,10 +48,10 @@ def _blocks() -> list[tuple[Any, ...]]:
     return [
         (table([[3.0, 4.0]]), _small(), 1, 1, 100.0, 0.5, None),
         (table([[1.0, 0.0], [0.0, 2.0]]), _small(), 1, 1, 100.0, 0.0, None),
-        _block(1, 1, 3, 2, 1, 2, 4, 2, 20),
-        _block(1, 3, 4, 2, 2, 4, 3, 0, 40),
-        _block(2, 1, 5, 4, 2, 4, 3, 3, 60, 0.0),
-        _block(2, 3, 6, 4, 2, 4, 5, 2, 80),
+        _block(1, 1, 3, 2, 1, 2, 4, old=2, seed=20),
+        _block(1, 3, 4, 2, 2, 4, 3, old=0, seed=40),
+        _block(2, 1, 5, 4, 2, 4, 3, old=3, seed=60, base=7.0, eps=0.0),
+        _block(2, 3, 6, 4, 2, 4, 5, old=2, seed=80),
     ]
 
 
@@ -151,6 +152,11 @@ DECODER_BLOCK = Exercise(
             ((_ROPE, "rope(q, 0, base), rope(k, 0, base)"),),
         ),
         Mistake(
+            "a base of its own",
+            "It is given: 10000 in Llama 2, 500000 in Llama 3.",
+            ((_ROPE, "rope(q, start, 1e4), rope(k, start, 1e4)"),),
+        ),
+        Mistake(
             "query not rotated",
             "Both are rotated, then their score depends on the distance alone.",
             ((_ROPE, "q, rope(k, start, base)"),),
@@ -234,16 +240,16 @@ DECODER_BLOCK = Exercise(
 
 
 def _model(
-    B: int, T: int, V: int, L: int, old: int, seed: int, *, tied: bool = False, eps: float = 1e-2
+    *sizes: int, old: int, seed: int, tied: bool = False, base: float = 100.0
 ) -> tuple[Any, ...]:
-    C, H, G, D, F = 4, 2, 1, 4, 3
+    (B, T, V, L), (C, H, G, D, F) = sizes, (4, 2, 1, 4, 3)
     ids = torch.randint(V, (B, T), generator=torch.Generator().manual_seed(seed))
     layers = [_weights(C, H, G, D, F, seed + 20 * place) for place in range(L)]
     embedding, head = (normal(V, C, seed=seed + place) for place in (100, 101))
     caches = [_cache(B, G, old, D, seed + 10 * place) for place in range(L)] if old else None
     return (
         *(ids, embedding, layers, rows(C, seed=seed + 102)),
-        *(None if tied else head, H, G, 100.0, eps, caches),
+        *(None if tied else head, H, G, base, 1e-2, caches),
     )
 
 
@@ -252,9 +258,10 @@ def _models() -> list[tuple[Any, ...]]:
     return [
         (torch.tensor([[1]]), two, [_small()], number(1, 1), None, 1, 1, 100.0, 0.5, None),
         (torch.tensor([[1]]), two, [_small()], number(1, 1), three, 1, 1, 100.0, 0.0, None),
-        _model(1, 2, 3, 1, 0, 200),
-        _model(2, 3, 5, 1, 1, 300, tied=True),
-        _model(2, 3, 7, 2, 2, 400),
+        _model(1, 2, 3, 1, old=0, seed=200),
+        _model(2, 3, 5, 1, old=1, seed=300, tied=True),
+        _model(1, 2, 4, 2, old=0, seed=500, base=7.0),
+        _model(2, 3, 7, 2, old=2, seed=400),
     ]
 
 
@@ -333,6 +340,15 @@ DECODER = Exercise(
             (("caches[i] if", "caches[0] if"),),
         ),
         Mistake(
+            "the first pass hands its cache on",
+            "Without caches every layer starts with none; the cache of the layer before is not its "
+            "own.",
+            (
+                ("h, kept = embedding[ids], []", "h, kept, cache = embedding[ids], [], None"),
+                ("caches[i] if caches else None", "caches[i] if caches else cache"),
+            ),
+        ),
+        Mistake(
             "caches ignored",
             "Then every chunk is a text of its own.",
             (("caches[i] if caches else None", "None"),),
@@ -387,6 +403,8 @@ DECODER = Exercise(
     branches={
         "a head of its own": lambda *given: given[4] is not None,
         "two layers": lambda ids, embedding, layers, *rest: len(layers) > 1,
+        "two layers without caches": lambda *given: len(given[2]) > 1 and given[-1] is None,
+        "another base": lambda *given: given[-3] != 100.0,
         "caches": lambda *given: given[-1] is not None,
     },
 )
