@@ -12,6 +12,14 @@ from .kv_cache import SlidingWindowKVCache as SlidingWindowKVCache
 from .kv_cache import attention_pairs as attention_pairs
 from .kv_cache import generate_greedy as generate_greedy
 from .kv_cache import kv_cache_bytes as kv_cache_bytes
+from .linear_attention import delta_rule_chunked as delta_rule_chunked
+from .linear_attention import delta_rule_recurrent as delta_rule_recurrent
+from .linear_attention import linear_attention_chunked as linear_attention_chunked
+from .linear_attention import linear_attention_flops as linear_attention_flops
+from .linear_attention import linear_attention_parallel as linear_attention_parallel
+from .linear_attention import linear_attention_recurrent as linear_attention_recurrent
+from .linear_attention import normalized_linear_attention as normalized_linear_attention
+from .linear_attention import wy_factor as wy_factor
 from .masks import additive_mask as additive_mask
 from .masks import and_masks as and_masks
 from .masks import boolean_mask as boolean_mask
