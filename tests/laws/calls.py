@@ -65,6 +65,8 @@ q, k, v = normal(2, 3, 5, 4), normal(2, 3, 7, 4), normal(2, 3, 7, 6)
 grad = normal(2, 3, 5, 6)
 gq, gk, gv = normal(2, 6, 5, 4), normal(2, 3, 7, 4), normal(2, 3, 7, 8)
 allowed = attention.causal_mask(5, 7)
+lq, lk, lv = normal(2, 3, 5, 4), 0.5 * normal(2, 3, 5, 4), normal(2, 3, 5, 6)
+beta, log_decay, held = probabilities(2, 3, 5), -normal(2, 3, 5).abs(), normal(2, 3, 4, 6)
 out, lse = attention.flash_attention(q, k, v, return_lse=True)  # type: ignore[misc]
 state, other_state = (attention.block_state(normal(5, 3), normal(3, 4)) for _ in range(2))
 
@@ -91,6 +93,13 @@ ATTENTION = [
     call(attention.nadaraya_watson, normal(5, 3), normal(7, 3), normal(7, 2), 0.8),
     call(attention.grouped_query_attention, gq, gk, gv, allowed),
     call(attention.grouped_query_attention_backward, normal(2, 6, 5, 8), gq, gk, gv, allowed),
+    call(attention.linear_attention_parallel, lq, lk, lv, log_decay),
+    call(attention.linear_attention_recurrent, lq, lk, lv, log_decay, held),
+    call(attention.linear_attention_chunked, lq, lk, lv, log_decay, held, chunk_size=2),
+    call(attention.normalized_linear_attention, lq.exp(), lk.exp(), lv),
+    call(attention.delta_rule_recurrent, lq, lk, lv, beta, log_decay, held),
+    call(attention.delta_rule_chunked, lq, lk, lv, beta, log_decay, held, chunk_size=2),
+    call(attention.wy_factor, lk, beta),
     call(attention.repeat_kv, gk, 2),
     call(attention.mean_pool_kv_weight, normal(24, 5), 6, 3),
     call(attention.tie_kv_weight, normal(12, 5), 3, 6),

@@ -33,7 +33,7 @@ def delta_rule_recurrent(
     One feature, state 0, keys 1, beta 1/2, values 4 and 8: states 2, then 2 + (8 - 2)/2 = 5.
     Shapes: query, key (..., T, Dk), value (..., T, Dv), beta, log_decay (..., T), initial_state
     (..., Dk, Dv) -> (..., T, Dv), (..., Dk, Dv) in float32 at least
-    Source: Schlag et al. 2021, arXiv:2102.11174, section 4; with decay Yang et al. 2024,
+    Source: Schlag et al. 2021, arXiv:2102.11174; with decay Yang et al. 2024,
     arXiv:2412.06464.
     Raises: TypeError unless query, key and value are floating point and of one dtype, and the
     others floating point; ValueError for shapes that do not fit, a log_decay above 0 (-inf is
@@ -64,7 +64,7 @@ def delta_rule_chunked(
 
     The last chunk may be shorter, and chunk_size longer than the sequence.
     Shapes: as delta_rule_recurrent
-    Source: Yang et al. 2024, arXiv:2406.06484, section 3; with decay arXiv:2412.06464.
+    Source: Yang et al. 2024, arXiv:2406.06484; with decay arXiv:2412.06464.
     Raises: as delta_rule_recurrent; ValueError if chunk_size is below 1, TypeError unless it is an
     int.
     """
@@ -88,7 +88,7 @@ def wy_factor(key: Tensor, beta: Tensor) -> Tensor:
 
     One key: W = beta * key.
     Shapes: key (..., c, Dk), beta (..., c) -> (..., c, Dk)
-    Source: Yang et al. 2024, arXiv:2406.06484, section 3.
+    Source: Yang et al. 2024, arXiv:2406.06484.
     Raises: TypeError unless both are floating point; ValueError for shapes that do not fit, or a
     result that is not finite.
     """

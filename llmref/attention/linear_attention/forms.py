@@ -24,7 +24,7 @@ def linear_attention_parallel(
     No scale, no feature map and no sum to divide by: whoever wants them changes query and key.
     One feature, queries 1, keys 1, values 4 and 8, log decays 0 and log(1/2): 4, and 4/2 + 8 = 10.
     Shapes: query, key (..., T, Dk), value (..., T, Dv), log_decay (..., T) -> (..., T, Dv)
-    Source: Katharopoulos et al. 2020, arXiv:2006.16236, section 3.
+    Source: Katharopoulos et al. 2020, arXiv:2006.16236.
     Differs: a decay, and no division; computed in float32 at least.
     Raises: TypeError unless query, key and value are floating point and of one dtype, and log_decay
     floating point; ValueError for shapes that do not fit, a log_decay above 0 (-inf is legal: all
@@ -47,7 +47,7 @@ def linear_attention_recurrent(
     The state is decayed, written, and then read.
     Shapes: query, key (..., T, Dk), value (..., T, Dv), log_decay (..., T), initial_state
     (..., Dk, Dv) -> (..., T, Dv), (..., Dk, Dv) in float32 at least
-    Source: Katharopoulos et al. 2020, arXiv:2006.16236, section 3.4.
+    Source: Katharopoulos et al. 2020, arXiv:2006.16236.
     Differs: a decay, and no division.
     Raises: as linear_attention_parallel; TypeError unless initial_state is floating point.
     """
@@ -74,7 +74,7 @@ def linear_attention_chunked(
 
     The last chunk may be shorter, and chunk_size longer than the sequence.
     Shapes: as linear_attention_recurrent
-    Source: Yang et al. 2024, arXiv:2406.06484, section 2.
+    Source: Yang et al. 2024, arXiv:2406.06484.
     Raises: as linear_attention_recurrent; ValueError if chunk_size is below 1, TypeError unless it
     is an int.
     """
@@ -103,7 +103,7 @@ def normalized_linear_attention(
     With features that are not negative each output is an average of the values so far; otherwise a
     sum may be close to 0, and its output of any size.
     Shapes: query_features, key_features (..., T, Dk), value (..., T, Dv) -> (..., T, Dv)
-    Source: Katharopoulos et al. 2020, arXiv:2006.16236, section 3.
+    Source: Katharopoulos et al. 2020, arXiv:2006.16236.
     Raises: TypeError unless all are floating point and of one dtype; ValueError for shapes that do
     not fit, a row sum of 0, or a result that is not finite.
     """
