@@ -260,6 +260,19 @@ def test_averages_worked_by_hand():
     close(out, column(4, 7))
 
 
+def test_weights_below_one_and_negative_sums_are_divided_too():
+    close(normalized_linear_attention(column(1, 1), column(-0.2, -0.6), column(4, 8)), column(4, 7))
+
+
+def test_a_later_token_may_overflow_where_it_is_not_read():
+    q, k, v = column(1e30, 1).float(), column(1, 1e30).float(), column(2, 1e-30).float()
+    out = linear_attention_parallel(q, k, v)
+    torch.testing.assert_close(out, column(2e30, 3).float())
+    g = torch.zeros(2, requires_grad=True)
+    linear_attention_chunked(q, k, v, g, chunk_size=2)[0].sum().backward()
+    assert g.grad.isfinite().all()
+
+
 def test_averages_equal_a_loop():
     p, r, v = random(2, 5, 3).exp(), random(2, 5, 3, seed=1).exp(), random(2, 5, 4, seed=2)
     out = normalized_linear_attention(p, r, v)

@@ -77,7 +77,7 @@ def delta_rule_chunked(
         pair, since = pair_decays(g[..., now]), g[..., now].cumsum(-1).exp().unsqueeze(-1)
         written = _solved(k, b[..., now, None], pair, v - since * (k @ state))
         # eq. eq-linear-delta-chunk
-        outputs.append(since * (q @ state) + (q @ k.mT * pair).tril() @ written)
+        outputs.append(since * (q @ state) + ((q @ k.mT).tril() * pair) @ written)
         left = pair[..., -1, :, None]  # (..., c, 1), of each write at the end of the chunk
         state = since[..., -1:, :] * state + (left * k).mT @ written
     return rounded(outputs, state, value)
@@ -105,7 +105,10 @@ def wy_factor(key: Tensor, beta: Tensor) -> Tensor:
 def _solved(k: Tensor, b: Tensor, pair: Tensor, wanted: Tensor) -> Tensor:
     """(I + tril(b k k' pair, -1))^-1 b wanted; torch reads what is below the diagonal, no more."""
     system = b * (k @ k.mT) * pair
-    return torch.linalg.solve_triangular(system, b * wanted, upper=False, unitriangular=True)
+    rows: Tensor = torch.linalg.solve_triangular(
+        system, b * wanted, upper=False, unitriangular=True
+    )
+    return rows
 
 
 def _prepared(

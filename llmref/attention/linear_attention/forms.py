@@ -31,7 +31,7 @@ def linear_attention_parallel(
     that came before is forgotten), or a result that is not finite.
     """
     q, k, v, g, state = prepared(query, key, value, log_decay, None)
-    out = (q @ k.mT * pair_decays(g)).tril() @ v  # eq. eq-linear-attention
+    out = ((q @ k.mT).tril() * pair_decays(g)) @ v  # eq. eq-linear-attention
     return rounded([out], state, value)[0]
 
 
@@ -89,7 +89,7 @@ def linear_attention_chunked(
             g[..., now].cumsum(-1).exp(),
         )  # (..., c, c), (..., c)
         # eq. eq-linear-chunk
-        outputs.append(since.unsqueeze(-1) * (q @ state) + (q @ k.mT * pair).tril() @ v)
+        outputs.append(since.unsqueeze(-1) * (q @ state) + ((q @ k.mT).tril() * pair) @ v)
         left = pair[..., -1, :, None]  # (..., c, 1), of each write at the end of the chunk
         state = since[..., -1, None, None] * state + (left * k).mT @ v
     return rounded(outputs, state, value)
