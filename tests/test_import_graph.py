@@ -1,6 +1,7 @@
 """Imports flow one way: leaves <- functional <- norm, components <- attention <- training.
 
-From functional alone rl imports too.
+From functional alone rl imports too. One topic stands above its group: a decoder is made of parts
+of all of them.
 On top of all groups is practice, whose code by hand imports nothing of ours.
 """
 
@@ -31,6 +32,9 @@ MAY_IMPORT = {
     "__main__": {"practice"},
     "sphinxext": LEAVES | {"sphinxext", "hosting"},
 }
+# A topic that may import from more rooms than its group; only these and those above may import it.
+ASSEMBLED = {"components.decoder": LEAVES | {"components", "attention", "norm", "functional"}}
+ABOVE_ASSEMBLED = {"training", "practice"}
 # The same within the machinery.
 MAY_IMPORT_IN_SPHINXEXT = {
     "borrowed": set(),
@@ -62,7 +66,10 @@ def may_import(module: list[str], other: list[str]) -> bool:
         return not other
     if module[0] == other[0] == "sphinxext" and len(module) > 1 and len(other) > 1:
         return other[1] in MAY_IMPORT_IN_SPHINXEXT[module[1]]
-    return other[0] in MAY_IMPORT[module[0]]
+    topic, of_other = ".".join(module[:2]), ".".join(other[:2])
+    if of_other in ASSEMBLED and topic != of_other and module[0] not in ABOVE_ASSEMBLED:
+        return False
+    return other[0] in ASSEMBLED.get(topic, MAY_IMPORT[module[0]])
 
 
 def foreign(paths: Iterable[Path]) -> list[str]:
@@ -113,6 +120,22 @@ def test_every_room_is_known() -> None:
 def test_an_upward_arrow_is_found(tmp_path: Path) -> None:
     files = {"rl/kl.py": "", "functional/softmax.py": "def f():\n    from llmref.rl import kl"}
     assert upward(write(tmp_path, files)) == ["llmref.functional.softmax -> llmref.rl.kl"]
+
+
+def test_a_part_may_not_import_what_is_assembled_of_parts(tmp_path: Path) -> None:
+    files = {
+        "components/decoder.py": "import llmref.attention.a\nimport llmref.rl.b",
+        "components/rope.py": "import llmref.attention.a",
+        "attention/a.py": "",
+        "attention/c.py": "import llmref.components.decoder",
+        "rl/b.py": "",
+        "training/d.py": "import llmref.components.decoder",
+    }
+    assert upward(write(tmp_path, files)) == [
+        "llmref.attention.c -> llmref.components.decoder",
+        "llmref.components.decoder -> llmref.rl.b",
+        "llmref.components.rope -> llmref.attention.a",
+    ]
 
 
 def test_an_upward_arrow_within_the_machinery_is_found(tmp_path: Path) -> None:

@@ -20,6 +20,12 @@ from .linear_attention import linear_attention_parallel as linear_attention_para
 from .linear_attention import linear_attention_recurrent as linear_attention_recurrent
 from .linear_attention import normalized_linear_attention as normalized_linear_attention
 from .linear_attention import wy_factor as wy_factor
+from .latent import LatentAttention as LatentAttention
+from .latent import LatentCache as LatentCache
+from .latent import absorbed_latent_attention as absorbed_latent_attention
+from .latent import latent_attention as latent_attention
+from .latent import latent_attention_flops as latent_attention_flops
+from .latent import latent_from_grouped as latent_from_grouped
 from .masks import additive_mask as additive_mask
 from .masks import and_masks as and_masks
 from .masks import boolean_mask as boolean_mask
@@ -60,3 +66,6 @@ from .scaled_dot_product import (
     scaled_dot_product_attention_backward as scaled_dot_product_attention_backward,
 )
 from .scaled_dot_product import soft_cap as soft_cap
+from .sinks import apply_sink as apply_sink
+from .sinks import sink_attention as sink_attention
+from .sinks import sink_backward as sink_backward

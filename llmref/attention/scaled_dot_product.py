@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llmref._numeric import check_distribution, widen
 from llmref._require import boolean_mask, require_in, require_positive, require_shapes
-from llmref.attention._inputs import require_inputs
+from llmref.attention._inputs import require_inputs, require_scores
 from llmref.attention._masking import bias_and_allowed, expand_mask
 
 
@@ -91,11 +91,16 @@ def attention_weights(
     Source: Vaswani et al. 2017, arXiv:1706.03762; Gemma 2, arXiv:2408.00118 for softcap.
     Differs: is_causal aligns the last query with the last key (query i sees keys up to i + S - T);
     torch aligns the first with the first. With attn_mask as well, a pair must be allowed by both.
-    Raises: as attention_scores, masked_softmax and soft_cap; ValueError if is_causal and T > S.
+    Raises: as attention_scores, masked_softmax and soft_cap; ValueError if is_causal and T > S, or
+    the score of a finite query and key overflows to -inf, which would count as masked.
     """
-    scores = attention_scores(widen(query, "query"), widen(key, "key"), scale)
-    scores = scores if softcap is None else soft_cap(scores, softcap)
+    q, k = widen(query, "query"), widen(key, "key")
+    scores = attention_scores(q, k, scale)
     bias, allowed = bias_and_allowed(attn_mask, is_causal, scores.shape, scores.device)
+    if softcap is None:
+        require_scores(scores, q, k, q.shape[-1] ** -0.5 if scale is None else scale, bias, allowed)
+    else:
+        scores = soft_cap(scores, softcap)
     scores = scores if bias is None else scores + bias
     return masked_softmax(scores, allowed).to(query.dtype)
 

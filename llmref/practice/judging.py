@@ -52,7 +52,8 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
             shown = _shown(exercise, number, given) | {"printed": seen.printed}
             if seen.problem:
                 return _wrong(seen.problem, shown)
-            wanted = exercise.solution(*_as(given, dtype))
+            with _default(dtype):
+                wanted = exercise.solution(*_as(given, dtype))
             if problem := compared.difference(seen.value, wanted, tolerance):
                 if not wide:
                     problem += " (in float32; in float64 it is right)"

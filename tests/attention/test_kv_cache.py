@@ -375,6 +375,47 @@ def test_a_bias_enters_every_projection():
     assert module.k_proj.weight.shape == (16, 16)
 
 
+def test_a_bias_of_q_k_and_v_alone_leaves_the_output_without():
+    module = CachedAttention(16, 4, qkv_bias=True)
+    assert all(getattr(module, f"{name}_proj").bias is not None for name in "qkv")
+    assert module.o_proj.bias is None
+
+
+def test_queries_and_keys_are_normed_per_head_before_they_are_rotated():
+    """Two layers: with the norms, and one whose q and k are replaced by their normed ones."""
+    module, x = layer(qk_norm_eps=0.1), random(B, 6, C)
+    for place, norm in enumerate((module.q_norm, module.k_norm)):
+        norm.weight.data = 1 + random(D, seed=place)
+    plain = layer()
+    plain.load_state_dict(module.state_dict(), strict=False)
+
+    def normed(norm):
+        def change(projection, given, out):
+            heads = out.unflatten(-1, (-1, D))
+            r = (heads.square().mean(-1, keepdim=True) + 0.1).sqrt()
+            return (norm.weight * heads / r).flatten(-2)
+
+        return change
+
+    plain.q_proj.register_forward_hook(normed(module.q_norm))
+    plain.k_proj.register_forward_hook(normed(module.k_norm))
+    out = module(x)
+    close(out, plain(x))
+    close(out, in_chunks(module, x, KVCache(B, G, 6, D, dtype=F64), [2, 3, 1]))
+
+
+def test_scaled_frequencies_are_those_of_the_rotation():
+    slow, x = layer(rope_scaling=lambda dim, base: rope_inv_freq(dim, base) / 4), random(B, 6, C)
+    given = []
+    slow.rope.register_forward_pre_hook(lambda rope, arguments: given.append(arguments))
+    slow(x)
+    q, k, positions = given[0]
+    for one, other in zip(
+        slow.rope(q, k, positions), layer().rope(q, k, positions.double() / 4), strict=True
+    ):
+        close(one, other)
+
+
 def test_a_layer_that_raises_leaves_the_cache_as_it_was():
     module, x = layer(), random(B, 6, C)
     ring = SlidingWindowKVCache(B, G, 3, D, max_chunk=4, dtype=F64)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmref.attention.online_softmax import flash_attention
 from llmref.attention.scaled_dot_product import (
     attention_scores,
     attention_weights,
@@ -547,3 +548,26 @@ def test_effective_keys_of_an_empty_row_do_not_exist():
 def test_a_bandwidth_that_is_no_length_is_refused(bandwidth):
     with pytest.raises(ValueError, match=f"positive and finite, got {bandwidth}"):
         nadaraya_watson(*inputs(), bandwidth)
+
+
+@pytest.mark.parametrize("form", ["weights", "flash"])
+def test_a_score_that_overflows_downwards_is_refused_and_not_taken_for_masked(form):
+    """Opposite signs, finite: -inf would leave the row empty, and the output 0."""
+    query, key = torch.full((1, 1, 1, 2), -1e30), torch.full((1, 1, 3, 2), 1e30)
+    value, mask = torch.ones(1, 1, 3, 1), torch.tensor([[False, True, True]])
+    run = {"weights": scaled_dot_product_attention, "flash": flash_attention}[form]
+    bias = torch.zeros(1, 3)
+    for options in ({}, {"is_causal": True}, {"attn_mask": mask}, {"attn_mask": bias}):
+        with pytest.raises(ValueError, match=r"overflows torch.float32 to -inf, and would count"):
+            run(query, key, value, **options)
+    key[..., 1:, :] = 0  # the one that is too long is masked, or after the query
+    assert run(query, key, value, mask) == 1
+    assert run(query, key, value, torch.tensor([[-INF, 0.0, 0.0]])) == 1
+    assert run(query, key.flip(-2), value, scale=0.0, is_causal=True) == 1
+    assert run(query.double(), key.double(), value.double()) == 1
+
+
+def test_a_capped_score_may_overflow():
+    query, key = torch.full((1, 1, 1, 2), -1e30), torch.full((1, 1, 3, 2), 1e30)
+    weights = attention_weights(query, key, softcap=5.0)
+    close(weights, torch.full((1, 1, 1, 3), 1 / 3), atol=1e-7)

@@ -67,6 +67,8 @@ gq, gk, gv = normal(2, 6, 5, 4), normal(2, 3, 7, 4), normal(2, 3, 7, 8)
 allowed = attention.causal_mask(5, 7)
 lq, lk, lv = normal(2, 3, 5, 4), 0.5 * normal(2, 3, 5, 4), normal(2, 3, 5, 6)
 beta, log_decay, held = probabilities(2, 3, 5), -normal(2, 3, 5).abs(), normal(2, 3, 4, 6)
+latent = normal(2, 3, 5, 4), normal(2, 3, 5, 2), normal(2, 7, 6), normal(2, 7, 2)
+latent_maps = normal(3, 4, 6), normal(3, 8, 6)
 out, lse = attention.flash_attention(q, k, v, return_lse=True)  # type: ignore[misc]
 state, other_state = (attention.block_state(normal(5, 3), normal(3, 4)) for _ in range(2))
 
@@ -100,6 +102,9 @@ ATTENTION = [
     call(attention.delta_rule_recurrent, lq, lk, lv, beta, log_decay, held),
     call(attention.delta_rule_chunked, lq, lk, lv, beta, log_decay, held, chunk_size=2),
     call(attention.wy_factor, lk, beta),
+    call(attention.latent_attention, *latent, *latent_maps, allowed),
+    call(attention.absorbed_latent_attention, *latent, *latent_maps, allowed),
+    call(attention.latent_from_grouped, normal(6, 9), normal(4, 9), 2, 4),
     call(attention.repeat_kv, gk, 2),
     call(attention.mean_pool_kv_weight, normal(24, 5), 6, 3),
     call(attention.tie_kv_weight, normal(12, 5), 3, 6),
@@ -112,6 +117,9 @@ ATTENTION = [
     call(attention.merge_states, state, other_state),
     call(attention.finalize_state, state),
     call(attention.online_logsumexp, normal(5, 7)),
+    call(attention.sink_attention, gq, gk, gv, normal(6), is_causal=True),
+    call(attention.apply_sink, q, normal(2, 3, 5), normal(3)),
+    call(attention.sink_backward, grad, normal(2, 3, 5, 6), normal(2, 3, 5), normal(3)),
 ]
 
 cos, sin = components.rope_cos_sin(
@@ -135,6 +143,40 @@ COMPONENTS = [
     ),
     call(components.rope_matrix, 3.0, components.rope_inv_freq(8)),
     call(components.swiglu_backward, normal(2, 5, 7), normal(2, 5, 7), normal(2, 5, 7)),
+]
+
+# Of a generator of their own: the numbers of all other calls stay what they are.
+_of_experts = torch.Generator().manual_seed(0)
+
+
+def scores(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=_of_experts, dtype=torch.float64)
+
+
+routed = components.top_k_softmax(scores(5, 6), 2)
+maps = [torch.tanh, torch.sin, torch.exp, torch.sigmoid, torch.cos, torch.neg]
+chosen_experts, seen = scores(5, 6).argsort(-1)[:, :2], torch.tensor([1, 1, 0, 1, 0]).bool()
+
+EXPERTS = [
+    call(components.biased_top_k, scores(5, 6).sigmoid(), scores(6), 2, renormalize=True),
+    call(components.capacity_mask, chosen_experts, 6, 1, priority="choice"),
+    call(components.expert_load, chosen_experts, 6, seen),
+    call(components.load_balancing_loss, scores(5, 6).softmax(-1), chosen_experts, seen),
+    call(components.moe_dense, scores(5, 3), *routed, maps),
+    call(components.moe_forward, scores(5, 3), *routed, maps),
+    call(components.router_z_loss, scores(5, 6), seen),
+    call(components.softmax_top_k, scores(5, 6), 2, renormalize=False),
+    call(components.top_k_softmax, scores(5, 6), 2),
+    call(components.update_expert_bias, scores(6), torch.tensor([4, 0, 2, 2, 1, 1]), rate=0.1),
+]
+
+slopes, places = components.alibi_slopes(3), torch.tensor([4, 0, 9, 2])
+
+POSITIONS = [
+    call(components.alibi_bias, slopes, places, torch.arange(6)),
+    call(components.alibi_key_bias, slopes, places),
+    call(components.sinusoidal_embedding, places, 6, layout="half", dtype=torch.float64),
+    call(components.t5_bucket, places - 5, num_buckets=8, max_distance=20, bidirectional=True),
 ]
 
 x, p = normal(2, 5, 7), probabilities(2, 5, 7)
@@ -306,4 +348,4 @@ TRAINING = [
     call(training.unscale, [normal(3, 5), normal(7)], scale=8.0),
 ]
 
-CALLS = [*ATTENTION, *COMPONENTS, *FUNCTIONAL, *NORM, *RL, *TRAINING]
+CALLS = [*ATTENTION, *COMPONENTS, *EXPERTS, *POSITIONS, *FUNCTIONAL, *NORM, *RL, *TRAINING]

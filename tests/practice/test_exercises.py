@@ -25,6 +25,11 @@ EXERCISES = list(exercises().values())
 EQUIVALENT = {
     ("quantize_symmetric", "return codes.to(", "LtE becomes Lt"): "a wider type, the same integers",
     ("quantize_symmetric", "return codes.to(", "8 becomes one less"): "a wider type too",
+    (
+        "moe_forward",
+        "top, idx = logits.sort(",
+        "True becomes False",
+    ): "torch sorts rows of up to 16 stably anyway",
     ("top_k", "order = ", "True becomes False"): "torch sorts rows of up to 16 stably anyway",
     ("top_p", "order = ", "True becomes False"): "torch sorts rows of up to 16 stably anyway",
 }
@@ -179,6 +184,15 @@ def test_hints_are_words_and_no_code(exercise: Exercise) -> None:
         code = line.split("#")[0].strip()
         assert all(code not in hint for hint in exercise.hints if len(code) > 8)
     assert all("torch." not in hint for hint in exercise.hints)
+
+
+def test_two_exercises_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One would hide the other."""
+    module = import_module("llmref.practice.exercises.norm.rms_norm")
+    monkeypatch.setattr(module, "EXERCISES", (*module.EXERCISES, EXERCISES[0]))
+    message = f"the exercise {EXERCISES[0].name} is of {EXERCISES[0].topic}, and of"
+    with pytest.raises(ValueError, match=message):
+        exercises.__wrapped__()
 
 
 def test_every_function_by_hand_that_is_an_exercise_is_judged_by_its_own_topic() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmref.components import decoder
 from llmref.training.memory_and_flops import (
     DecoderShape,
     checkpoint_units,
@@ -346,3 +347,10 @@ def time(**changed):
 def test_wrong_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_total_is_that_of_the_decoder(tied):
+    shape = DecoderShape(3, 8, 4, 2, 5, 7, 11, tied)
+    of_decoder = decoder.decoder_parameters(11, 8, 3, 4, 2, 5, 7, tied=tied)
+    assert decoder_parameters(shape)["total"] == of_decoder

@@ -1,8 +1,8 @@
 """Why may a decoder keep the keys and values of old tokens, and what does it save and cost?
 
 storage: the caches. layer: attention that fills and reads one. cost: bytes and pairs.
-Leaves out: sampling other than greedy, batches of unequal lengths, speculative decoding, latent
-(low-rank) caches.
+Leaves out: sampling other than greedy, batches of unequal lengths, speculative decoding, and
+caches of latents (see latent).
 """
 
 from llmref.attention.kv_cache.cost import attention_pairs, kv_cache_bytes

@@ -21,12 +21,16 @@ from llmref.attention.grouped_query import grouped_query_attention
 from llmref.attention.kv_cache._undo import unchanged_on_error
 from llmref.attention.kv_cache.storage import KVCache, SlidingWindowKVCache
 from llmref.components.rope import RotaryEmbedding
+from llmref.norm.rms_norm import RMSNorm
 
 
 class CachedAttention(nn.Module):
     """Causal grouped-query self-attention with rotary positions, in one pass or chunk by chunk.
 
     `window` counts the token itself: query i sees the keys i - window + 1 to i; None is no limit.
+    `bias` is on all four projections; `qkv_bias` alone leaves o_proj without (Qwen2). With
+    `qk_norm_eps` each query and key head goes through an RMSNorm of its D features before it is
+    rotated (Qwen3). `rope_scaling` is the `scaling` of RotaryEmbedding.
     Shapes: x (B, T, C) -> (B, T, C), C = embed_dim
     Source: Pope et al. 2022, arXiv:2211.05102; the window: Jiang et al. 2023, arXiv:2310.06825.
     Raises: ValueError if num_kv_heads does not divide num_heads, num_heads does not divide
@@ -42,8 +46,11 @@ class CachedAttention(nn.Module):
         *,
         head_dim: int | None = None,
         bias: bool = False,
+        qkv_bias: bool = False,
+        qk_norm_eps: float | None = None,
         window: int | None = None,
         rope_base: float = 10000.0,
+        rope_scaling: Callable[[int, float], Tensor | tuple[Tensor, float]] | None = None,
     ) -> None:
         super().__init__()
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -55,11 +62,16 @@ class CachedAttention(nn.Module):
             raise ValueError(f"head_dim must be even (rotations act on pairs), got {head_dim}")
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
         self.window = window
-        self.rope = RotaryEmbedding(head_dim, rope_base)
-        self.q_proj = nn.Linear(embed_dim, num_heads * head_dim, bias=bias)
-        self.k_proj = nn.Linear(embed_dim, num_kv_heads * head_dim, bias=bias)
-        self.v_proj = nn.Linear(embed_dim, num_kv_heads * head_dim, bias=bias)
+        self.rope = RotaryEmbedding(head_dim, rope_base, scaling=rope_scaling)
+        self.q_proj = nn.Linear(embed_dim, num_heads * head_dim, bias=bias or qkv_bias)
+        self.k_proj = nn.Linear(embed_dim, num_kv_heads * head_dim, bias=bias or qkv_bias)
+        self.v_proj = nn.Linear(embed_dim, num_kv_heads * head_dim, bias=bias or qkv_bias)
         self.o_proj = nn.Linear(num_heads * head_dim, embed_dim, bias=bias)
+        self.q_norm = self.k_norm = None
+        if qk_norm_eps is not None:
+            self.q_norm, self.k_norm = (
+                RMSNorm(head_dim, eps=qk_norm_eps, cast="before_weight") for _ in range(2)
+            )
 
     def forward(
         self,
@@ -82,6 +94,8 @@ class CachedAttention(nn.Module):
         query = split_heads(self.q_proj(x), self.num_heads)  # (B, H, T, D)
         key = split_heads(self.k_proj(x), self.num_kv_heads)  # (B, G, T, D)
         value = split_heads(self.v_proj(x), self.num_kv_heads)
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)  # before they are rotated
         query, key = self.rope(query, key, positions)
         total = past + x.shape[1]
         shape = (*query.shape[:3], total)

@@ -8,7 +8,7 @@ import math
 from torch import Tensor
 
 from llmref._require import boolean_mask, require_size
-from llmref.attention._inputs import require_inputs
+from llmref.attention._inputs import require_inputs, require_scores
 from llmref.attention._masking import causal_offset, expand_mask, position_distance
 from llmref.attention.scaled_dot_product import attention_scores
 
@@ -55,16 +55,15 @@ class Tiles:
     def scores(self, q: Tensor, k: Tensor, rows: slice, columns: slice) -> Tensor:
         """Scores of one tile, -inf where a query may not attend."""
         scores = attention_scores(q, k, self.scale)
+        bias = allowed = None
         if self.mask is not None:
             part = self.mask[..., rows, columns]
-            scores = (
-                scores + part
-                if part.is_floating_point()
-                else scores.masked_fill(~boolean_mask(part), -math.inf)
-            )
+            bias, allowed = (part, None) if part.is_floating_point() else (None, boolean_mask(part))
         first = rows.start + self.offset - columns.start  # the first query, counted from the tile
         width = columns.stop - columns.start
         if self.is_causal and first < width - 1:
-            distance = position_distance(rows.stop - rows.start, width, first, q.device)
-            scores = scores.masked_fill(distance < 0, -math.inf)
-        return scores
+            past = position_distance(rows.stop - rows.start, width, first, q.device) >= 0
+            allowed = past if allowed is None else allowed & past
+        require_scores(scores, q, k, self.scale, bias, allowed)
+        scores = scores if bias is None else scores + bias
+        return scores if allowed is None else scores.masked_fill(~allowed, -math.inf)

@@ -12,13 +12,20 @@ from llmref.practice.exercises._laws import of_numbers
 
 @cache
 def exercises() -> dict[str, Exercise]:
-    """All exercises by name, in the order of groups and topics."""
+    """All exercises by name, in the order of groups and topics.
+
+    Raises: ValueError if two topics have one of the same name.
+    """
     folder = Path(__file__).parent
-    found = {}
+    found: dict[str, Exercise] = {}
     for path in sorted(folder.glob("*/[!_]*.py")):
         module = importlib.import_module(f"{__name__}.{path.parent.name}.{path.stem}")
         for it in module.EXERCISES:
             laws = tuple(of_numbers(law, it) for law in it.laws)
+            if it.name in found:
+                raise ValueError(
+                    f"the exercise {it.name} is of {found[it.name].topic}, and of {it.topic} too"
+                )
             found[it.name] = replace(it, laws=laws)
     return found
 
