@@ -12,6 +12,12 @@ from .kv_cache import SlidingWindowKVCache as SlidingWindowKVCache
 from .kv_cache import attention_pairs as attention_pairs
 from .kv_cache import generate_greedy as generate_greedy
 from .kv_cache import kv_cache_bytes as kv_cache_bytes
+from .latent import LatentAttention as LatentAttention
+from .latent import LatentCache as LatentCache
+from .latent import absorbed_latent_attention as absorbed_latent_attention
+from .latent import latent_attention as latent_attention
+from .latent import latent_attention_flops as latent_attention_flops
+from .latent import latent_from_grouped as latent_from_grouped
 from .linear_attention import delta_rule_chunked as delta_rule_chunked
 from .linear_attention import delta_rule_recurrent as delta_rule_recurrent
 from .linear_attention import linear_attention_chunked as linear_attention_chunked
@@ -20,12 +26,6 @@ from .linear_attention import linear_attention_parallel as linear_attention_para
 from .linear_attention import linear_attention_recurrent as linear_attention_recurrent
 from .linear_attention import normalized_linear_attention as normalized_linear_attention
 from .linear_attention import wy_factor as wy_factor
-from .latent import LatentAttention as LatentAttention
-from .latent import LatentCache as LatentCache
-from .latent import absorbed_latent_attention as absorbed_latent_attention
-from .latent import latent_attention as latent_attention
-from .latent import latent_attention_flops as latent_attention_flops
-from .latent import latent_from_grouped as latent_from_grouped
 from .masks import additive_mask as additive_mask
 from .masks import and_masks as and_masks
 from .masks import boolean_mask as boolean_mask
