@@ -18,6 +18,14 @@ from .latent import absorbed_latent_attention as absorbed_latent_attention
 from .latent import latent_attention as latent_attention
 from .latent import latent_attention_flops as latent_attention_flops
 from .latent import latent_from_grouped as latent_from_grouped
+from .linear_attention import delta_rule_chunked as delta_rule_chunked
+from .linear_attention import delta_rule_recurrent as delta_rule_recurrent
+from .linear_attention import linear_attention_chunked as linear_attention_chunked
+from .linear_attention import linear_attention_flops as linear_attention_flops
+from .linear_attention import linear_attention_parallel as linear_attention_parallel
+from .linear_attention import linear_attention_recurrent as linear_attention_recurrent
+from .linear_attention import normalized_linear_attention as normalized_linear_attention
+from .linear_attention import wy_factor as wy_factor
 from .masks import additive_mask as additive_mask
 from .masks import and_masks as and_masks
 from .masks import boolean_mask as boolean_mask

@@ -65,6 +65,8 @@ q, k, v = normal(2, 3, 5, 4), normal(2, 3, 7, 4), normal(2, 3, 7, 6)
 grad = normal(2, 3, 5, 6)
 gq, gk, gv = normal(2, 6, 5, 4), normal(2, 3, 7, 4), normal(2, 3, 7, 8)
 allowed = attention.causal_mask(5, 7)
+lq, lk, lv = normal(2, 3, 5, 4), 0.5 * normal(2, 3, 5, 4), normal(2, 3, 5, 6)
+beta, log_decay, held = probabilities(2, 3, 5), -normal(2, 3, 5).abs(), normal(2, 3, 4, 6)
 latent = normal(2, 3, 5, 4), normal(2, 3, 5, 2), normal(2, 7, 6), normal(2, 7, 2)
 latent_maps = normal(3, 4, 6), normal(3, 8, 6)
 out, lse = attention.flash_attention(q, k, v, return_lse=True)  # type: ignore[misc]
@@ -93,6 +95,13 @@ ATTENTION = [
     call(attention.nadaraya_watson, normal(5, 3), normal(7, 3), normal(7, 2), 0.8),
     call(attention.grouped_query_attention, gq, gk, gv, allowed),
     call(attention.grouped_query_attention_backward, normal(2, 6, 5, 8), gq, gk, gv, allowed),
+    call(attention.linear_attention_parallel, lq, lk, lv, log_decay),
+    call(attention.linear_attention_recurrent, lq, lk, lv, log_decay, held),
+    call(attention.linear_attention_chunked, lq, lk, lv, log_decay, held, chunk_size=2),
+    call(attention.normalized_linear_attention, lq.exp(), lk.exp(), lv),
+    call(attention.delta_rule_recurrent, lq, lk, lv, beta, log_decay, held),
+    call(attention.delta_rule_chunked, lq, lk, lv, beta, log_decay, held, chunk_size=2),
+    call(attention.wy_factor, lk, beta),
     call(attention.latent_attention, *latent, *latent_maps, allowed),
     call(attention.absorbed_latent_attention, *latent, *latent_maps, allowed),
     call(attention.latent_from_grouped, normal(6, 9), normal(4, 9), 2, 4),
