@@ -136,10 +136,13 @@ def alibi_effective_keys(slope: float) -> float:
 
     alibi_effective_keys(log 3) = (3 + 1) / (3 - 1) = 2; about 2 / slope for small slopes.
     Source: the geometric series.
-    Raises: ValueError unless slope is positive and finite.
+    Raises: ValueError unless slope is positive and finite, or if the number overflows.
     """
     require_positive(slope=slope)
-    return 1 / math.tanh(slope / 2)  # eq. eq-positions-effective-keys
+    keys = (1 + math.exp(-slope)) / -math.expm1(-slope)  # eq. eq-positions-effective-keys
+    if keys == math.inf:
+        raise ValueError(f"slope is so small that the number of keys overflows, got {slope}")
+    return keys
 
 
 def t5_bucket(
@@ -157,6 +160,8 @@ def t5_bucket(
     side are odd in number or fewer than 2, or max_distance is not above half of them.
     """
     require_integers(relative=relative)
+    if not isinstance(bidirectional, bool):
+        raise TypeError(f"bidirectional must be a bool, got {bidirectional!r}")
     sides = 2 if bidirectional else 1
     require_size(2 * sides, num_buckets=num_buckets)
     if num_buckets % (2 * sides):

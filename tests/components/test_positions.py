@@ -254,3 +254,33 @@ def test_sizes_below_one_are_refused(function):
 def test_a_slope_that_is_not_positive_is_refused(slope):
     with pytest.raises(ValueError, match="slope must be positive and finite"):
         alibi_effective_keys(slope)
+
+
+def test_starts_that_a_float_misses():
+    for (n, M), start in (((10, 160), 80), ((12, 384), 192)):
+        sizes = {"num_buckets": n, "max_distance": M, "bidirectional": False}
+        assert t5_bucket(-torch.tensor([start - 1, start]), **sizes).tolist() == [n - 2, n - 1]
+
+
+def test_far_positions_and_16_bit_slopes_lose_nothing():
+    far = 2**24
+    query, key = torch.tensor([far + 1]), torch.tensor([far, far + 1])
+    assert alibi_bias(torch.tensor([0.5]), query, key).tolist() == [[[-0.5, 0.0]]]
+    assert alibi_key_bias(f64(0.5), query).item() == (far + 1) / 2
+    found = alibi_bias(torch.tensor([0.5]).bfloat16(), torch.tensor([2047]), torch.arange(2))
+    assert found.tolist() == [[[-1023.5, -1023.0]]]
+
+
+def test_a_width_of_one_is_not_broadcast():
+    with pytest.raises(ValueError, match="weight must be"):
+        LearnedPositions(9, 4)(torch.zeros(2, 3, 1), torch.arange(3))
+
+
+def test_a_slope_without_a_finite_number_of_keys_is_refused():
+    with pytest.raises(ValueError, match="slope is so small"):
+        alibi_effective_keys(5e-324)
+
+
+def test_a_word_is_no_side():
+    with pytest.raises(TypeError, match="bidirectional must be a bool, got 'no'"):
+        t5_bucket(torch.arange(3), num_buckets=8, max_distance=16, bidirectional="no")

@@ -22,7 +22,7 @@ def linear_attention_flops(
     require_size(1, key_dim=key_dim, value_dim=value_dim, chunk_size=chunk_size)
     full, rest = divmod(length, chunk_size)
     pairs = full * chunk_size**2 + rest**2
-    state = 4 * length * key_dim * value_dim  # eq. eq-linear-flops
+    state = 4 * length * key_dim * value_dim  # eq. eq-linear-attention-flops
     return {
         "parallel": 2 * length**2 * (key_dim + value_dim),
         "recurrent": state,

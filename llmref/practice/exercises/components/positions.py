@@ -204,6 +204,17 @@ ALIBI_BIAS = Exercise(
                 ),
             ),
         ),
+        Convention(
+            "by the position of the key alone, for each query",
+            "As BLOOM. In a causal softmax it is the same, for each row gets a constant; not "
+            "with later keys, with a sink, or in 16 bits.",
+            (
+                (
+                    "-torch.tensor(slopes)[:, None, None] * distance",
+                    "torch.tensor(slopes)[:, None, None] * torch.arange(S).expand(T, S)",
+                ),
+            ),
+        ),
     ),
     branches={
         "no power of two": lambda num_heads, T, S: num_heads & (num_heads - 1) > 0,
