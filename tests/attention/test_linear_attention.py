@@ -165,6 +165,7 @@ def test_edges_of_the_other_forms():
 def test_a_reset_forgets_all_that_came_before(form):
     *tokens, start = inputs()
     tokens[4][:, :, 2] = -math.inf
+    tokens[2][:, :, :2] *= 1e15
     out, state = form(*tokens, start)
     alone, last = form(*(each[:, :, 2:] for each in tokens), None)
     close(out[:, :, 2:], alone)
@@ -449,3 +450,38 @@ def test_sixteen_bits_that_overflow_are_refused():
     big = torch.full((3, 2), 200.0, dtype=torch.float16)
     with pytest.raises(ValueError, match=r"output must be finite .* got inf"):
         linear_attention_parallel(big, big, big)
+
+
+@delta_forms
+def test_strengths_alone_may_have_more_bits(form):
+    q, k, v, beta, *_ = inputs()
+    out, state = form(*(each.float() for each in (q, k, v)), beta, None, None)
+    assert (out.dtype, state.dtype) == (torch.float32, torch.float64)
+
+
+@delta_forms
+def test_a_long_key_that_is_hardly_written_leaves_gradients(form):
+    k = torch.tensor([[1.0], [1e20], [1.0]], requires_grad=True)
+    beta = torch.tensor([0.5, 1e-25, 0.5], requires_grad=True)
+    out, _ = form(torch.ones(3, 1), k, torch.ones(3, 1), beta, None, None)
+    out.sum().backward()
+    assert not k.grad.isnan().any()
+    assert not beta.grad.isnan().any()
+
+
+def test_tiny_features_are_divided_as_others():
+    x, v = torch.tensor([[-51.0], [-50.5], [-51.2]]).exp(), column(0, 1, 0)
+    exact = normalized_linear_attention(x.double(), x.double(), v)
+    torch.testing.assert_close(normalized_linear_attention(x, x, v.float()), exact.float())
+
+
+@delta_forms
+def test_a_later_key_may_overflow_where_it_is_not_read(form):
+    q, k, v = column(1e30, 1).float(), column(1, 1e30).float(), column(2, 3).float()
+    out, _ = form(q, k, v, f64(1, 0).float(), None, None)
+    torch.testing.assert_close(out, column(2e30, 2).float())
+
+
+def test_the_factor_of_sixteen_bits_is_computed_in_float32():
+    k, beta = random(4, 3).bfloat16(), random(4, seed=1).sigmoid()
+    close(wy_factor(k, beta), wy_factor(k.double(), beta).bfloat16())

@@ -54,7 +54,8 @@ def pair_decays(log_decay: Tensor) -> Tensor:
 
     Each sum is formed from its own terms. A difference of two sums from the start would lose every
     later decay after a strong one, and -inf - -inf is NaN.
-    Shapes: log_decay (..., c) -> (..., c, c); above the diagonal stands no decay
+    Shapes: log_decay (..., c) -> (..., c, c); above the diagonal stands 1,
+    which callers mask
     """
     steps = log_decay.unsqueeze(-1).expand(*log_decay.shape, log_decay.shape[-1])
     return steps.tril(-1).cumsum(-2).exp()  # eq. eq-linear-pair

@@ -104,7 +104,7 @@ def wy_factor(key: Tensor, beta: Tensor) -> Tensor:
 
 def _solved(k: Tensor, b: Tensor, pair: Tensor, wanted: Tensor) -> Tensor:
     """(I + tril(b k k' pair, -1))^-1 b wanted; torch reads what is below the diagonal, no more."""
-    system = b * (k @ k.mT) * pair
+    system = b * (k @ k.mT).tril(-1) * pair
     rows: Tensor = torch.linalg.solve_triangular(
         system, b * wanted, upper=False, unitriangular=True
     )

@@ -3,6 +3,7 @@
 Scores are products without an exponential; positions fade by decays that the caller gives.
 """
 
+import torch
 from torch import Tensor
 
 from llmref._numeric import widen
@@ -113,6 +114,8 @@ def normalized_linear_attention(
     require_shapes(axes, **named)
     require_axis("Dk", 1, "query_features (..., T, Dk)", query_features=query_features)
     q, k, v = (widen(tensor) for tensor in named.values())
+    # The length of a query cancels; with it tiny products would lose their digits.
+    q = q / q.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(q.dtype).tiny)
     weights = (q @ k.mT).tril()
     total = weights.sum(-1, keepdim=True)
     if (total == 0).any():

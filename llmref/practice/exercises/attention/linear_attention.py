@@ -173,7 +173,7 @@ def _shared_mistakes(written: str) -> tuple[Mistake, ...]:
         ),
         Mistake(
             "exp(b) times exp(-b)",
-            "The second factor overflows: in float32 once the decays sum to less than -88.",
+            "The second factor overflows: in float32 once the decays sum to less than -88.73.",
             ((_PAIR, "(g.cumsum(0).exp()[:, None] * (-g.cumsum(0)).exp()).tril()"),),
         ),
     )
@@ -305,7 +305,8 @@ DELTA_RULE = Exercise(
         ),
         Mistake(
             "first order only",
-            "I - A is the inverse of I + A only for chunks of two tokens.",
+            "I - A is the inverse of I + A for chunks of one or two tokens, in general not for "
+            "more.",
             ((_SOLVE, "error - A.tril(-1) @ error"),),
         ),
         Mistake(
