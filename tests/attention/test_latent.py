@@ -434,7 +434,6 @@ def test_the_base_of_the_rotations_and_the_norm_of_the_queries_count():
     other.load_state_dict(one.state_dict())
     assert (one(x, absorbed=False) - other(x, absorbed=False)).abs().max() > 1e-6
     with torch.no_grad():  # what the norm divides out again
-        before = one(x, absorbed=False)
         one.q_a_layernorm.eps = 0.0
         before = one(x, absorbed=False)
         one.q_a_proj.weight *= 7
