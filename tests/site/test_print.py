@@ -7,11 +7,12 @@ from playwright.sync_api import Browser, Page
 PAPER = {"width": 672, "height": 980}
 HIDDEN = (
     ".bar-code, details.hide, .bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article, "
-    ".prev-next-footer"
+    ".prev-next-footer, details.mistakes"
 )
-# The cells of checks, and what draws a figure, are left to the site.
+# The cells of checks, what draws a figure, and the list that repeats the bars are left to the site.
 FOLDED = (
-    "article details:not(.cite, .path, .hide, .cite *, .path *, .bar-code *)"
+    "article details:not(.cite, .path, .hide, .mistakes, .bar-code *)"
+    ":not(:is(.cite, .path, .mistakes) *)"
     " > :not(summary, .bar-code)"
 )
 
