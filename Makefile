@@ -14,7 +14,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
+.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser mutate bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -92,6 +92,9 @@ test-site: html epub $(VENV)/.test $(VENV)/.browser ## Build the site and the EP
 
 test-browser: html pdf epub $(VENV)/.test $(VENV)/.browser ## Look at the site and the PDF with Chromium, at the EPUB with EPUBCheck
 	@$(BIN)/python -m pytest -q $(FILES_SIDE_BY_SIDE) -o addopts=--import-mode=importlib $(WITH_PROGRAMS)
+
+mutate: $(VENV)/.docs $(VENV)/.test ## Try wrong versions of the formulas, all (hours) or a topic's: make mutate T=rl/kl
+	@$(BIN)/python -m tests.mutation $(T)
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
 	@$(BIN)/python -m pytest -q -o python_files='bench_*.py' tests/bench

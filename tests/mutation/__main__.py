@@ -1,0 +1,140 @@
+"""`make mutate`: try the mutants of all topics, or of one, and write what became of them.
+
+What is done is kept in _build/mutation, so a run that was stopped goes on where it was; a topic is
+tried anew when its code, tests or page have changed. Leaves out: changing docs/mutation.json, which
+`--publish` does from what is kept.
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.mutation.by_page import reject_by_page
+from tests.mutation.by_tests import TopicTests
+from tests.mutation.sites import Mutant, files, mutants_of, topics
+from tests.small_site import ROOT
+
+KEPT = ROOT / "_build" / "mutation"
+
+
+def key(topic: str) -> str:
+    """A name for code, tests and page of a topic as they are."""
+    group, name = topic.split("/")
+    paths = [*files(topic), ROOT / f"tests/{group}/test_{name}.py", ROOT / f"docs/{topic}.md"]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def lines_of(mutant: Mutant) -> range:
+    """The lines of the function that a mutant is in."""
+    tree = ast.parse((ROOT / mutant.file).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == mutant.function.rpartition(".")[2]:
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            if mutant.line in lines:
+                return lines
+    return range(0)
+
+
+def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
+    """Try the mutants of one topic by its tests and by its page."""
+    mutants = mutants_of(topic)
+    if sample is not None and sample < len(mutants):
+        mutants = random.Random(f"{seed} {topic}").sample(mutants, sample)
+    names = {path.relative_to(ROOT).as_posix() for path in files(topic)}
+    places = {mutant: lines_of(mutant) for mutant in mutants}
+    by_page = dict(reject_by_page(topic, names, mutants, places.__getitem__))
+    tests = TopicTests(topic, names)
+    by_tests = {mutant: tests.reject(mutant, places[mutant]) for mutant in mutants}
+    return {
+        "topic": topic,
+        "key": key(topic),
+        "all": sample is None or sample >= len(mutants_of(topic)),
+        "mutants": [
+            {"name": it.name, "tests": by_tests[it], "page": by_page[it]} for it in mutants
+        ],
+    }
+
+
+def kept(topic: str) -> dict[str, object] | None:
+    """What is known of the topic as it is now."""
+    path = KEPT / f"{topic.replace('/', '.')}.json"
+    if not path.is_file():
+        return None
+    found: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return found if found["key"] == key(topic) else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
+    parser.add_argument("topics", nargs="*", help="group/name; all if none is given")
+    parser.add_argument("--sample", type=int, help="so many mutants of each topic")
+    parser.add_argument("--seed", type=int, default=0, help="which ones")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    wanted = options.topics or topics()
+    if unknown := set(wanted) - set(topics()):
+        parser.error(f"no topic: {', '.join(sorted(unknown))}")
+    KEPT.mkdir(parents=True, exist_ok=True)
+    if options.one:
+        (topic,) = wanted
+        result = try_topic(topic, options.sample, options.seed)
+        path = KEPT / f"{topic.replace('/', '.')}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        return 0
+    return run_all(wanted, options)
+
+
+def run_all(wanted: list[str], options: argparse.Namespace) -> int:
+    """Each topic in a process of its own, several side by side."""
+    waiting = [
+        topic
+        for topic in wanted
+        if (known := kept(topic)) is None or not (known["all"] or options.sample)
+    ]
+    print(f"{len(wanted) - len(waiting)} topics are known, {len(waiting)} are tried")
+    command = [sys.executable, "-m", "tests.mutation", "--one", "--seed", str(options.seed)]
+    if options.sample is not None:
+        command += ["--sample", str(options.sample)]
+    running: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
+    failed = []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    while waiting or running:
+        while waiting and len(running) < options.jobs:
+            topic = waiting.pop(0)
+            log = KEPT / f"{topic.replace('/', '.')}.log"
+            with log.open("wb") as out:
+                process = subprocess.Popen(
+                    [*command, topic], cwd=ROOT, stdout=out, stderr=out, env=environment
+                )
+            running[topic] = process, log
+        for topic, (process, log) in list(running.items()):
+            if process.poll() is not None:
+                del running[topic]
+                if process.returncode:
+                    failed.append(topic)
+                    print(f"{topic}: failed, see {log}", flush=True)
+                else:
+                    print(summary(topic), flush=True)
+        time.sleep(0.1)
+    return 1 if failed else 0
+
+
+def summary(topic: str) -> str:
+    known = kept(topic)
+    assert known is not None
+    found: list[dict[str, str]] = known["mutants"]  # type: ignore[assignment]
+    tests = sum(it["tests"] == "killed" for it in found)
+    page = sum(it["page"] == "killed" for it in found)
+    return f"{topic}: of {len(found)} mutants the tests reject {tests}, the page {page}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

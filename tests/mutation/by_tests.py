@@ -1,0 +1,64 @@
+"""Does a topic's test file reject a mutant?"""
+
+import sys
+from typing import Any
+
+import pytest
+
+from tests.mutation.calls import recorded
+from tests.mutation.forked import outcome
+from tests.mutation.install import install
+from tests.mutation.sites import Mutant
+
+OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+
+
+class Watch:
+    """For each test of the file the functions that it entered, and how long it took."""
+
+    def __init__(self, files: set[str]) -> None:
+        self.files = files
+        self.entered: dict[str, set[tuple[str, int]]] = {}
+        self.seconds: dict[str, float] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        with recorded(self.files) as seen:
+            result = yield
+        self.entered[item.nodeid] = seen
+        return result
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+
+class TopicTests:
+    """A topic's tests, which pass, with what each of them enters."""
+
+    def __init__(self, topic: str, files: set[str]) -> None:
+        group, name = topic.split("/")
+        self.file = f"tests/{group}/test_{name}.py"
+        self.watch = Watch(files)
+        if pytest.main([*OPTIONS, self.file], plugins=[self.watch]) != 0:
+            raise SystemExit(f"{self.file} must pass before its mutants are tried")
+
+    def reject(self, mutant: Mutant, lines: range) -> str:
+        """'killed' or 'alive', by the tests that enter the mutant's function, quick ones first."""
+        nodes = [
+            node
+            for node, entered in self.watch.entered.items()
+            if not mutant.function
+            or any(file == mutant.file and line in lines for file, line in entered)
+        ]
+        nodes.sort(key=lambda node: self.watch.seconds[node])
+        if not nodes:
+            return "alive"
+        limit = 10 + 5 * sum(self.watch.seconds[node] for node in nodes)
+
+        def attempt() -> bool:
+            install(mutant)
+            # What a test file computed when it was imported, it computed without the mutant.
+            sys.modules.pop(self.file.removesuffix(".py").replace("/", "."), None)
+            return pytest.main([*OPTIONS, *nodes]) == 0
+
+        return outcome(attempt, limit)

@@ -1,0 +1,83 @@
+"""The mutants of a topic: one operator, sign, constant or function changed, in one place.
+
+Left out is what changes no value: docstrings, annotations, and the words of an error.
+"""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.mutants import mutants
+from tests.small_site import ROOT
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: file, line and words name it; function is the outermost one that holds it."""
+
+    file: str
+    line: int
+    change: str
+    function: str  # "" for a constant of the module
+    tree: ast.Module
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}:{self.line}: {self.change}"
+
+
+def files(topic: str, root: Path = ROOT) -> list[Path]:
+    """The module of a topic, or the parts of its package."""
+    path = root / "llmref" / topic
+    if path.is_dir():
+        return sorted(it for it in path.glob("*.py") if it.name != "__init__.py")
+    return [path.with_suffix(".py")]
+
+
+def topics(root: Path = ROOT) -> list[str]:
+    """All topics that have code by hand, which are all that have a page."""
+    folder = root / "llmref" / "practice" / "by_hand"
+    return sorted(
+        path.relative_to(folder).with_suffix("").as_posix()
+        for path in folder.glob("*/*.py")
+        if path.stem != "__init__"
+    )
+
+
+def mutants_of(topic: str, root: Path = ROOT) -> list[Mutant]:
+    """All mutants of a topic, in the order of its files and lines."""
+    found = []
+    for path in files(topic, root):
+        source = path.read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        silent = _silent(tree)
+        owner = _owners(tree)
+        for change, mutant in mutants(source):
+            place, _, what = change.partition(": ")
+            line = int(place.split()[1])
+            if line not in silent:
+                name = path.relative_to(root).as_posix()
+                found.append(Mutant(name, line, what, owner.get(line, ""), mutant))
+    return found
+
+
+def _silent(tree: ast.Module) -> set[int]:
+    """Lines that only say what is wrong: a `raise` and what is passed to it."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise):
+            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
+
+
+def _owners(tree: ast.Module) -> dict[int, str]:
+    """For each line the function or method that it stands in, as in its __qualname__."""
+    found: dict[int, str] = {}
+    for node in tree.body:
+        inside = node.body if isinstance(node, ast.ClassDef) else [node]
+        for it in inside:
+            if isinstance(it, ast.FunctionDef):
+                name = f"{node.name}.{it.name}" if isinstance(node, ast.ClassDef) else it.name
+                for line in range(it.lineno, (it.end_lineno or it.lineno) + 1):
+                    found[line] = name
+    return found

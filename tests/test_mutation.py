@@ -1,0 +1,121 @@
+"""The measure of the tests is itself tested: which mutants there are, and that each one is felt."""
+
+import ast
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from llmref.rl.gspo import sequence_ratio
+from tests.mutation.calls import recorded
+from tests.mutation.forked import ALIVE, KILLED, outcome
+from tests.mutation.install import install
+from tests.mutation.sites import Mutant, files, mutants_of, topics
+
+SOURCE = '''
+"""A module."""
+LIMIT = 3
+
+def plus(a, b=1):
+    """Adds 2 and 2."""
+    if a < 0:
+        raise ValueError(f"{a + 1} must not be below {-1}")
+    return a + b
+
+class Both:
+    @property
+    def two(self):
+        return 1 + 1
+
+    @staticmethod
+    def less(a):
+        return a - 1
+'''
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    (tmp_path / "llmref" / "group").mkdir(parents=True)
+    (tmp_path / "llmref" / "group" / "topic.py").write_text(SOURCE, encoding="utf-8")
+    return tmp_path
+
+
+def test_every_topic_has_mutants_and_its_words_have_none(made: Path) -> None:
+    found = mutants_of("group/topic", made)
+    assert {(it.function, it.change) for it in found} >= {
+        ("", "3 becomes one more"),
+        ("plus", "Add becomes Sub"),
+        ("plus", "1 becomes one less"),
+        ("Both.two", "Add becomes Sub"),
+        ("Both.less", "Sub becomes Add"),
+    }
+    assert 8 not in {it.line for it in found}  # what an error says
+    assert len({it.name for it in found}) < len(found)  # two constants of one line: both are tried
+    assert all(files(topic)[0].is_file() for topic in topics())
+
+
+def of(change: str, function: str, made: Path) -> Mutant:
+    return next(
+        it
+        for it in mutants_of("group/topic", made)
+        if (it.change, it.function) == (change, function)
+    )
+
+
+@pytest.fixture
+def module(made: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    made_module = ModuleType("llmref.group.topic")
+    made_module.__file__ = "topic.py"
+    exec(compile(SOURCE, "llmref/group/topic.py", "exec"), vars(made_module))
+    monkeypatch.setitem(sys.modules, "llmref.group.topic", made_module)
+    return made_module
+
+
+def test_who_imported_a_function_by_name_has_the_mutant_too(module: ModuleType, made: Path) -> None:
+    plus, both = module.plus, module.Both()
+    install(of("Add becomes Sub", "plus", made))
+    assert plus(5, 2) == 3
+    install(of("1 becomes one more", "plus", made))
+    assert plus(5) == 7
+    install(of("Add becomes Sub", "Both.two", made))
+    assert both.two == 0
+    install(of("Sub becomes Add", "Both.less", made))
+    assert both.less(1) == 2
+
+
+def test_a_constant_is_replaced_where_it_was_imported_to(
+    module: ModuleType, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ModuleType("llmref.group.other")
+    vars(other)["LIMIT"] = module.LIMIT
+    monkeypatch.setitem(sys.modules, "llmref.group.other", other)
+    install(of("3 becomes one more", "", made))
+    assert (module.LIMIT, vars(other)["LIMIT"]) == (4, 4)
+
+
+def without_end() -> bool:
+    time.sleep(60)
+    return True
+
+
+def test_what_fails_crashes_or_never_ends_is_killed() -> None:
+    assert outcome(lambda: True, 5) == ALIVE
+    assert outcome(lambda: False, 5) == KILLED
+    assert outcome(lambda: bool(1 / 0), 5) == KILLED
+    started = time.monotonic()
+    assert outcome(without_end, 0.2) == KILLED
+    assert time.monotonic() - started < 5
+
+
+def test_calls_are_seen_by_file_and_line() -> None:
+    with recorded({"llmref/rl/gspo.py"}) as seen:
+        sequence_ratio(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool))
+    (file,) = {name for name, _ in seen}
+    lines = Path(sequence_ratio.__code__.co_filename).read_text(encoding="utf-8").splitlines()
+    tree = ast.parse("\n".join(lines))
+    start = next(it.lineno for it in tree.body if getattr(it, "name", "") == "sequence_ratio")
+    assert file == "llmref/rl/gspo.py"
+    assert start in {line for _, line in seen}
