@@ -20,6 +20,7 @@ OPEN_ALL = "() => document.querySelectorAll('details').forEach((it) => { it.open
 LOOK = r"""() => {
   const describe = (it) => it.outerHTML.slice(0, 120);
   const shown = (it) => it.checkVisibility({ visibilityProperty: true });
+  const PARTS = ["::before", "::after"];
   const verbatim = "pre, code, kbd, script, style, noscript, .katex";
   const raw = [];
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -49,7 +50,7 @@ LOOK = r"""() => {
     sizeless: pictures
       .filter((it) => !+it.getAttribute("width") || !+it.getAttribute("height")).map(describe),
     // Letters of a private use area: an icon of a font that is not there.
-    unknown: [...document.querySelectorAll("*")].flatMap((it) => ["::before", "::after"]
+    unknown: [...document.querySelectorAll("*:not(.katex *)")].flatMap((it) => PARTS
       .filter((part) => /[\uE000-\uF8FF]/.test(getComputedStyle(it, part).content))
       .map((part) => describe(it) + part)),
     notOwnIds: [...document.querySelectorAll("[id]")].map((it) => it.id)
@@ -60,9 +61,10 @@ LOOK = r"""() => {
 SIDEWAYS = """() => {
   const width = document.documentElement.clientWidth;
   const over = document.documentElement.scrollWidth - width;
+  if (over <= 0) return [];
   const wide = [...document.querySelectorAll("main *")]
     .filter((it) => it.getBoundingClientRect().right > width + 1);
-  return over > 0 ? [over, ...wide.slice(0, 3).map((it) => it.outerHTML.slice(0, 120))] : [];
+  return [over, ...wide.slice(0, 3).map((it) => it.outerHTML.slice(0, 120))];
 }"""
 
 
@@ -131,9 +133,21 @@ def scripted(browser: Browser, served: str, names: list[str]) -> dict[str, Visit
 
 
 @pytest.fixture(scope="module")
-def plain(browser: Browser, served: str, names: list[str]) -> dict[str, Visit]:
-    """Every page with JavaScript off."""
-    return visit_all(browser, served, names, java_script_enabled=False)
+def kinds(names: list[str], html: Path) -> list[str]:
+    """One page of each kind: in each folder the largest, its index, and all that are in none."""
+    folders: dict[str, list[str]] = {}
+    for name in names:
+        folders.setdefault(name.rpartition("/")[0], []).append(name)
+    largest = {max(of, key=lambda name: (html / name).stat().st_size) for of in folders.values()}
+    return [
+        name for name in names if "/" not in name or name in largest or name.endswith("/index.html")
+    ]
+
+
+@pytest.fixture(scope="module")
+def plain(browser: Browser, served: str, kinds: list[str]) -> dict[str, Visit]:
+    """A page of each kind with JavaScript off; what is typeset in a page does not depend on it."""
+    return visit_all(browser, served, kinds, java_script_enabled=False)
 
 
 @pytest.fixture(params=["scripted", "plain"])
@@ -200,10 +214,10 @@ def test_every_id_is_given_once(scripted: dict[str, Visit]) -> None:
     assert not found(scripted, lambda visit: visit.seen["notOwnIds"])
 
 
-def test_the_site_is_complete_in_a_folder(browser: Browser, html: Path, names: list[str]) -> None:
+def test_the_site_is_complete_in_a_folder(browser: Browser, html: Path, kinds: list[str]) -> None:
     """As a reader opens it who has built it: nothing serves it."""
     visits = {}
-    for name in [*names, "search.html?q=softmax"]:
+    for name in [*kinds, "search.html?q=softmax"]:
         visits[name] = visit = Visit()
         with visiting(browser) as page:
             visit.watch(page)
