@@ -13,7 +13,8 @@ def block_hashes(
 
     Two keys are equal if all of these tokens, block_size and `extra` are; otherwise they differ, as
     far as a hash of 128 bits can. `extra` names whatever else the layers see: weights, adapters,
-    images. They are the same in every process, which Python's own hash of a text is not.
+    images; say of each what it is, as in "adapter=a". The keys are the same in every process, which
+    Python's own hash of a text is not.
     Source: Kwon et al. 2023, arXiv:2309.06180, section 4.4 (sharing); the chain is a hash tree's.
     Raises: ValueError if a token is negative or not below 2^63, or block_size below 1; TypeError
     unless tokens are ints, and extra a sequence of texts and no text.

@@ -101,7 +101,7 @@ def paged_attention(
     )
     pools = {"key_pool": key_pool, "value_pool": value_pool}
     tables = {"block_tables": block_tables, "lengths": lengths}
-    require_shapes(axes.replace(" 1,", " T,"), query=query, **pools, **tables)
+    require_shapes(axes, query=query, **pools, **tables)
     require_one_dtype(query=query, **pools)
     require_integers(**tables)
     require_axis("b", 1, "key_pool (N, b, G, D)", key_pool=key_pool)
