@@ -41,7 +41,7 @@ def reusable_blocks(prompt_length: int, block_size: int) -> int:
     Raises: ValueError if a size is below 1; TypeError unless both are ints.
     """
     require_size(1, prompt_length=prompt_length, block_size=block_size)
-    return (prompt_length - 1) // block_size  # eq. eq-paged-reuse
+    return (prompt_length - 1) // block_size  # eq. eq-paged-hash
 
 
 def _number(value: int) -> bytes:

@@ -149,7 +149,7 @@ def _sum(
     function: Function, x: Tensor, pool: Tensor, table: Any, length: int, refs: Any, free: Any
 ) -> bool:
     _, blocks, counts, _ = function(x, pool, table, length, refs, free)
-    return sum(map(int, counts)) - sum(refs) != len(blocks) - len(table)
+    return bool(sum(map(int, counts)) - sum(refs) != len(blocks) - len(table))
 
 
 def _free(function: Function, *given: Any) -> bool:
