@@ -45,8 +45,7 @@ SLOT_INDEX = Exercise(
     topic="inference/paged",
     level=1,
     task="The slot of each position (T,), if block i holds the slots from i b to i b + b - 1, and "
-    "the block table (M,) says which block holds the first b positions, which the next b, and so "
-    "on.",
+    "the block table (M,) names the block of the first b positions, of the next b, and so on.",
     inputs=_tables,
     definition="paged-map",
     laws=(
@@ -161,10 +160,10 @@ APPEND_TOKEN = Exercise(
     name="append_token",
     topic="inference/paged",
     level=2,
-    task="Append the token x (D,) to a sequence of `length` tokens in the blocks of a list `table` "
-    "of a pool (blocks, b, D) that other sequences read too: refs[i] is how many tables name block "
-    "i, and new blocks are taken from the end of the list `free`. Return the new pool, table, refs "
-    "and free, and leave the old ones as they are. Unused slots hold 0.",
+    task="Append the token x (D,) to a sequence of `length` tokens, whose blocks of the pool "
+    "(blocks, b, D) are in the list `table`. refs[i] is how many tables name block i; new blocks "
+    "come from the end of the list `free`; unused slots hold 0. Return new pool, table, refs and "
+    "free.",
     inputs=_caches,
     definition="paged-copy-on-write",
     laws=(
@@ -289,9 +288,8 @@ REUSED_BLOCKS = Exercise(
     name="reused_blocks",
     topic="inference/paged",
     level=2,
-    task="How many blocks of b tokens of a prompt need not be computed if the caches of some texts "
-    "are held, cut into blocks of b from their start (lists of tokens). The logits after the last "
-    "token of the prompt are wanted.",
+    task="How many blocks of b tokens of a prompt need not be computed, if the caches of some "
+    "texts are held in blocks of b from their start? The logits after its last token are wanted.",
     inputs=_prompts,
     definition="paged-prefix-hash",
     laws=(
