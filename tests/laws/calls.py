@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmref import attention, components, functional, norm, rl, training
+from llmref import attention, components, functional, inference, norm, rl, training
 from llmref.training.muon import JORDAN
 
 _generator = torch.Generator().manual_seed(0)
@@ -348,4 +348,37 @@ TRAINING = [
     call(training.unscale, [normal(3, 5), normal(7)], scale=8.0),
 ]
 
-CALLS = [*ATTENTION, *COMPONENTS, *EXPERTS, *POSITIONS, *FUNCTIONAL, *NORM, *RL, *TRAINING]
+_of_inference = torch.Generator().manual_seed(8)
+
+
+def held(*shape: int) -> Tensor:
+    """Normal numbers that leave those of other calls as they are."""
+    return torch.randn(*shape, generator=_of_inference, dtype=torch.float64)
+
+
+tables = torch.tensor([[5, 2, 0], [1, 4, -1]])
+
+INFERENCE = [
+    call(inference.gather_blocks, held(6, 4, 3, 2), tables[0], 10),
+    call(
+        inference.paged_attention,
+        held(2, 6, 1, 5),
+        held(7, 4, 3, 5),
+        held(7, 4, 3, 2),
+        tables,
+        torch.tensor([10, 7]),
+    ),
+    call(inference.slot_index, tables[0], torch.tensor([9, 3, 4, 0]), block_size=4),
+]
+
+CALLS = [
+    *ATTENTION,
+    *COMPONENTS,
+    *EXPERTS,
+    *POSITIONS,
+    *FUNCTIONAL,
+    *NORM,
+    *RL,
+    *TRAINING,
+    *INFERENCE,
+]

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.laws.calls import CALLS, Call
 
 nan = float("nan")
-GROUPS = ("attention", "components", "functional", "norm", "rl", "training")
+GROUPS = ("attention", "components", "functional", "inference", "norm", "rl", "training")
 NAMES = [call.name for call in CALLS]
 calls = pytest.mark.parametrize("call", CALLS, ids=NAMES)
 

@@ -1,0 +1,9 @@
+from .paged import BlockPool as BlockPool
+from .paged import PagedKVCache as PagedKVCache
+from .paged import block_hashes as block_hashes
+from .paged import blocks_needed as blocks_needed
+from .paged import decode_steps as decode_steps
+from .paged import gather_blocks as gather_blocks
+from .paged import paged_attention as paged_attention
+from .paged import reusable_blocks as reusable_blocks
+from .paged import slot_index as slot_index
