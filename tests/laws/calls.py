@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmref import attention, components, functional, norm, rl, training
+from llmref import attention, components, functional, inference, norm, rl, training
 from llmref.training.muon import JORDAN
 
 _generator = torch.Generator().manual_seed(0)
@@ -348,4 +348,20 @@ TRAINING = [
     call(training.unscale, [normal(3, 5), normal(7)], scale=8.0),
 ]
 
-CALLS = [*ATTENTION, *COMPONENTS, *EXPERTS, *POSITIONS, *FUNCTIONAL, *NORM, *RL, *TRAINING]
+_of_beams = torch.Generator().manual_seed(0)
+BEAMS = [
+    call(
+        inference.beam_step,
+        -torch.rand(3, generator=_of_beams, dtype=torch.float64),
+        torch.randn(3, 5, generator=_of_beams, dtype=torch.float64).log_softmax(-1),
+        num_beams=4,
+    ),
+    call(
+        inference.length_normalized_score,
+        -5 * torch.rand(2, 3, generator=_of_beams, dtype=torch.float64),
+        torch.tensor([[4, 1, 7], [2, 9, 3]]),
+        alpha=0.6,
+    ),
+]
+
+CALLS = [*ATTENTION, *COMPONENTS, *EXPERTS, *POSITIONS, *FUNCTIONAL, *NORM, *RL, *TRAINING, *BEAMS]
