@@ -27,11 +27,11 @@ Finish = Literal["ranked", "any"]
 
 
 class BeamResult(NamedTuple):
-    """The best text that ended, and what the search gave up on the way to it.
+    """The best text that ended, and what was pruned on the way to it.
 
     tokens (n,) come without the prompt, and with EOS if it ended the text; logp (), score () and
-    pruned () are in float32 at least. pruned is the largest log-probability of a prefix or text
-    that was given up, also by stopping; -inf if there was none.
+    pruned () are in float32 at least. pruned is the largest log-probability of a candidate that
+    was neither finished nor kept; -inf if there was none.
     """
 
     tokens: Tensor
@@ -140,12 +140,11 @@ def beam_search(
         ):  # eq. eq-beam-stop
             break
     assert best is not None  # all candidates of the last step ended
-    given_up = torch.cat([pruned, logp[:1]]).max()
-    return BeamResult(*best, given_up, float(length_penalty), max_new_tokens)
+    return BeamResult(*best, pruned.max(), float(length_penalty), max_new_tokens)
 
 
 def certificate(result: BeamResult) -> bool:
-    """Whether what was given up proves that no text, found or not, has a better score.
+    """Whether what was pruned proves that no text, found or not, has a better score.
 
     With length_penalty 0 the text is then a mode, a most probable text. False proves nothing.
     Source: derived here.

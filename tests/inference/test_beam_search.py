@@ -78,7 +78,7 @@ def on_lists(model, B, T, alpha, finish):
                 pruned = max(pruned, logp)
         left = max([logp for logp, _ in live], default=-math.inf)
         if given_up is None and best[0] >= left / (T if alpha > 0 else t + 1) ** alpha:
-            given_up = max(pruned, left)
+            given_up = pruned
     return best[0], best[1], given_up
 
 
@@ -118,8 +118,17 @@ def test_ties_go_by_beam_and_token_and_the_impossible_is_dropped():
     _, parents, tokens = beam_step(f64(0.0, 0.0), rows, num_beams=9)
     assert parents.tolist() == [0, 0, 1, 1]
     assert tokens.tolist() == [0, 2, 1, 2]
+    many = torch.full((1, 700), 1 / 700, dtype=torch.float64).log()
+    assert beam_step(f64(0.0), many, num_beams=5)[2].tolist() == [0, 1, 2, 3, 4]
     _, parents, _ = beam_step(f64(-math.inf, -1.0), rows, num_beams=9)
     assert parents.tolist() == [1, 1]
+
+
+def test_of_equal_scores_the_first_found_wins():
+    """EOS has .5, and .5 again one token later: -log 2 each for alpha = 1."""
+    found = search(bigrams([0.5, 0.5], [0.5, 0.5]), 2, 2, alpha=1.0, prompt=START[1:] - 1)
+    assert found.tokens.tolist() == [0]
+    close(found.score, one(-math.log(2)))
 
 
 def test_it_equals_the_search_on_lists():
