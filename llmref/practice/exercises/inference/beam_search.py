@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from llmref.practice.compared import text as written
-from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake
+from llmref.practice.exercise import Convention, Exercise, Function, Mistake
 from llmref.practice.exercises._inputs import normal, table
+from llmref.practice.exercises._laws import LawOfForms
 
 
 class Bigrams:
@@ -57,6 +58,7 @@ def _inputs() -> list[tuple[Any, ...]]:
         (_of(*two), _prompt(0), 2, 2, 0, 1.0),
         (_of(*three), _prompt(0), 1, 2, 0, 0.0),
         (_of(*three), _prompt(0), 2, 3, 0, 0.0),
+        (_of(*three), _prompt(0), 3, 3, 0, 0.0),
         (_of(*three), _prompt(0), 9, 3, 0, 2.0),
         *(
             (_random(size, seed), torch.arange(2, 4 + n // 3), width, cap, eos, alpha)
@@ -140,19 +142,19 @@ BEAM_SEARCH = Exercise(
     inputs=_inputs,
     definition="beam-step",
     laws=(
-        Law(
+        LawOfForms(
             "The score is the log-probability of the text that is returned, over its number of "
             "new tokens to the power alpha.",
             "beam-step",
             _score_is_of_another_text,
         ),
-        Law("With B = 1 and alpha = 0 it is greedy decoding.", "beam-greedy", _not_greedy),
-        Law(
+        LawOfForms("With B = 1 and alpha = 0 it is greedy decoding.", "beam-greedy", _not_greedy),
+        LawOfForms(
             "With alpha = 0, a beam of one over the largest probability of a text finds it.",
             "beam-width-suffices",
             _misses_the_mode,
         ),
-        Law(
+        LawOfForms(
             "Where nothing is pruned, stopping early does not lose the best score.",
             "beam-early-stopping",
             _stops_too_early,
