@@ -371,6 +371,22 @@ INFERENCE = [
     call(inference.slot_index, tables[0], torch.tensor([9, 3, 4, 0]), block_size=4),
 ]
 
+_of_beams = torch.Generator().manual_seed(0)
+BEAMS = [
+    call(
+        inference.beam_step,
+        -torch.rand(3, generator=_of_beams, dtype=torch.float64),
+        torch.randn(3, 5, generator=_of_beams, dtype=torch.float64).log_softmax(-1),
+        num_beams=4,
+    ),
+    call(
+        inference.length_normalized_score,
+        -5 * torch.rand(2, 3, generator=_of_beams, dtype=torch.float64),
+        torch.tensor([[4, 1, 7], [2, 9, 3]]),
+        alpha=0.6,
+    ),
+]
+
 CALLS = [
     *ATTENTION,
     *COMPONENTS,
@@ -381,4 +397,5 @@ CALLS = [
     *RL,
     *TRAINING,
     *INFERENCE,
+    *BEAMS,
 ]
