@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmref import attention, components, functional, norm, rl, training
+from llmref import attention, components, functional, inference, norm, rl, training
 from llmref.training.muon import JORDAN
 
 _generator = torch.Generator().manual_seed(0)
@@ -348,4 +348,23 @@ TRAINING = [
     call(training.unscale, [normal(3, 5), normal(7)], scale=8.0),
 ]
 
-CALLS = [*ATTENTION, *COMPONENTS, *EXPERTS, *POSITIONS, *FUNCTIONAL, *NORM, *RL, *TRAINING]
+target, drafts = probabilities(4, 7), probabilities(3, 7)
+uniforms = torch.rand(4, generator=_generator, dtype=torch.float64)
+
+INFERENCE = [
+    call(inference.acceptance_rate, target[:3], drafts),
+    call(inference.residual_probs, target[:3], drafts),
+    call(inference.speculative_step, target, drafts, ids(7, 3), uniforms),
+]
+
+CALLS = [
+    *ATTENTION,
+    *COMPONENTS,
+    *EXPERTS,
+    *POSITIONS,
+    *FUNCTIONAL,
+    *INFERENCE,
+    *NORM,
+    *RL,
+    *TRAINING,
+]
