@@ -7,6 +7,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake
 from llmref.practice.exercises._inputs import number, table
+from llmref.practice.exercises._laws import LawOfForms
 
 
 def _drawn(K: int, V: int, seed: int) -> tuple[Any, ...]:
@@ -129,12 +130,12 @@ SPECULATIVE_STEP = Exercise(
     inputs=_steps,
     definition="speculative-step",
     laws=(
-        Law(
+        LawOfForms(
             "After the drafts that are kept comes one token.",
             "speculative-step",
             _not_one_token_more,
         ),
-        Law(
+        LawOfForms(
             "Drafts of the target itself are all kept, and one token follows.",
             "speculative-acceptance",
             _refuses_the_target,
@@ -275,9 +276,9 @@ BEST_DRAFT_LENGTH = Exercise(
     topic="inference/speculative",
     level=2,
     task=(
-        "How many tokens to draft, from 0 to max_length, for the most tokens per unit of time: each "
-        "is kept with probability alpha, a pass of the draft costs c passes of the target, and one "
-        "pass of the target checks them all. Of equally good numbers the smallest."
+        "How many tokens to draft, from 0 to max_length, for the most tokens per unit of time: "
+        "each is kept with probability alpha, a pass of the draft costs c passes of the target, "
+        "and one pass of the target checks them all. Of equally good numbers the smallest."
     ),
     inputs=_costs,
     definition="speculative-speedup",
