@@ -9,7 +9,7 @@ from bisect import bisect_left
 import torch
 from torch import Tensor
 
-from llmref._numeric import check_distribution, minimum, wide_dtype, widen
+from llmref._numeric import bounded, check_distribution, minimum, wide_dtype, widen
 from llmref._require import require_ids, require_in, require_number, require_shapes, require_size
 
 
@@ -29,8 +29,8 @@ def acceptance_rate(target_probs: Tensor, draft_probs: Tensor) -> Tensor:
         draft_probs=draft_probs,
     )
     p, q = _rows(target_probs, "target_probs"), _rows(draft_probs, "draft_probs")
-    # eq. eq-speculative-acceptance
-    return minimum(p, q).sum(-1).to(torch.promote_types(target_probs.dtype, draft_probs.dtype))
+    shared = bounded(minimum(p, q).sum(-1), 0.0, 1.0)  # eq. eq-speculative-acceptance
+    return shared.to(torch.promote_types(target_probs.dtype, draft_probs.dtype))
 
 
 def residual_probs(target_probs: Tensor, draft_probs: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def residual_probs(target_probs: Tensor, draft_probs: Tensor) -> Tensor:
         draft_probs=draft_probs,
     )
     p, q = _rows(target_probs, "target_probs"), _rows(draft_probs, "draft_probs")
-    # eq. eq-speculative-residual
+    # eq. eq-speculative
     return _residual(p, q).to(torch.promote_types(target_probs.dtype, draft_probs.dtype))
 
 

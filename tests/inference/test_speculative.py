@@ -165,8 +165,9 @@ def test_rows_that_rounding_leaves_off_one_are_divided_by_their_sum(dtype):
     wide = [x.double() / x.double().sum(-1, keepdim=True) for x in (p, q)]
     unit = torch.finfo(dtype).eps
     assert acceptance_rate(p, q).dtype == dtype
-    close(acceptance_rate(p, q).double(), acceptance_rate(*wide), atol=unit)
-    close(acceptance_rate(p, p), torch.ones(40, dtype=dtype), atol=unit)
+    close(acceptance_rate(p, q).double(), acceptance_rate(*wide), atol=4 * unit)
+    close(acceptance_rate(p, p), torch.ones(40, dtype=dtype), atol=4 * unit)
+    assert (acceptance_rate(p, p) <= 1).all()  # so that expected_tokens takes it
     assert residual_probs(p, wide[1].float()).dtype == torch.float32
     x, u = q[:39].argmax(-1), torch.rand(40, generator=generator(), dtype=torch.float64)
     found = speculative_step(p, q[:39], x, u)

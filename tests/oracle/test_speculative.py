@@ -48,8 +48,8 @@ def first_token(p, q, step, thresholds):
     out = torch.zeros_like(p)
     for x, end in enumerate(thresholds.tolist()):
         token, beside = torch.tensor([x]), 1e-9
-        assert step(token, torch.tensor([end - beside]).double())[0] == 1
-        kept, rest = step(token, torch.tensor([end + beside]).double())
+        assert step(token, torch.tensor([end - beside], dtype=torch.float64))[0] == 1
+        kept, rest = step(token, torch.tensor([end + beside], dtype=torch.float64))
         assert kept == (end == 1)  # uniforms end there
         out[x] += q[x] * end
         out += q[x] * (1 - end) * rest
