@@ -166,6 +166,7 @@ def test_rows_that_rounding_leaves_off_one_are_divided_by_their_sum(dtype):
     unit = torch.finfo(dtype).eps
     assert acceptance_rate(p, q).dtype == dtype
     close(acceptance_rate(p, q).double(), acceptance_rate(*wide), atol=4 * unit)
+    close(acceptance_rate(p, wide[1]), acceptance_rate(*wide), atol=1e-6)
     close(acceptance_rate(p, p), torch.ones(40, dtype=dtype), atol=4 * unit)
     assert (acceptance_rate(p, p) <= 1).all()  # so that expected_tokens takes it
     assert residual_probs(p, wide[1].float()).dtype == torch.float32
