@@ -12,3 +12,9 @@ from .paged import gather_blocks as gather_blocks
 from .paged import paged_attention as paged_attention
 from .paged import reusable_blocks as reusable_blocks
 from .paged import slot_index as slot_index
+from .speculative import acceptance_rate as acceptance_rate
+from .speculative import best_draft_length as best_draft_length
+from .speculative import expected_tokens as expected_tokens
+from .speculative import residual_probs as residual_probs
+from .speculative import speculative_step as speculative_step
+from .speculative import speedup as speedup

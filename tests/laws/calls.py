@@ -387,6 +387,24 @@ BEAMS = [
     ),
 ]
 
+_of_drafts = torch.Generator().manual_seed(0)
+_target = torch.rand(4, 7, generator=_of_drafts, dtype=torch.float64) + 0.1
+_draft = torch.rand(3, 7, generator=_of_drafts, dtype=torch.float64) + 0.1
+target, drafts = (x / x.sum(-1, keepdim=True) for x in (_target, _draft))
+uniforms = torch.rand(4, generator=_of_drafts, dtype=torch.float64)
+
+DRAFTS = [
+    call(inference.acceptance_rate, target[:3], drafts),
+    call(inference.residual_probs, target[:3], drafts),
+    call(
+        inference.speculative_step,
+        target,
+        drafts,
+        torch.randint(7, (3,), generator=_of_drafts),
+        uniforms,
+    ),
+]
+
 CALLS = [
     *ATTENTION,
     *COMPONENTS,
@@ -398,4 +416,5 @@ CALLS = [
     *TRAINING,
     *INFERENCE,
     *BEAMS,
+    *DRAFTS,
 ]
