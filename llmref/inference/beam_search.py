@@ -1,4 +1,4 @@
-"""How is the most probable text searched for, where there are V^T of them?
+"""How is the most probable text searched for, where there are up to V^T of them?
 
 beam_step keeps the best B of all candidates; beam_search repeats it until no live beam can win; and
 certificate says when the text found is the best of all texts. Leaves out: batches of prompts,
@@ -17,6 +17,7 @@ from llmref._require import (
     require_axis,
     require_choice,
     require_in,
+    require_int,
     require_integers,
     require_number,
     require_shapes,
@@ -45,7 +46,8 @@ class BeamResult(NamedTuple):
 def length_normalized_score(logp: Tensor, length: Tensor, *, alpha: float) -> Tensor:
     """The log-probability of a text over a power of its length.
 
-    alpha = 0 is neutral, alpha > 0 favours long texts. length counts new tokens, EOS included.
+    alpha = 0 is neutral, alpha > 0 favours long texts. length counts new tokens, EOS included. A
+    positive logp, which is no log-probability, is divided all the same.
     Shapes: logp (...), length (...) -> (...), in float32 at least
     Source: transformers' length_penalty; Wu et al. 2016, arXiv:1609.08144, use ((5 + n) / 6)^alpha.
     Raises: TypeError for wrong dtypes; ValueError for shapes that differ, a logp of NaN or +inf, a
@@ -86,7 +88,8 @@ def beam_step(
     order = total.argsort(descending=True, stable=True)[:num_beams]
     order = order[total[order] > -math.inf]
     if not order.numel():
-        raise ValueError("no candidate is possible: every beam has log-probability -inf")
+        why = "every beam has log-probability -inf" if len(start) else "there is no beam"
+        raise ValueError(f"no candidate is possible: {why}")
     return total[order], order // rows.shape[1], order % rows.shape[1]
 
 
@@ -109,11 +112,14 @@ def beam_search(
     It stops as soon as no live beam can have a better score, and returns what the full run would.
     Shapes: prompt (P,) -> BeamResult
     Source: derived here; transformers' generate(num_beams=, early_stopping="never") for "ranked".
-    Raises: as beam_step and length_normalized_score; TypeError for a prompt that holds no integers;
+    Raises: as beam_step and length_normalized_score; TypeError for a prompt that holds no integers,
+    or an EOS that is no int;
     ValueError for max_new_tokens < 1, an EOS outside the vocabulary, or an unknown finish.
     """
     require_size(1, num_beams=num_beams, max_new_tokens=max_new_tokens)
     require_choice(Finish, finish=finish)
+    if eos_token_id is not None:
+        require_int(eos_token_id=eos_token_id)
     require_integers(prompt=prompt)
     require_shapes("prompt (P)", prompt=prompt)
     live, best = prompt.long()[None], None

@@ -264,10 +264,10 @@ def test_a_copy_holds_the_same_and_leaves_the_old_count():
 
 def test_a_key_by_hand():
     """blake2b of 16 bytes: first of block size 2, then of that and tokens 1 and 2 in 8 bytes."""
-    eight = [n.to_bytes(8, "little") for n in (2, 1, 2)]
-    root = hashlib.blake2b(eight[0], digest_size=16).digest()
+    one, two = (n.to_bytes(8, "little") for n in (1, 2))
+    root = hashlib.blake2b(b"2", digest_size=16).digest()
     assert block_hashes([1, 2, 3], 2) == [
-        hashlib.blake2b(root + eight[1] + eight[2], digest_size=16).digest()
+        hashlib.blake2b(root + one + two, digest_size=16).digest()
     ]
 
 
@@ -436,8 +436,25 @@ def test_sizes_and_tokens_are_checked():
         block_hashes([1.0], 1)
     with pytest.raises(TypeError, match="extra must be a sequence of texts, got 'ab'"):
         block_hashes([1], 1, extra="ab")
-    with pytest.raises(TypeError, match="extra must be a sequence of texts"):
-        block_hashes([1], 1, extra=(1,))
+    for extra in ((1,), (it for it in ["a"]), {"adapter": "a"}, {"a", "b"}):
+        with pytest.raises(TypeError, match="extra must be a sequence of texts"):
+            block_hashes([1], 1, extra=extra)
+    with pytest.raises(ValueError, match=r"a token must be in \[0, 2\^63\), got -5"):
+        block_hashes([1, 2, -5], 2)  # after the last full block
+    assert len(block_hashes([1], 10**30)) == 0
+
+
+def test_lengths_may_be_read_once() -> None:
+    assert decode_steps(iter([3, 4]), 2, continuous=True) == 4
+
+
+def test_a_table_is_taken_as_it_is_given() -> None:
+    pool = BlockPool(4, 2, 1, 1)
+    first = PagedKVCache(pool)
+    first.append(torch.ones(3, 1, 1), torch.ones(3, 1, 1))
+    second = PagedKVCache(pool, first.block_table, first.length)
+    assert second.block_table.tolist() == first.block_table.tolist()
+    assert [pool.references(block) for block in first.block_table.tolist()] == [2, 2]
     with pytest.raises(ValueError, match="length must be at least 1, got 0"):
         decode_steps([1, 0], 2, continuous=True)
     with pytest.raises(ValueError, match="places must be at least 1, got 0"):

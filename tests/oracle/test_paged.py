@@ -16,8 +16,13 @@ TOPIC = "inference/paged"
 
 def allocator(table, block_size, layers=1):
     """One group of full attention layers, whose blocks have keys and values of all of them."""
-    stub = SimpleNamespace(tokens_per_page=block_size, block_table={"text": table})
-    stub.block_physical_stride = 2 * layers * block_size
+    from transformers.generation.continuous_batching.cache_allocators import (
+        FullAttentionCacheAllocator as Theirs,
+    )
+
+    stub = SimpleNamespace(rows_per_token=Theirs.rows_per_token, supports_block_sharing=True)
+    Theirs._before_cache_tensor_init(stub, 0, list(range(layers)), block_size, 1, True)
+    stub.block_table = {"text": table}
     return stub
 
 

@@ -1,12 +1,12 @@
 """How many steps do many answers take on a few places?"""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from llmref._require import require_size
 
 
-def decode_steps(lengths: Sequence[int], places: int, *, continuous: bool) -> int:
+def decode_steps(lengths: Iterable[int], places: int, *, continuous: bool) -> int:
     """Steps until all requests are done, each of which needs `lengths[i]` steps on one place.
 
     All requests are there from the start, and are served in their order. Static batches of `places`
@@ -16,6 +16,7 @@ def decode_steps(lengths: Sequence[int], places: int, *, continuous: bool) -> in
     Raises: ValueError if a length or places is below 1; TypeError unless they are ints.
     """
     require_size(1, places=places)
+    lengths = list(lengths)
     for length in lengths:
         require_size(1, length=length)
     if not continuous:

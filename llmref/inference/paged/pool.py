@@ -157,8 +157,10 @@ class PagedKVCache:
     the blocks that hold `length` tokens; TypeError unless all are ints.
     """
 
-    def __init__(self, pool: BlockPool, block_table: Sequence[int] = (), length: int = 0) -> None:
-        table = list(block_table)
+    def __init__(
+        self, pool: BlockPool, block_table: Sequence[int] | Tensor = (), length: int = 0
+    ) -> None:
+        table = block_table.tolist() if isinstance(block_table, Tensor) else list(block_table)
         needed = blocks_needed(length, pool.block_size)
         if len(table) != needed or len(set(table)) != needed:
             raise ValueError(f"{length} tokens need {needed} different blocks, got {table}")

@@ -20,14 +20,17 @@ def block_hashes(
     unless tokens are ints, and extra a sequence of texts and no text.
     """
     require_size(1, block_size=block_size)
-    if isinstance(extra, str) or not all(isinstance(it, str) for it in extra):
+    of_texts = isinstance(extra, Sequence) and all(isinstance(it, str) for it in extra)
+    if isinstance(extra, str) or not of_texts:
         raise TypeError(f"extra must be a sequence of texts, got {extra!r}")
     texts = [text.encode() for text in extra]
     # With their lengths: ("a", "bc") is another thing than ("ab", "c").
-    root = b"".join(_number(len(text)) + text for text in texts) + _number(block_size)
+    root = b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+    root += str(block_size).encode()
+    numbers = [_number(token) for token in tokens]
     keys, parent = [], hashlib.blake2b(root, digest_size=16).digest()
-    for end in range(block_size, len(tokens) + 1, block_size):
-        block = b"".join(_number(token) for token in tokens[end - block_size : end])
+    for end in range(block_size, len(numbers) + 1, block_size):
+        block = b"".join(numbers[end - block_size : end])
         parent = hashlib.blake2b(parent + block, digest_size=16).digest()  # eq. eq-paged-hash
         keys.append(parent)
     return keys
@@ -44,8 +47,8 @@ def reusable_blocks(prompt_length: int, block_size: int) -> int:
     return (prompt_length - 1) // block_size  # eq. eq-paged-hash
 
 
-def _number(value: int) -> bytes:
-    require_int(token=value)
-    if not 0 <= value < 2**63:
-        raise ValueError(f"a token must be in [0, 2^63), got {value}")
-    return value.to_bytes(8, "little")
+def _number(token: int) -> bytes:
+    require_int(token=token)
+    if not 0 <= token < 2**63:
+        raise ValueError(f"a token must be in [0, 2^63), got {token}")
+    return token.to_bytes(8, "little")

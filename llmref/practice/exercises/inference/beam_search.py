@@ -60,6 +60,8 @@ def _inputs() -> list[tuple[Any, ...]]:
         (_of(*three), _prompt(0), 2, 3, 0, 0.0),
         (_of(*three), _prompt(0), 3, 3, 0, 0.0),
         (_of(*three), _prompt(0), 9, 3, 0, 2.0),
+        (_random(4, 42), _prompt(2, 3), 2, 3, 0, 0.6),
+        (_random(4, 54), _prompt(2, 3), 2, 5, 0, 1.5),
         *(
             (_random(size, seed), torch.arange(2, 4 + n // 3), width, cap, eos, alpha)
             for n, (seed, size, cap, width, eos, alpha) in enumerate(_RANDOM)
@@ -204,6 +206,22 @@ BEAM_SEARCH = Exercise(
             "For alpha > 0 a live beam can at best keep its log p and grow to T tokens: divide by "
             "the largest length.",
             (("logp[0] / T**alpha", "logp[0] / t**alpha"),),
+        ),
+        Mistake(
+            "EOS counted among the first 2 B",
+            "The task counts a text only if it is among the first B of all candidates.",
+            (("ended[:B].nonzero()", "ended.nonzero()"),),
+        ),
+        Mistake(
+            "ended texts take places in the beam",
+            "The B best that do not end go on, however many ended in this step.",
+            (
+                (
+                    "text[~ended][:B], top[~ended][:B]",
+                    "text[~ended][: max(1, B - int(ended[:B].sum()))], "
+                    "top[~ended][: max(1, B - int(ended[:B].sum()))]",
+                ),
+            ),
         ),
         Mistake(
             "the prompt in the length",

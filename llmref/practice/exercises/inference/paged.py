@@ -264,6 +264,8 @@ def _prompts() -> list[tuple[Any, ...]]:
         ([8, 8, 3, 4, 1, 2, 0], [[1, 2, 3, 4], [8, 8, 7, 7]], 2),
         ([3, 1, 4, 1, 5, 9, 2], [[3, 1, 4, 1, 5, 9, 2, 6]], 3),
         ([3, 1, 4, 1, 5, 9], [[3, 1, 4, 1, 5, 9, 2, 6]], 3),
+        ([1, 2, 5, 6, 0], [[1, 2, 3, 4, 7], [7, 7]], 2),
+        ([1, 2, 3, 4, 5, 6, 0], [[1, 2, 3, 4], [9, 9, 3, 4, 5, 6]], 2),
         ([7, 7, 7], [], 1),
         ([7, 7, 7], [[7, 7, 7, 7]], 1),
     ]
@@ -315,6 +317,16 @@ REUSED_BLOCKS = Exercise(
             "own tokens and their position",
             "The same tokens at the same place, after another text, have other keys.",
             (("(key, *tokens[i : i + b])", "(i, *tokens[i : i + b])"),),
+        ),
+        Mistake(
+            "the block before alone",
+            "A layer passes on what it read, so a key depends on all blocks before, not on one.",
+            (
+                (
+                    "(key, *tokens[i : i + b])",
+                    "(*tokens[max(0, i - b) : i], None, *tokens[i : i + b])",
+                ),
+            ),
         ),
         Mistake(
             "the whole prompt",
