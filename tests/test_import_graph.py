@@ -1,4 +1,5 @@
-"""Imports flow one way: leaves <- functional <- norm, components <- attention <- training.
+"""Imports flow one way: leaves <- functional <- norm, components <- attention <- training,
+inference.
 
 From functional alone rl imports too. One topic stands above its group: a decoder is made of parts
 of all of them.
@@ -24,17 +25,19 @@ MAY_IMPORT = {
     "components": LEAVES | {"components", "functional"},
     "attention": LEAVES | {"attention", "components", "norm", "functional"},
     "rl": LEAVES | {"rl", "functional"},
+    "inference": LEAVES | {"inference", "attention", "components", "norm", "functional"},
     "training": LEAVES | {"training", "attention", "components", "norm", "functional"},
     "verify": LEAVES | {"verify"},
     "practice": LEAVES
-    | {"practice", "attention", "components", "norm", "functional", "rl", "training", "verify"},
+    | {"practice", "attention", "components", "norm", "functional", "rl", "inference", "training"}
+    | {"verify"},
     "hosting": LEAVES | {"hosting"},
     "__main__": {"practice"},
     "sphinxext": LEAVES | {"sphinxext", "hosting"},
 }
 # A topic that may import from more rooms than its group; only these and those above may import it.
 ASSEMBLED = {"components.decoder": LEAVES | {"components", "attention", "norm", "functional"}}
-ABOVE_ASSEMBLED = {"training", "practice"}
+ABOVE_ASSEMBLED = {"training", "inference", "practice"}
 # The same within the machinery.
 MAY_IMPORT_IN_SPHINXEXT = {
     "borrowed": set(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from llmref.records import ids_in_use
 
 ROOT = Path(__file__).parents[1]
-GROUPS = ("attention", "components", "norm", "functional", "rl", "training")
+GROUPS = ("attention", "components", "norm", "functional", "inference", "rl", "training")
 # Modules that several topics share and pages show, without a page of their own.
 SHARED = {"functional/aggregation"}
 

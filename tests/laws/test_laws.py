@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.laws.calls import CALLS, Call
 
 nan = float("nan")
-GROUPS = ("attention", "components", "functional", "norm", "rl", "training")
+GROUPS = ("attention", "components", "functional", "inference", "norm", "rl", "training")
 NAMES = [call.name for call in CALLS]
 calls = pytest.mark.parametrize("call", CALLS, ids=NAMES)
 
@@ -81,6 +81,7 @@ def test_every_function_that_takes_tensors_has_its_call() -> None:
         "attention.generate_greedy",
         "components.load_peft_state_dict",
         "components.load_transformers",
+        "inference.beam_search",
     ]
 
 

@@ -37,6 +37,17 @@ EQUIVALENT = {
     ("training/muon", "x = g / (g.abs().max() or", "1 becomes one more"): "half of zeros is zeros",
     ("attention/online_softmax", "out = q.new_zeros(", "1 becomes one less"): "zeros broadcast",
     (
+        "inference/beam_search",
+        "for t in range(1,",
+        "1 becomes one more",
+    ): "nothing is live after T",
+    ("inference/beam_search", "top, index = ", "2 becomes one more"): "B of 2 B cannot end",
+    (
+        "inference/beam_search",
+        "if len(live) == 0 or",
+        "GtE becomes Gt",
+    ): "a tie is found later, and loses to the first",
+    (
         "functional/quantization",
         "return gaps.abs().argmin(",
         "abs becomes square",

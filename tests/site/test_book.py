@@ -16,7 +16,7 @@ from .conftest import ROOT
 BOOK = ROOT / "_build" / "llmref.pdf"
 TOPICS = sorted(
     path.relative_to(ROOT / "docs").with_suffix("").as_posix()
-    for group in ("attention", "components", "functional", "norm", "rl", "training")
+    for group in ("attention", "components", "functional", "inference", "norm", "rl", "training")
     for path in (ROOT / "docs" / group).glob("*.md")
 )
 

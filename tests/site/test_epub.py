@@ -73,7 +73,7 @@ def test_every_topic_is_in_the_reading_order_and_in_the_contents(
     names = {item.get("id"): item.get("href") for item in package.iter(f"{OPF}item")}
     read = [names[ref.get("idref")] for ref in package.iter(f"{OPF}itemref")]
     listed = {link.get("href") for link in pages["nav.xhtml"].iter(f"{XHTML}a")}
-    groups = ("attention", "components", "functional", "norm", "rl", "training")
+    groups = ("attention", "components", "functional", "inference", "norm", "rl", "training")
     for group in groups:
         for path in (ROOT / "docs" / group).glob("*.md"):
             name = f"{group}/{path.stem}.xhtml"
