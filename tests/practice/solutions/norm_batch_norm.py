@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 
 def by_torch(
@@ -19,7 +18,7 @@ def by_torch(
     eps: float,
 ) -> tuple[Tensor, ...]:
     mean, var = mean.clone(), var.clone()
-    y = functional.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
+    y = torch.batch_norm(x, weight, bias, mean, var, training, momentum, eps, False)
     return y, mean, var
 
 
@@ -69,7 +68,7 @@ def by_numpy(x: Tensor, *rest: Any) -> tuple[np.ndarray, ...]:
 
 def backward_by_autograd(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, ...]:
     leaves = [it.clone().requires_grad_() for it in (x, weight, torch.zeros_like(weight))]
-    y = functional.batch_norm(leaves[0], None, None, *leaves[1:], True, 0.1, eps)
+    y = torch.batch_norm(leaves[0], *leaves[1:], None, None, True, 0.1, eps, False)
     return torch.autograd.grad(y, leaves, grad)
 
 
