@@ -19,8 +19,9 @@ def dropout(
     For training; in evaluation do not call it. Entries are kept where a uniform number from [0, 1)
     is p or more: of float64 whatever x is, so a seed gives one mask for every dtype.
     Shapes: x (...) -> (...), and a boolean (...), True where x is kept
-    Source: Srivastava et al. 2014, Dropout, section 10 (there as an alternative).
-    Differs: a dropped infinity or NaN is 0; torch 2.13 multiplies it by 0, which is NaN.
+    Source: Srivastava et al. 2014, Journal of Machine Learning Research 15(56).
+    Differs: the paper leaves training as it is and scales the weights in evaluation. A dropped
+    infinity or NaN is 0; torch 2.13 multiplies it by 0, which is NaN.
     Raises: TypeError unless x is floating point; ValueError for p outside [0, 1).
     """
     wide = widen(x)
