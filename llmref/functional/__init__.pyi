@@ -23,6 +23,8 @@ from .cross_entropy import cross_entropy_hessian as cross_entropy_hessian
 from .cross_entropy import kl_divergence as kl_divergence
 from .cross_entropy import linear_cross_entropy as linear_cross_entropy
 from .cross_entropy import perplexity as perplexity
+from .dropout import dropout as dropout
+from .dropout import dropout_backward as dropout_backward
 from .info_nce import alignment as alignment
 from .info_nce import clip_loss as clip_loss
 from .info_nce import clip_loss_from_scores as clip_loss_from_scores

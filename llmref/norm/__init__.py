@@ -1,4 +1,4 @@
-"""The normalisations of a transformer: LayerNorm and RMSNorm.
+"""The normalisations: LayerNorm, RMSNorm, and BatchNorm, which language models do without.
 
 A front door: `__init__.pyi` lists its names, and each is loaded when it is first asked for.
 """

@@ -1,3 +1,9 @@
+from .batch_norm import batch_norm_backward as batch_norm_backward
+from .batch_norm import batch_norm_eval as batch_norm_eval
+from .batch_norm import batch_norm_train as batch_norm_train
+from .batch_norm import fold_batch_norm as fold_batch_norm
+from .batch_norm import merge_batch_stats as merge_batch_stats
+from .batch_norm import update_running as update_running
 from .layer_norm import LayerNorm as LayerNorm
 from .layer_norm import ResidualBlock as ResidualBlock
 from .layer_norm import fold_layer_norm as fold_layer_norm

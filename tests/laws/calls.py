@@ -277,6 +277,27 @@ NORM = [
     call(norm.rotate_residual, normal(3, 7), normal(7, 4), torch.linalg.qr(normal(7, 7))[0]),
 ]
 
+# Of a generator of their own, as above.
+_of_batches = torch.Generator().manual_seed(0)
+
+
+def batch(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=_of_batches, dtype=torch.float64)
+
+
+running, of_parts = (batch(5), batch(5).square()), (batch(3, 5), batch(3, 5).square())
+
+BATCH = [
+    call(functional.dropout, batch(2, 5, 7), p=0.3),
+    call(functional.dropout_backward, batch(2, 5, 7), batch(2, 5, 7) > 0, p=0.3),
+    call(norm.batch_norm_train, batch(4, 5, 3), batch(5), batch(5), eps=0.1),
+    call(norm.batch_norm_eval, batch(4, 5, 3), *running, batch(5), batch(5), eps=0.1),
+    call(norm.batch_norm_backward, batch(4, 5, 3), batch(4, 5, 3), batch(5), eps=0.1),
+    call(norm.update_running, *running, batch(5), batch(5).square(), count=12, momentum=0.1),
+    call(norm.fold_batch_norm, batch(5, 2), batch(5), *running, batch(5), batch(5), eps=0.1),
+    call(norm.merge_batch_stats, *of_parts, torch.tensor([4, 1, 2])),
+]
+
 logp, old, ref, mask = logps(3, 5), logps(3, 5), logps(3, 5), some(3, 5)
 pairs = [logps(4) for _ in range(4)]
 
@@ -417,4 +438,5 @@ CALLS = [
     *INFERENCE,
     *BEAMS,
     *DRAFTS,
+    *BATCH,
 ]
