@@ -113,8 +113,10 @@ def expected_tokens(acceptance: float, draft_length: int) -> float:
     require_in("[0, 1]", acceptance=acceptance)
     require_size(0, draft_length=draft_length)
     alpha = float(acceptance)
-    if alpha in (0, 1):
-        return 1 + alpha * draft_length
+    if draft_length == 0 or alpha == 0:
+        return 1.0
+    if alpha == 1:
+        return float(draft_length + 1)
     # eq. eq-speculative-geometric; expm1 keeps the digits of an acceptance near 1
     return -math.expm1((draft_length + 1) * math.log(alpha)) / (1 - alpha)
 
@@ -137,18 +139,23 @@ def speedup(acceptance: float, draft_length: int, *, draft_cost: float) -> float
 def best_draft_length(acceptance: float, *, draft_cost: float, max_length: int) -> int:
     """The number of drafts with the largest speed-up, the least of equal ones.
 
-    It is 0 where drafts do not pay. If they are free, or all kept and cheaper than the target, the
-    more the better: then it is max_length.
+    It is 0 where drafts do not pay. If they are free and sometimes kept, or all kept and cheaper than
+    the target, the more the better: then it is max_length.
     Source: the difference of the speed-up of Leviathan, Kalman & Matias 2022, arXiv:2211.17192.
     Raises: as speedup; TypeError or ValueError unless max_length is an int of at least 0.
     """
     require_size(0, max_length=max_length)
     speedup(acceptance, 0, draft_cost=draft_cost)  # refuses what it would refuse at any length
     alpha, cost = float(acceptance), float(draft_cost)
+    if alpha <= cost:
+        return 0
+    if cost == 0 or alpha == 1:
+        return max_length
 
     def enough(drafts: int) -> bool:
         # eq. eq-speculative-best
-        return alpha ** (drafts + 1) <= cost * speedup(alpha, drafts, draft_cost=cost)
+        gain = alpha ** (drafts + 1)
+        return gain * (cost * drafts + 1) <= cost * expected_tokens(alpha, drafts)
 
     return bisect_left(range(max_length), True, key=enough)
 

@@ -149,6 +149,21 @@ def test_free_drafts_and_drafts_that_are_all_kept_have_no_end():
     assert best_draft_length(1.0, draft_cost=0.9, max_length=10**12) == 10**12
     assert best_draft_length(1.0, draft_cost=1.0, max_length=20) == 0
     assert best_draft_length(0.0, draft_cost=0.0, max_length=20) == 0
+    assert best_draft_length(0.5, draft_cost=0.0, max_length=2000) == 2000
+    assert best_draft_length(1.0, draft_cost=1 - 2.0**-53, max_length=10**6) == 10**6
+    for thousandths in range(1, 1000):  # a draft that costs as much as it is kept does not pay
+        rate = thousandths / 1000
+        assert best_draft_length(rate, draft_cost=rate, max_length=50) == 0
+
+
+def test_the_largest_uniform_stays_in_the_vocabulary():
+    """Ten times 0.1 sums to less than 1."""
+    row = torch.full((1, 10), 0.1, dtype=torch.float64)
+    none, last = (
+        torch.tensor([], dtype=torch.long),
+        torch.tensor([1 - 2.0**-53], dtype=torch.float64),
+    )
+    assert speculative_step(row, row[:0], none, last).tolist() == [9]
 
 
 def test_gradients_by_finite_differences():

@@ -6,7 +6,7 @@ from unittest.mock import patch
 import torch
 from transformers.generation import utils
 
-from llmref.inference.speculative import acceptance_rate, residual_probs, speculative_step
+from llmref.inference.speculative import residual_probs, speculative_step
 
 TOPIC = "inference/speculative"
 
@@ -105,9 +105,15 @@ def test_at_a_uniform_of_zero_a_token_of_probability_zero_is_kept_there():
 
 
 def test_a_residual_of_zero_is_no_number_there():
-    """A refusal where the two rows are equal, which rounding of the ratio can bring about."""
-    z = torch.zeros(2, 2).double()
-    kept, rest = theirs(z, z[:1], torch.tensor([0]), torch.tensor([1.5, 0.0]).double())
+    """A refusal where the target is below the draft by one unit in the last place, in float32."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(20000, 5, generator=generator)
+    other = z + 1e-7 * torch.randn(z.shape, generator=generator)
+    p, q = other.softmax(-1), z.softmax(-1)
+    unequal = ((p - q).clamp(min=0).sum(-1) == 0) & ((p / q).amin(-1) <= 1 - 2**-23)
+    row = int(unequal.nonzero()[0])
+    x = (p / q)[row].argmin()[None]
+    uniforms = torch.tensor([1 - 2**-24, 0.5])
+    kept, rest = theirs(other[[row, row]], z[row][None], x, uniforms)
     assert kept == 0
     assert rest.isnan().all()
-    assert acceptance_rate(z[:1].softmax(-1), z[:1].softmax(-1)) == 1
