@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 def kd_by_torch(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
-    """torch's divergence takes the student's logarithms first; xlogy knows 0 log 0."""
+    """The divergence of torch takes the student's logarithms first; xlogy knows 0 log 0."""
     p, q = functional.softmax(teacher / tau, -1), functional.softmax(student / tau, -1)
     safe = torch.where(p > 0, q.log(), 0.0)
     return tau * tau * functional.kl_div(safe, p, reduction="none").sum(-1)

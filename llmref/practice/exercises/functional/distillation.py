@@ -15,8 +15,8 @@ def _logits() -> list[tuple[Any, ...]]:
     return [
         (number(0.0, 0.0), number(0.0, 1.0986122886681098), 1.0),
         (number(1.0, 0.0), number(0.0, 2.0), 2.0),
-        (table([0.0, 1.0, _NONE], [2.0, 0.5, 1.0]), table([1.0, 0.0, _NONE], [0, 1, _NONE]), 1.0),
         (number(0.0, 1.0, 3.0), number(900.0, 0.0, 20.0), 4.0),
+        (table([0.0, 1.0, _NONE], [2.0, 0.5, 1.0]), table([1.0, 0.0, _NONE], [0, 1, _NONE]), 1.0),
         (2 * normal(2, 3, 5), 2 * normal(2, 3, 5, seed=1), 0.5),
         (3 * normal(3, 2, 7, seed=2), 3 * normal(3, 2, 7, seed=3), 3.0),
     ]
@@ -88,9 +88,13 @@ KD_LOSS = Exercise(
     inputs=_logits,
     definition="distillation-forward-gradient",
     laws=(
-        Law("It is never negative.", "cross-entropy-kl", _negative),
-        Law("A student that is the teacher has loss 0.", "cross-entropy-kl", _itself),
-        Law("A constant added to the logits changes nothing.", "softmax-shift", _shifted),
+        Law("It is never negative.", "distillation-forward-gradient", _negative),
+        Law("A student that is the teacher has loss 0.", "distillation-forward-gradient", _itself),
+        Law(
+            "A constant added to the logits changes nothing.",
+            "distillation-temperature-limit",
+            _shifted,
+        ),
         Law(
             "At a very high temperature it is half the variance of the difference of logits.",
             "distillation-temperature-limit",
@@ -104,6 +108,11 @@ KD_LOSS = Exercise(
             (("p = log_p.exp()", "log_p, log_q = log_q, log_p; p = log_p.exp()"),),
         ),
         Mistake(
+            "sign of the log-ratio",
+            "The divergence is the mean of teacher over student: never negative.",
+            (("log_p - log_q", "log_q - log_p"),),
+        ),
+        Mistake(
             "tau in place of its square",
             "One factor comes from the derivative of s / tau, one from the difference of "
             "probabilities, which is of order 1 / tau.",
@@ -113,6 +122,11 @@ KD_LOSS = Exercise(
             "temperature on the teacher alone",
             "Both are softened, or the student has to learn the softened teacher.",
             (("(student / tau)", "student"),),
+        ),
+        Mistake(
+            "student not normalised",
+            "Logits are no log-probabilities: the logarithm of their sum is missing.",
+            (("(student / tau).log_softmax(-1)", "student / tau"),),
         ),
         Mistake(
             "weights at temperature 1",
@@ -175,7 +189,11 @@ ON_POLICY_LOSS = Exercise(
     definition="distillation-on-policy-gradient",
     laws=(
         Law("Padding changes nothing.", "distillation-on-policy-gradient", _padded),
-        Law("A student that is the teacher is charged nothing.", "kl-in-reward", _agreed),
+        Law(
+            "A student that is the teacher is charged nothing.",
+            "distillation-on-policy-gradient",
+            _agreed,
+        ),
         Law(
             "What the last token costs is charged to every token of its text.",
             "distillation-on-policy-gradient",
@@ -204,9 +222,20 @@ ON_POLICY_LOSS = Exercise(
             ((_RATIO, "(logp - teacher_logp)"),),
         ),
         Mistake(
+            "the teacher's log-probability alone",
+            "Without its own log-probability in the cost the student collapses onto the teacher's "
+            "most probable text.",
+            ((_RATIO, "torch.where(mask, -teacher_logp, 0.0)"),),
+        ),
+        Mistake(
             "k3 as the cost",
             "Its mean is the same divergence, but as a reward it switches itself off.",
-            ((_RATIO, "torch.where(mask, torch.expm1(teacher_logp - logp) + logp - teacher_logp, 0.0)"),),
+            (
+                (
+                    _RATIO,
+                    "torch.where(mask, (teacher_logp - logp).expm1() + logp - teacher_logp, 0.0)",
+                ),
+            ),
         ),
         Mistake(
             "divided by the length",
