@@ -175,7 +175,7 @@ def test_renormalised_teacher_and_verls_plain_sum(agreement, verl):
         mass * ours + mass * mass.log(),
         theirs(None),
         atol=1e-6,
-        convention="forward_kl_topk with log_prob_min_clamp=None; its default clamps at -10",
+        convention="forward_kl_topk with log_prob_min_clamp=None, before the clamp at 0",
     )
 
 
