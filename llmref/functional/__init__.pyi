@@ -23,6 +23,11 @@ from .cross_entropy import cross_entropy_hessian as cross_entropy_hessian
 from .cross_entropy import kl_divergence as kl_divergence
 from .cross_entropy import linear_cross_entropy as linear_cross_entropy
 from .cross_entropy import perplexity as perplexity
+from .distillation import forward_kl_loss as forward_kl_loss
+from .distillation import generalized_jsd_loss as generalized_jsd_loss
+from .distillation import on_policy_kl_loss as on_policy_kl_loss
+from .distillation import reverse_kl_loss as reverse_kl_loss
+from .distillation import top_k_kl_loss as top_k_kl_loss
 from .dropout import dropout as dropout
 from .dropout import dropout_backward as dropout_backward
 from .info_nce import alignment as alignment

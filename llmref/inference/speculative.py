@@ -139,8 +139,8 @@ def speedup(acceptance: float, draft_length: int, *, draft_cost: float) -> float
 def best_draft_length(acceptance: float, *, draft_cost: float, max_length: int) -> int:
     """The number of drafts with the largest speed-up, the least of equal ones.
 
-    It is 0 where drafts do not pay. If they are free and sometimes kept, or all kept and cheaper than
-    the target, the more the better: then it is max_length.
+    It is 0 where drafts do not pay. If they are free and sometimes kept, or all kept and cheaper
+    than the target, the more the better: then it is max_length.
     Source: the difference of the speed-up of Leviathan, Kalman & Matias 2022, arXiv:2211.17192.
     Raises: as speedup; TypeError or ValueError unless max_length is an int of at least 0.
     """

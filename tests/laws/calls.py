@@ -179,6 +179,28 @@ POSITIONS = [
     call(components.t5_bucket, places - 5, num_buckets=8, max_distance=20, bidirectional=True),
 ]
 
+# Of a generator of their own too.
+_of_teachers = torch.Generator().manual_seed(0)
+
+
+def judged(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=_of_teachers, dtype=torch.float64)
+
+
+graded = judged(3, 4, 7), judged(3, 4, 7), torch.arange(4) < torch.tensor([[3], [2], [1]])
+stored = judged(3, 4, 7).log_softmax(-1).topk(2)
+written = -judged(3, 4).abs(), -judged(3, 4).abs(), graded[2]
+at_mean: dict[str, Any] = {"agg": "token-mean"}
+at_two: dict[str, Any] = {"agg": "token-mean", "temperature": 2.0}
+
+DISTILLATION = [
+    call(functional.forward_kl_loss, *graded, **at_two),
+    call(functional.reverse_kl_loss, *graded, **at_two),
+    call(functional.generalized_jsd_loss, *graded, beta=0.3, **at_mean),
+    call(functional.top_k_kl_loss, graded[0], *stored, graded[2], tail="bucket", **at_mean),
+    call(functional.on_policy_kl_loss, *written, future=True, agg="seq-mean-token-sum"),
+]
+
 x, p = normal(2, 5, 7), probabilities(2, 5, 7)
 target, chosen = ids(7, 2, 5), ids(7, 2, 5)
 codes, scale = functional.quantize_groupwise(normal(3, 8), 4)
@@ -439,4 +461,5 @@ CALLS = [
     *BEAMS,
     *DRAFTS,
     *BATCH,
+    *DISTILLATION,
 ]

@@ -30,6 +30,11 @@ EQUIVALENT = {
         "if norm > max_norm:",
         "Gt becomes GtE",
     ): "at the limit the factor is 1",
+    (
+        "functional/distillation",
+        "gap = torch.where(p > 0",
+        "0.0 becomes one more",
+    ): "multiplied by p, which is 0 there",
     ("training/muon", "tall = ", "Gt becomes GtE"): "the other Gram matrix costs more, no more",
     ("training/muon", "tall = ", "Gt becomes LtE"): "the other Gram matrix costs more, no more",
     ("training/muon", "tall = ", "0 becomes one more"): "the other Gram matrix costs more, no more",
