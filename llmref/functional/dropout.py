@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_in, require_shapes
+from llmref._require import require_in, require_number, require_shapes
 
 
 def dropout(
@@ -49,4 +49,5 @@ def dropout_backward(grad_output: Tensor, mask: Tensor, *, p: float) -> Tensor:
 
 def _require_p(p: float) -> None:
     """Of p = 1 nothing would be left, and 1 / (1 - p) is infinite."""
+    require_number(p=p)
     require_in("[0, 1)", p=p, hint=": it is the probability to drop, not to keep")

@@ -13,8 +13,10 @@ from llmref._require import (
     require_at_least,
     require_axis,
     require_finite,
+    require_floating,
     require_in,
     require_integers,
+    require_number,
     require_shapes,
     require_size,
 )
@@ -31,15 +33,17 @@ def batch_norm_train(
     Shapes: x (N, C, ...), weight and bias (C,) -> the shape of x, and mean and variance (C,), in
     float32 at least
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1.
-    Raises: TypeError unless x is floating point; ValueError for shapes that do not fit, eps < 0,
+    Raises: TypeError unless all are floating point; ValueError for shapes that do not fit, eps < 0,
     fewer than two entries of a feature, a constant feature with eps = 0, or a variance that
     overflows.
     """
     rows = _rows("batch_norm_train", x, eps, weight=weight, bias=bias)
     m = rows.size(1)
     x_hat = layer_norm(rows, m, eps=eps)  # the rows are features: LayerNorm along the other axis
-    mean, rstd = layer_norm_stats(rows, m, eps=eps)
-    variance = (x_hat / rstd).square().mean(1)
+    mean, _ = layer_norm_stats(rows, m, eps=eps)
+    centred = rows - rows.mean(1, keepdim=True)
+    centred = centred - centred.mean(1, keepdim=True)  # the mean is rounded at its own size
+    variance = centred.square().mean(1)
     require_finite(" (the variance of a feature over the batch)", variance=variance)
     y = _affine(_back(x_hat, x), weight, bias)  # eq. eq-batch-norm
     return y.to(x.dtype), mean.squeeze(1), variance
@@ -84,7 +88,8 @@ def update_running(
     count, and what is stored divides by count - 1. Nothing returned carries a gradient.
     Shapes: four of (C,) -> two of (C,)
     Source: Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.1 (the unbiased variance).
-    Differs: averages that forget, as in every library. TensorFlow's momentum is 1 minus this one.
+    Differs: averages that forget, as is the default in libraries. Keras' momentum is 1 minus this
+    one, and the variance that it stores divides by count.
     Raises: TypeError unless count is an int and all tensors are floating point; ValueError for
     shapes that do not fit, count < 2, or momentum outside [0, 1].
     """
@@ -92,7 +97,10 @@ def update_running(
     new = {"mean": mean, "variance": variance}
     require_shapes("running_mean (C,), running_var (C,), mean (C,), variance (C,)", **named, **new)
     require_size(2, count=count)
+    require_number(momentum=momentum)
+    momentum = float(momentum)
     require_in("[0, 1]", momentum=momentum)
+    require_in("[0, inf)", variance=variance)
     unbiased = widen(variance, "variance").detach() * (count / (count - 1))
     stored = []
     for (name, old), seen in zip(
@@ -140,7 +148,7 @@ def fold_batch_norm(
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of the layer before, with BatchNorm in evaluation taken into them.
 
-    Of a linear layer or a convolution: its rows, weight[c], are scaled.
+    Of a linear layer or a convolution that is not transposed: its rows, weight[c], are scaled.
     Shapes: weight (C, ...), all others (C,) -> that of weight, (C,)
     Source: folklore of deployment; stated and proved as norm-batch-eval.
     Raises: as batch_norm_eval; ValueError if weight has not C rows.
@@ -168,7 +176,7 @@ def merge_batch_stats(means: Tensor, variances: Tensor, counts: Tensor) -> tuple
     Shapes: means and variances (K, C), counts (K,) -> two of (C,), in float32 at least
     Source: the sum of squares, split; stated and proved as norm-batch-parts.
     Raises: TypeError unless means and variances are floating point and counts are integers;
-    ValueError for shapes that do not fit, no part, or a count below 1.
+    ValueError for shapes that do not fit, no part, a count below 1, or a negative variance.
     """
     named = {"means": means, "variances": variances, "counts": counts}
     require_axis("K", 1, "means (K, C), variances (K, C), counts (K,)", **named)
@@ -177,17 +185,21 @@ def merge_batch_stats(means: Tensor, variances: Tensor, counts: Tensor) -> tuple
         raise ValueError(f"counts must be at least 1, got {counts.min().item()}")
     dtype = wide_dtype(means, variances)
     wide, spread = widen(means, "means").to(dtype), widen(variances, "variances").to(dtype)
-    weights = (counts.double() / counts.sum()).to(dtype)[:, None]
-    mean = (weights * wide).sum(0)
+    require_in("[0, inf)", variances=spread)
+    weights = (counts.double() / counts.double().sum()).to(dtype)[:, None]
+    far = wide - wide[:1]  # means that are large beside their spread keep their digits
+    shift = (weights * far).sum(0)
     # eq. eq-batch-norm-parts: the spread within the parts, and that of their means.
-    return mean, (weights * (spread + (wide - mean).square())).sum(0)
+    return wide[0] + shift, (weights * (spread + (far - shift).square())).sum(0)
 
 
 def _checked(x: Tensor, eps: float, **parameters: Tensor | None) -> Tensor:
     """The input in float32 at least, after its axes and those of the parameters."""
+    require_number(eps=eps)
     require_at_least(0, eps=eps)
     if x.ndim < 2:
         raise ValueError(f"x must be (N, C, ...), got {tuple(x.shape)}")
+    require_floating(**{name: value for name, value in parameters.items() if value is not None})
     for name, value in parameters.items():
         if value is not None and value.shape != x.shape[1:2]:
             seen = f"{tuple(value.shape)} beside x {tuple(x.shape)}"
@@ -232,6 +244,7 @@ def _running(
     mean: Tensor, variance: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The mean, and the reciprocal of the root of variance plus eps."""
+    require_number(eps=eps)
     require_at_least(0, eps=eps)
     require_in("[0, inf)", running_var=variance)
     dtype = torch.promote_types(dtype, wide_dtype(mean, variance))

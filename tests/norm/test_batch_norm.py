@@ -229,3 +229,36 @@ x, c, state = random(4, 3), random(3), (random(3), random(3).square())
 def test_wrong_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("size", [1e-17, 1e-15, 1.0, 1e15])
+def test_the_variance_has_its_gradient_at_every_size(size: float) -> None:
+    x = (size * torch.tensor([[1.0], [2.0], [4.0], [8.0]])).requires_grad_()
+    batch_norm_train(x, eps=0.0)[2].sum().backward()
+    true = (x.detach() - x.detach().mean(0)) / 2
+    assert x.grad is not None
+    assert torch.allclose(x.grad / true, torch.ones(4, 1), rtol=1e-5)
+
+
+def test_parts_with_large_means_keep_the_digits_of_their_spread() -> None:
+    means = 1e8 + 8 * torch.arange(4.0)[:, None]
+    mean, variance = merge_batch_stats(means, torch.ones(4, 1), torch.ones(4, dtype=torch.int64))
+    assert variance.item() == 81
+    assert abs(mean.item() - (1e8 + 12)) <= 4  # neighbours in float32 are 8 apart
+    many = torch.tensor([2**62, 2**62])
+    assert merge_batch_stats(means[:2] - 1e8, torch.ones(2, 1), many)[0].item() == 4
+    with pytest.raises(ValueError, match=r"variances must be in \[0, inf\), got -1"):
+        merge_batch_stats(means, -torch.ones(4, 1), torch.ones(4, dtype=torch.int64))
+
+
+def test_scalars_are_numbers_and_parameters_floating() -> None:
+    x, c = torch.randn(4, 3), torch.ones(3)
+    with pytest.raises(TypeError, match="momentum must be one number"):
+        update_running(c, c, c, c, count=4, momentum=torch.ones(2))  # type: ignore[arg-type]
+    share = torch.tensor(0.1, requires_grad=True)
+    stored = update_running(c, c, c, c, count=4, momentum=share)  # type: ignore[arg-type]
+    assert not any(it.requires_grad for it in stored)
+    with pytest.raises(TypeError, match="weight must be floating point"):
+        batch_norm_backward(x, x, torch.ones(3, dtype=torch.int64), eps=0.1)
+    with pytest.raises(TypeError, match="eps must be one number"):
+        batch_norm_train(x, eps=torch.ones(2))  # type: ignore[arg-type]

@@ -98,6 +98,29 @@ def _gains(function: Function, x: Tensor, *rest: Any) -> bool:
     )
 
 
+def _eps_in_evaluation(function: Function, x: Tensor, *rest: Any) -> bool:
+    weight, bias, mean, var, _, momentum, _ = rest
+    inside = function(x, weight, bias, mean, var, False, momentum, 0.5)[0]
+    return apart(inside, function(x, weight, bias, mean, var + 0.5, False, momentum, 0.0)[0])
+
+
+def _eps_in_training(function: Function, x: Tensor, *rest: Any) -> bool:
+    if len(x) < 2:
+        return False
+    weight, bias, mean, var, _, momentum, _ = rest
+    y = function(x, torch.ones_like(weight), 0 * bias, mean, var, True, momentum, 0.5)[0]
+    variance = x.var(0, correction=0)
+    return apart(y.square().mean(0), variance / (variance + 0.5))
+
+
+def _gain_in_its_gradient(
+    function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float
+) -> bool:
+    _, of_gain, of_bias = function(grad, x, weight, eps)
+    other = function(grad, x, 3 * weight, eps)[1]
+    return apart(of_bias, grad.sum(0)) or apart(of_gain, other)
+
+
 def _no_sum(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> bool:
     return apart(function(grad, x, weight, eps)[0].sum(0), torch.zeros_like(weight))
 
@@ -150,6 +173,17 @@ BATCH_NORM = Exercise(
             _shifted,
         ),
         Law("The gain multiplies, and then the bias is added.", "norm-batch", _gains),
+        Law(
+            "In evaluation eps acts as if it were added to the running variance.",
+            "norm-batch-eval",
+            _eps_in_evaluation,
+        ),
+        Law(
+            "In training with gain 1 and no bias the mean square is the variance over itself "
+            "plus eps.",
+            "norm-batch",
+            _eps_in_training,
+        ),
     ),
     mistakes=(
         Mistake(
@@ -227,7 +261,7 @@ BATCH_NORM = Exercise(
         Convention(
             "momentum of the old statistics",
             "In TensorFlow and Keras momentum is what the average keeps, 0.99 by default; torch's "
-            "is the share of the new batch. To match, exchange momentum and 1 - momentum.",
+            "is the share of the new batch, and in Keras the variance that is stored divides by m.",
             (
                 (
                     "(1 - momentum) * running_mean + momentum * mean",
@@ -268,6 +302,12 @@ BATCH_NORM_BACKWARD = Exercise(
             _orthogonal,
         ),
         Law("The gradients of gain and bias are sums over rows.", "norm-batch-backward", _summed),
+        Law(
+            "The gradient of the bias is the sum of grad, and that of the gain does not depend on "
+            "the gain.",
+            "norm-batch-backward",
+            _gain_in_its_gradient,
+        ),
     ),
     mistakes=(
         Mistake(
