@@ -98,7 +98,7 @@ def update_running(
     require_shapes("running_mean (C,), running_var (C,), mean (C,), variance (C,)", **named, **new)
     require_size(2, count=count)
     require_number(momentum=momentum)
-    momentum = float(momentum)
+    momentum = momentum.item() if isinstance(momentum, Tensor) else float(momentum)
     require_in("[0, 1]", momentum=momentum)
     require_in("[0, inf)", variance=variance)
     unbiased = widen(variance, "variance").detach() * (count / (count - 1))
