@@ -95,7 +95,7 @@ def best_of_n_probs(probs: Tensor, rewards: Tensor, *, n: int) -> Tensor:
     require_floating(rewards=rewards)
     require_finite(rewards=rewards)
     wide = probs.double()
-    levels, level = rewards.unique(return_inverse=True)  # ascending
+    levels, level = torch.unique(rewards, return_inverse=True)  # ascending
     mass = wide.new_zeros(len(levels)).index_add(0, level, wide)
     upper = mass.cumsum(0)
     share = torch.where(mass > 0, mass / upper, 0.0).clamp(max=1.0)
