@@ -36,3 +36,9 @@ from .ppo import clipped_value_loss as clipped_value_loss
 from .ppo import entropy_bonus as entropy_bonus
 from .ppo import importance_ratio as importance_ratio
 from .ppo import ppo_policy_loss as ppo_policy_loss
+from .reward_model import best_of_n_estimate as best_of_n_estimate
+from .reward_model import best_of_n_kl_bound as best_of_n_kl_bound
+from .reward_model import best_of_n_probs as best_of_n_probs
+from .reward_model import bradley_terry_loss as bradley_terry_loss
+from .reward_model import centering_penalty as centering_penalty
+from .reward_model import plackett_luce_loss as plackett_luce_loss

@@ -323,6 +323,21 @@ BATCH = [
 logp, old, ref, mask = logps(3, 5), logps(3, 5), logps(3, 5), some(3, 5)
 pairs = [logps(4) for _ in range(4)]
 
+
+def reward_calls() -> list[Call]:
+    """With numbers of their own, so that the calls beside them keep theirs."""
+    drawn = torch.Generator().manual_seed(1)
+    chosen, rejected, scores = torch.randn(3, 5, generator=drawn, dtype=torch.float64)
+    rankings = torch.randn(3, 4, generator=drawn, dtype=torch.float64)
+    return [
+        call(rl.best_of_n_estimate, scores, n=3),
+        call(rl.best_of_n_probs, chosen.softmax(-1), scores, n=3),
+        call(rl.bradley_terry_loss, chosen, rejected, margin=scores.abs()),
+        call(rl.centering_penalty, chosen, rejected),
+        call(rl.plackett_luce_loss, rankings),
+    ]
+
+
 RL = [
     call(rl.aligned_sequence_logprob, x, tokens, counted),
     call(rl.binary_group_weight, positive(3) / 2, 4),
@@ -359,6 +374,7 @@ RL = [
     call(rl.masked_whiten, normal(3, 5), mask, eps=1e-8),
     call(rl.optimal_baseline, normal(5), positive(5)),
     call(rl.optimal_policy, probabilities(3, 5).log(), normal(3, 5), beta=0.5),
+    *reward_calls(),
 ]
 
 moments, adam = (normal(3, 5), positive(3, 5)), {"betas": (0.9, 0.95), "eps": 0.1}
