@@ -304,6 +304,11 @@ def test_search_by_words_of_a_title_leads_to_the_result_itself(
         ("DPO", "rl/dpo"),
         ("PPO", "rl/ppo"),
         ("NF4", "functional/quantization"),
+        ("DAPO", "rl/grpo"),
+        ("RLOO", "rl/policy_gradient"),
+        ("min-p", "functional/sampling"),
+        ("MLA", "attention/latent"),
+        ("MoE", "components/moe"),
     ],
 )
 def test_search_by_an_acronym_finds_its_page_first(
