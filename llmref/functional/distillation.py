@@ -89,7 +89,8 @@ def generalized_jsd_loss(
 ) -> Tensor:
     """Generalised Jensen-Shannon divergence: beta is the teacher's share of the mixture.
 
-    It is finite for all distributions. For a temperature pass logits that are divided by it.
+    It is finite for all distributions. For a temperature divide the logits by it, and multiply the
+    loss by its square.
     Shapes: student_logits, teacher_logits (N, T, V), mask (N, T) -> ()
     Source: Agarwal et al. 2023, arXiv:2306.13649.
     Differs: beta 0 and 1 are refused. There the divergence is 0, and libraries put a KL there.
@@ -121,8 +122,10 @@ def top_k_kl_loss(
     Shapes: student_logits (N, T, V), teacher_top_logps, teacher_top_ids (N, T, k), mask (N, T)
     -> ()
     Source: the chain rule of the KL divergence.
-    Differs: a mass of the k tokens above 1 by rounding counts as 1. The student's tail is a sum
-    over its tokens, not 1 minus the others.
+    Differs: a mass of the k tokens above 1 by rounding counts as 1, and a rest of at most 0.001 as
+    0 where the student has no other token. The student's tail is a sum over its tokens, not 1 minus
+    the others. There is no temperature: stored log-probabilities must be those of the softened
+    teacher, whose normaliser needs all logits.
     Raises: ValueError for wrong shapes, ids that repeat or lie outside the vocabulary, a mass above
     1.001, or below 0.999 with no token left or 0 to renormalise, a teacher that requires grad,
     invalid logits, an infinite divergence, and as aggregate; TypeError for wrong dtypes.
@@ -166,6 +169,7 @@ def on_policy_kl_loss(
     a teacher that requires grad, `future` with an agg that divides by lengths, and as aggregate;
     TypeError for integers.
     """
+    require_choice(Aggregation, agg=agg)
     if future and agg not in _SUMMED:
         raise ValueError(
             f"future=True needs an agg of {list(_SUMMED)}, got {agg!r}: divided by the number of "

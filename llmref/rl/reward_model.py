@@ -107,7 +107,7 @@ def best_of_n_probs(probs: Tensor, rewards: Tensor, *, n: int) -> Tensor:
 
 
 def best_of_n_kl_bound(n: int) -> float:
-    """What KL(best-of-n||base policy) is at most, in nats; reached by scores without ties.
+    """What KL(best-of-n||base policy) is at most, in nats; reached by continuous scores.
 
     Source: Stiennon et al. 2020, arXiv:2009.01325; Beirami et al. 2024, arXiv:2401.01879, who
     prove that it is a bound.

@@ -143,6 +143,17 @@ KD_LOSS = Exercise(
             "-inf - (-inf) is NaN, and NaN times 0 too: mask before you multiply.",
             (("torch.where(p > 0, log_p - log_q, 0.0)", "log_p - log_q"),),
         ),
+        Mistake(
+            "0 times -inf in F.kl_div",
+            "F.kl_div with probabilities treats 0 log 0, but 0 times a student's -inf is NaN: pass "
+            "log_target=True, or mask.",
+            (
+                (
+                    "torch.where(p > 0, log_p - log_q, 0.0)",
+                    "torch.where(p > 0, log_p, 0.0) - log_q",
+                ),
+            ),
+        ),
     ),
     conventions=(
         Convention(

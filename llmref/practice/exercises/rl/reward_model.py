@@ -13,6 +13,7 @@ from llmref.practice.exercises._inputs import normal, number, table
 def _pairs() -> list[tuple[Any, ...]]:
     return [
         (number(2.0), number(2.0), number(0.0)),
+        (number(7.0), number(0.0), number(0.0)),
         (number(2.0), number(1.0), number(0.5)),
         (number(3.0, -1.0), number(1.0, 2.0), number(0.0, 1.0)),
         (number(-900.0, 0.0), number(0.0, -900.0), number(1.0, 1.0)),
