@@ -36,3 +36,8 @@ from .ppo import clipped_value_loss as clipped_value_loss
 from .ppo import entropy_bonus as entropy_bonus
 from .ppo import importance_ratio as importance_ratio
 from .ppo import ppo_policy_loss as ppo_policy_loss
+from .preference import kto_loss as kto_loss
+from .preference import kto_reference_point as kto_reference_point
+from .preference import log_odds as log_odds
+from .preference import odds_ratio_loss as odds_ratio_loss
+from .preference import orpo_loss as orpo_loss
