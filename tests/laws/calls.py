@@ -407,7 +407,7 @@ DRAFTS = [
 
 _of_preferences = torch.Generator().manual_seed(0)
 singles, odds = -5 * torch.rand(2, 4, 3, generator=_of_preferences, dtype=torch.float64) - 0.1
-thumbs = torch.tensor([True, False, False])
+thumbs = torch.tensor([1, 0, 0])  # labels, no mask
 three, counts = torch.tensor(0.3, dtype=torch.float64), torch.tensor([[3, 5, 1], [2, 2, 4]])
 PREFERENCES = [
     call(rl.kto_reference_point, singles[0], singles[1]),
