@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llmref.practice.by_hand.rl.preference import simpo_loss
 from llmref.rl.preference import kto_loss, kto_reference_point, log_odds, odds_ratio_loss
 from tests.tensors import gradient
 
@@ -123,6 +124,37 @@ def test_orpo_equals_trls(agreement):
             g,
             atol=1e-6,
             convention="experimental ORPOTrainer: of means, in float32, the negative of ours",
+        )
+
+
+def test_simpo_equals_trls(agreement):
+    from trl.experimental.cpo import CPOTrainer
+
+    trainer = SimpleNamespace(
+        alpha=0.0,
+        accelerator=Accelerator(),
+        loss_type="simpo",
+        simpo_gamma=0.5,
+        beta=2.0,
+        label_smoothing=0.0,
+    )
+    other = LENGTHS.flip(0)
+
+    def mine(x):
+        return simpo_loss(x[0], x[1], LENGTHS, other, 2.0, 0.5)
+
+    def theirs(x):
+        return CPOTrainer.cpo_loss(trainer, x[0] / LENGTHS, x[1] / other)[0].mean()
+
+    pair = torch.stack([POLICY.sum(-1), tokens(4).sum(-1)])
+    for f, g in ((mine(pair), theirs(pair)), (gradient(mine, pair), gradient(theirs, pair))):
+        agreement(
+            "the code by hand of SimPO, value and gradient",
+            "trl",
+            f,
+            g,
+            atol=1e-12,
+            convention="experimental CPOTrainer, loss_type simpo: of means; gamma / beta inside",
         )
 
 
