@@ -330,8 +330,7 @@ SIMPO_LOSS = Exercise(
     topic="rl/preference",
     level=1,
     task="SimPO's loss, a mean over pairs: from the log-probabilities of whole chosen and rejected "
-    "responses, each (N,), their numbers of tokens, beta and the margin gamma, which is in the "
-    "units of the sigmoid's argument.",
+    "responses, each (N,), their numbers of tokens, beta, and the margin gamma of the loss itself.",
     inputs=_margins,
     definition="preference-simpo",
     laws=(
