@@ -36,6 +36,11 @@ from .ppo import clipped_value_loss as clipped_value_loss
 from .ppo import entropy_bonus as entropy_bonus
 from .ppo import importance_ratio as importance_ratio
 from .ppo import ppo_policy_loss as ppo_policy_loss
+from .preference import kto_loss as kto_loss
+from .preference import kto_reference_point as kto_reference_point
+from .preference import log_odds as log_odds
+from .preference import odds_ratio_loss as odds_ratio_loss
+from .preference import orpo_loss as orpo_loss
 from .reward_model import best_of_n_estimate as best_of_n_estimate
 from .reward_model import best_of_n_kl_bound as best_of_n_kl_bound
 from .reward_model import best_of_n_probs as best_of_n_probs

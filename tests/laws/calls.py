@@ -464,6 +464,24 @@ DRAFTS = [
     ),
 ]
 
+_of_preferences = torch.Generator().manual_seed(0)
+singles, odds = -5 * torch.rand(2, 4, 3, generator=_of_preferences, dtype=torch.float64) - 0.1
+thumbs = torch.tensor([1, 0, 0])  # labels, no mask
+three, counts = torch.tensor(0.3, dtype=torch.float64), torch.tensor([[3, 5, 1], [2, 2, 4]])
+PREFERENCES = [
+    call(rl.kto_reference_point, singles[0], singles[1]),
+    call(
+        rl.kto_loss,
+        *(singles[2], singles[3], thumbs, three),
+        beta=0.5,
+        desirable_weight=1.5,
+        undesirable_weight=0.5,
+    ),
+    call(rl.log_odds, odds[0]),
+    call(rl.odds_ratio_loss, odds[1], odds[2], *counts),
+    call(rl.orpo_loss, odds[1], odds[2], *counts, lam=0.4),
+]
+
 CALLS = [
     *ATTENTION,
     *COMPONENTS,
@@ -478,4 +496,5 @@ CALLS = [
     *DRAFTS,
     *BATCH,
     *DISTILLATION,
+    *PREFERENCES,
 ]
