@@ -14,7 +14,6 @@ from llmref._numeric import widen
 from llmref._require import (
     require_at_least,
     require_choice,
-    require_constant,
     require_finite,
     require_floating,
     require_in,
@@ -68,7 +67,7 @@ def truncate_weights(weights: Tensor, *, cap: float) -> Tensor:
 
     Weights .5, 3 with cap 2: .5, 2. An infinite weight becomes the cap.
     Shapes: weights (...) -> (...), without a gradient
-    Source: Ionides 2008, doi:10.1198/106186008X320456.
+    Source: the truncation of trainers (TIS); verl and TRL apply it to tokens and to texts.
     Raises: ValueError for a negative or NaN weight, a cap that is not positive and finite;
     TypeError for integers.
     """

@@ -24,9 +24,12 @@ def _pairs() -> list[tuple[Any, ...]]:
     levels = ("token", "prefix", "sequence")
     small = table([-1.0, -2.0, -3.0]), table([-1.5, -1.8, -3.3])
     two = torch.tensor([[True, True, False]])
-    return [(*small, two, level) for level in levels] + [
-        (*_policies(2), _RAGGED, level) for level in levels
-    ]
+    whole = table([-1.0, -2.0]), table([-1.5, -1.8]), torch.tensor([[True, True]])
+    return (
+        [(*whole, "sequence")]
+        + [(*small, two, level) for level in levels]
+        + [(*_policies(2), _RAGGED, level) for level in levels]
+    )
 
 
 def _same_policy(function: Function, *given: Any) -> bool:
@@ -40,11 +43,13 @@ def _inverse(function: Function, *given: Any) -> bool:
     return apart(product, mask.double())
 
 
-def _mean_of_weights(function: Function, *given: Any) -> bool:
-    """Twice the log-ratio squares each weight."""
-    logp, rollout, mask, level = given
-    once = function(logp, rollout, mask, level)
-    return apart(function(2 * logp, 2 * rollout, mask, level), once.square())
+def _product(function: Function, *given: Any) -> bool:
+    logp, rollout, mask, _ = given
+    token, prefix, text = (
+        function(logp, rollout, mask, level) for level in ("token", "prefix", "sequence")
+    )
+    product = torch.where(mask, torch.where(mask, token, 1.0).prod(1, keepdim=True), 0.0)
+    return apart(text, product) or apart(prefix[:, :1], token[:, :1])
 
 
 def _weights_padding(function: Function, *given: Any) -> bool:
@@ -73,7 +78,9 @@ IMPORTANCE_WEIGHTS = Exercise(
         Law("Of one policy all weights are 1.", "off-policy-weights", _same_policy),
         Law("Policies exchanged give one over each weight.", "off-policy-weights", _inverse),
         Law(
-            "Log-ratios twice as large square each weight.", "off-policy-weights", _mean_of_weights
+            "A text weighs the product of its tokens, and its first prefix is its first token.",
+            "off-policy-weights",
+            _product,
         ),
         Law("Padding changes nothing, and gets 0.", "off-policy-weights", _weights_padding),
     ),
@@ -82,11 +89,6 @@ IMPORTANCE_WEIGHTS = Exercise(
             "the ratio upside down",
             "The sampler's probability stands below: it already acted when the token was drawn.",
             (("logp - rollout_logp", "rollout_logp - logp"),),
-        ),
-        Mistake(
-            "the weight with a gradient",
-            "The weight corrects who drew the sample; it is a number, not a part of the loss.",
-            ((".detach()", ""),),
         ),
         Mistake(
             "the product over padding",
@@ -109,17 +111,10 @@ IMPORTANCE_WEIGHTS = Exercise(
             ((_KEPT, "log_w.exp()"),),
         ),
     ),
-    conventions=(
-        Convention(
-            "log-ratios clamped",
-            "verl clamps log-ratios to 20 on both sides. To match, return the plain exponential.",
-            (("log_w.exp()", "log_w.clamp(-0.4, 0.4).exp()"),),
-        ),
-    ),
     hints=(
         "Work with logarithms: the ratio is a difference, the product a sum.",
-        "torch.where puts zeros into padding before the sum, and once more after the exponential.",
-        "cumsum for the prefix, a sum that is expanded for the text.",
+        "Put zeros into padding before the sum, and once more after the exponential.",
+        "A cumulative sum for the prefix, a sum that is expanded for the text.",
     ),
     branches={
         "token": lambda *given: given[3] == "token",
@@ -151,7 +146,7 @@ def _slope(function: Function, given: tuple[Any, ...], shift: float) -> Tensor:
 
 
 def _on_policy(function: Function, *given: Any) -> bool:
-    _, old, advantages, mask, _ = given
+    _, _, advantages, mask, _ = given
     expected = torch.where(mask, -advantages, 0.0) / mask.sum()
     return apart(_slope(function, given, 0.0), expected)
 
@@ -197,12 +192,6 @@ CISPO_LOSS = Exercise(
     ),
     mistakes=(
         Mistake(
-            "the weight with a gradient",
-            "Then the product rule adds a term that depends on log pi, and below the cap the "
-            "sign can be wrong.",
-            ((".detach()", ""),),
-        ),
-        Mistake(
             "the clip of the product",
             "That is PPO without its minimum: where the ratio is clipped nothing is left.",
             (
@@ -218,7 +207,8 @@ CISPO_LOSS = Exercise(
                 (_WEIGHT, "torch.exp(logp - old_logp)"),
                 (
                     _CISPO_RETURN,
-                    "return -torch.minimum(w * A, w.clamp(1 - clip_high, 1 + clip_high) * A).mean()",
+                    "return -torch.minimum(w * A, w.clamp(1 - clip_high, 1 + clip_high) * A)"
+                    ".mean()",
                 ),
             ),
         ),
@@ -257,9 +247,12 @@ CISPO_LOSS = Exercise(
         "Only logp itself carries the gradient.",
     ),
     branches={
-        "above the cap": lambda *g: bool((g[0] - g[1] > math.log(1 + g[4]))[g[3]].any()),
-        "below the cap": lambda *g: bool((g[0] - g[1] < math.log(1 + g[4]))[g[3]].any()),
-        "negative advantage": lambda *g: bool((g[2] < 0)[g[3]].any()),
+        "above the cap, advantage positive": lambda *g: bool(
+            ((g[0] - g[1] > math.log(1 + g[4])) & (g[2] > 0) & g[3]).any()
+        ),
+        "above the cap, advantage negative": lambda *g: bool(
+            ((g[0] - g[1] > math.log(1 + g[4])) & (g[2] < 0) & g[3]).any()
+        ),
     },
 )
 
@@ -349,6 +342,17 @@ DECOUPLED_PPO_LOSS = Exercise(
             "The minimum is the pessimistic choice; with the maximum the clip frees what it "
             "should stop.",
             ((_MINIMUM, _MINIMUM.replace("minimum", "maximum")),),
+        ),
+        Mistake(
+            "padding counted",
+            "The mean is over counted tokens.",
+            (
+                ("logp, A = logp[mask], advantages[mask]", "A = advantages"),
+                (
+                    "proximal, rollout = proximal_logp[mask], rollout_logp[mask]",
+                    "proximal, rollout = proximal_logp, rollout_logp",
+                ),
+            ),
         ),
         Mistake(
             "the weight inside the clip",
