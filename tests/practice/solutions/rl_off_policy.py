@@ -25,7 +25,7 @@ def weights_by_matrix(logp: Tensor, mu: Tensor, mask: Tensor, level: str) -> Ten
 def weights_by_loop(logp: Tensor, mu: Tensor, mask: Tensor, level: str) -> Tensor:
     out = torch.zeros_like(logp)
     for i in range(len(logp)):
-        product = 1.0
+        product = torch.ones((), dtype=logp.dtype)
         for t in range(logp.shape[1]):
             if mask[i, t]:
                 ratio = logp[i, t].exp() / mu[i, t].exp()
