@@ -21,7 +21,6 @@ from .kl import kl_gaussian as kl_gaussian
 from .kl import kl_loss as kl_loss
 from .kl import kl_reward as kl_reward
 from .kl import sequence_kl_loss as sequence_kl_loss
-from .off_policy import Level as Level
 from .off_policy import cispo_loss as cispo_loss
 from .off_policy import decoupled_ppo_loss as decoupled_ppo_loss
 from .off_policy import effective_sample_size as effective_sample_size
