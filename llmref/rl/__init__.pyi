@@ -21,6 +21,12 @@ from .kl import kl_gaussian as kl_gaussian
 from .kl import kl_loss as kl_loss
 from .kl import kl_reward as kl_reward
 from .kl import sequence_kl_loss as sequence_kl_loss
+from .off_policy import cispo_loss as cispo_loss
+from .off_policy import decoupled_ppo_loss as decoupled_ppo_loss
+from .off_policy import effective_sample_size as effective_sample_size
+from .off_policy import importance_weights as importance_weights
+from .off_policy import mask_weights as mask_weights
+from .off_policy import truncate_weights as truncate_weights
 from .policy_gradient import discounted_returns as discounted_returns
 from .policy_gradient import gae as gae
 from .policy_gradient import k_step_advantage as k_step_advantage
