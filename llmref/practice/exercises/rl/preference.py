@@ -43,7 +43,7 @@ def _moved(
     function: Function, policy: Tensor, ref: Tensor, up: Tensor, kl: Tensor, *rest: float
 ) -> bool:
     once = function(policy, ref, up, kl, *rest)
-    return apart(function(policy + 1, ref, up, kl + 1, *rest), once)
+    return apart(function(policy + 1, ref + 0.5, up, kl + 0.5, *rest), once)
 
 
 def _exchanged(
@@ -169,8 +169,8 @@ def _pairs() -> list[tuple[Any, ...]]:
 
 def _exact_ratio(function: Function, w: Tensor, r: Tensor, n_w: Tensor, n_l: Tensor) -> bool:
     """Loss of each pair from probabilities: log(1 + odds of r / odds of w)."""
-    one, two = (w / n_w).exp(), (r / n_l).exp()
-    odds = two * (1 - one) / (one * (1 - two))
+    one, two = w / n_w, r / n_l
+    odds = (two - one).exp() * torch.expm1(one) / torch.expm1(two)
     return apart(function(w, r, n_w, n_l), odds.log1p().mean())
 
 
