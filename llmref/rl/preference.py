@@ -84,7 +84,8 @@ def log_odds(mean_logps: Tensor) -> Tensor:
     Source: Hong et al. 2024, arXiv:2403.07691.
     Differs: 1 - P is -expm1(mean), which keeps its digits, and its gradient, where P is almost 1.
     Raises: ValueError if a mean is not finite, or so near 0 (or above) that the odds or their
-    gradient are infinite in float32 (one in float16 overflows above -1.53e-5); TypeError unless floating point.
+    gradient are infinite in float32 (one in float16 overflows above -1.53e-5); TypeError unless
+    floating point.
     """
     wide = _below_zero("mean_logps", mean_logps)
     odds = wide - torch.log(-torch.expm1(wide))  # eq. eq-preference-odds
