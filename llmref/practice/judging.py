@@ -149,10 +149,13 @@ def _no_gradient(exercise: Exercise, function: Function, given: tuple[Any, ...])
     )
     with torch.enable_grad():
         wanted = exercise.solution(*leaves)
-        if not (isinstance(wanted, Tensor) and wanted.requires_grad):
+        if not isinstance(wanted, Tensor):
             return []
         with _default(torch.float64):
             found = called(function, leaves, exercise).value
+        if not wanted.requires_grad:
+            passes = isinstance(found, Tensor) and found.requires_grad
+            return ["a gradient passes through it, and none should: detach it"] if passes else []
         if isinstance(found, Tensor) and found.requires_grad:
             try:
                 mine, right = (_slopes(it, leaves) for it in (found, wanted))

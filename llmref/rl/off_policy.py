@@ -58,7 +58,7 @@ def importance_weights(
     weights = log_weight.exp()  # eq. eq-off-policy-weights
     if cap is not None:
         require_in("(0, inf)", cap=cap)
-        weights = weights.clamp(max=cap)
+        weights = weights.clamp(max=_reachable(cap, weights.dtype))
     return narrowed(torch.where(counted, weights, 0.0), logp.dtype, "a weight")
 
 
@@ -68,11 +68,13 @@ def truncate_weights(weights: Tensor, *, cap: float) -> Tensor:
     Weights .5, 3 with cap 2: .5, 2. An infinite weight becomes the cap.
     Shapes: weights (...) -> (...), without a gradient
     Source: the truncation of trainers (TIS); verl and TRL apply it to tokens and to texts.
-    Raises: ValueError for a negative or NaN weight, a cap that is not positive and finite;
+    Raises: ValueError for a negative or NaN weight, a cap that is not positive and finite
+    in the dtype of the weights;
     TypeError for integers.
     """
     require_in("(0, inf)", cap=cap)
-    return _weights(weights).clamp(max=cap)  # eq. eq-off-policy-truncation
+    held = _weights(weights)
+    return held.clamp(max=_reachable(cap, held.dtype))  # eq. eq-off-policy-truncation
 
 
 def mask_weights(weights: Tensor, *, low: float, high: float) -> Tensor:
@@ -89,7 +91,8 @@ def mask_weights(weights: Tensor, *, low: float, high: float) -> Tensor:
     if low > high:
         raise ValueError(f"low must be at most high, got low = {low}, high = {high}")
     held = _weights(weights)
-    return torch.where((held >= low) & (held <= high), held, 0.0)  # eq. eq-off-policy-mask
+    kept = (held >= low) & (held <= high) & held.isfinite()
+    return torch.where(kept, held, 0.0)  # eq. eq-off-policy-mask
 
 
 def cispo_loss(
@@ -116,7 +119,8 @@ def cispo_loss(
     counted = token_mask(mask, logp=logp)
     pi = token_log_probs("logp", logp, counted, constant=False)
     old = token_log_probs("old_logp", old_logp, counted, constant=True)
-    ratio = (pi.detach() - old).exp().clamp(max=1 + clip_high)
+    ratio = (pi.detach() - old).exp()
+    ratio = ratio.clamp(max=_reachable(1 + clip_high, ratio.dtype))
     losses = -ratio * token_advantages(advantages, counted) * pi  # eq. eq-off-policy-cispo
     loss = aggregate(losses, counted, agg=agg, norm=norm)
     return narrowed(loss, logp.dtype, "the loss")
@@ -160,7 +164,7 @@ def effective_sample_size(weights: Tensor) -> Tensor:
     """How many samples of equal weight have the same spread: (sum w)^2 / sum w^2.
 
     Weights 1, 1, 0, 0: 2. Between 1 and N.
-    Shapes: weights (N,) -> ()
+    Shapes: weights (N,) -> (), in float32 at least
     Raises: ValueError unless weights are (N,), non-negative, finite and not all 0; TypeError for
     integers.
     """
@@ -170,7 +174,14 @@ def effective_sample_size(weights: Tensor) -> Tensor:
     if not (held > 0).any():
         raise ValueError("all weights are 0: no sample is left")
     w = widen(held) / widen(held).max()  # the result does not depend on the scale
-    return (w.sum().square() / w.square().sum()).to(weights.dtype)  # eq. eq-off-policy-ess
+    return w.sum().square() / w.square().sum()  # eq. eq-off-policy-ess
+
+
+def _reachable(cap: float, dtype: torch.dtype) -> float:
+    """The cap, which the dtype must hold."""
+    if cap > torch.finfo(dtype).max:
+        raise ValueError(f"cap must be finite in {dtype}, got {cap:g}")
+    return cap
 
 
 def _weights(weights: Tensor) -> Tensor:

@@ -214,3 +214,18 @@ def test_what_is_refused():
             call()
     with pytest.raises(TypeError, match="weights must be floating point"):
         truncate_weights(torch.tensor([1, 2]), cap=1.0)
+
+
+def test_no_weight_is_infinite_and_no_cap_beyond_the_dtype():
+    far = torch.tensor([1.0, math.inf])
+    assert mask_weights(far, low=0.5, high=1e39).tolist() == [1.0, 0.0]
+    with pytest.raises(ValueError, match="cap must be finite in torch.float32, got 1e\\+39"):
+        truncate_weights(far, cap=1e39)
+    logp = -torch.ones(1, 2)
+    with pytest.raises(ValueError, match="cap must be finite in torch.float32"):
+        cispo_loss(logp, logp, far[:1], torch.ones(1, 2).bool(), clip_high=1e300, agg="token-mean")
+
+
+def test_the_effective_sample_size_of_sixteen_bits_is_counted_in_thirty_two():
+    assert effective_sample_size(torch.ones(70_000, dtype=torch.float16)).item() == 70_000
+    assert effective_sample_size(torch.ones(259, dtype=torch.bfloat16)).item() == 259
