@@ -160,7 +160,7 @@ def found(visits: dict[str, Visit], what: Callable[[Visit], Any]) -> dict[str, A
 
 
 def test_no_page_reports_an_error(visits: dict[str, Visit]) -> None:
-    assert len(visits) > 30
+    assert len(visits) > 25
     assert not found(visits, lambda visit: visit.said)
 
 
