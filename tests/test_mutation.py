@@ -1,6 +1,7 @@
 """The measure of the tests is itself tested: which mutants there are, and that each one is felt."""
 
 import ast
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.mutation.calls import recorded
 from tests.mutation.forked import ALIVE, KILLED, outcome
 from tests.mutation.install import install
 from tests.mutation.sites import Mutant, files, mutants_of, topics
+from tests.small_site import ROOT
 
 SOURCE = '''
 """A module."""
@@ -119,3 +121,31 @@ def test_calls_are_seen_by_file_and_line() -> None:
     start = next(it.lineno for it in tree.body if getattr(it, "name", "") == "sequence_ratio")
     assert file == "llmref/rl/gspo.py"
     assert start in {line for _, line in seen}
+
+
+def test_a_decorated_function_is_entered_at_its_decorator(module: ModuleType, made: Path) -> None:
+    mutant = of("Add becomes Sub", "Both.two", made)
+    with recorded({"llmref/group/topic.py"}) as seen:
+        assert module.Both().two == 2
+    assert [mutant.is_entered(place) for place in seen] == [True]
+
+
+def test_the_tests_and_the_page_of_a_topic_reject_a_mutant_and_pass_without_one() -> None:
+    """Run as `make mutate` runs it, in a process of its own."""
+    program = """
+import ast
+from dataclasses import replace
+from tests.mutation.by_page import reject_by_page
+from tests.mutation.by_tests import TopicTests
+from tests.mutation.sites import mutants_of
+topic, names = "rl/gspo", {"llmref/rl/gspo.py"}
+found = [it for it in mutants_of(topic) if it.change == "Div becomes Mult"][:1]
+source = open("llmref/rl/gspo.py").read()
+both = [*found, *(replace(it, tree=ast.parse(source), change="none") for it in found)]
+tests = TopicTests(topic, names)
+by_tests = [tests.reject(it) for it in both]
+by_page = dict(reject_by_page(topic, names, both))
+print(*by_tests, *(by_page[it] for it in both))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split()[-4:] == ["killed", "alive", "killed", "alive"], done.stderr[-2000:]

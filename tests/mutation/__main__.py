@@ -1,12 +1,11 @@
 """`make mutate`: try the mutants of all topics, or of one, and write what became of them.
 
 What is done is kept in _build/mutation, so a run that was stopped goes on where it was; a topic is
-tried anew when its code, tests or page have changed. Leaves out: changing docs/mutation.json, which
-`--publish` does from what is kept.
+tried anew when its code, tests or page have changed. Leaves out: changes in what the topic imports
+(remove the folder after those), and a published table.
 """
 
 import argparse
-import ast
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from tests.mutation.by_page import reject_by_page
 from tests.mutation.by_tests import TopicTests
-from tests.mutation.sites import Mutant, files, mutants_of, topics
+from tests.mutation.sites import files, mutants_of, topics
 from tests.small_site import ROOT
 
 KEPT = ROOT / "_build" / "mutation"
@@ -31,27 +30,16 @@ def key(topic: str) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
-def lines_of(mutant: Mutant) -> range:
-    """The lines of the function that a mutant is in."""
-    tree = ast.parse((ROOT / mutant.file).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == mutant.function.rpartition(".")[2]:
-            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-            if mutant.line in lines:
-                return lines
-    return range(0)
-
-
 def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
     """Try the mutants of one topic by its tests and by its page."""
     mutants = mutants_of(topic)
     if sample is not None and sample < len(mutants):
         mutants = random.Random(f"{seed} {topic}").sample(mutants, sample)
     names = {path.relative_to(ROOT).as_posix() for path in files(topic)}
-    places = {mutant: lines_of(mutant) for mutant in mutants}
-    by_page = dict(reject_by_page(topic, names, mutants, places.__getitem__))
     tests = TopicTests(topic, names)
-    by_tests = {mutant: tests.reject(mutant, places[mutant]) for mutant in mutants}
+    by_tests = {mutant: tests.reject(mutant) for mutant in mutants}
+    # Last: the cells change torch's default dtype, and may switch gradients off.
+    by_page = dict(reject_by_page(topic, names, mutants))
     return {
         "topic": topic,
         "key": key(topic),

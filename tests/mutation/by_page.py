@@ -6,29 +6,18 @@ first cell that enters its function, so what comes before is computed once.
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import CodeType
 
 from tests.mutation.calls import recorded
-from tests.mutation.forked import outcome
+from tests.mutation.forked import ALIVE, outcome
 from tests.mutation.install import install
 from tests.mutation.sites import Mutant
-from tests.practice.test_mutants import CELL
-from tests.small_site import ROOT
-
-
-def cells(topic: str) -> list[str]:
-    """The code of all cells of a page, in order."""
-    text = (ROOT / "docs" / f"{topic}.md").read_text(encoding="utf-8")
-    return [match[2] for match in CELL.finditer(text)]
+from tests.pages import cells
 
 
 def reject_by_page(
-    topic: str,
-    files: set[str],
-    mutants: list[Mutant],
-    lines_of: Callable[[Mutant], range],
-    seconds: float = 60,
+    topic: str, files: set[str], mutants: list[Mutant], seconds: float = 60
 ) -> Iterator[tuple[Mutant, str]]:
     """Each mutant with 'killed' or 'alive'; one whose function no cell enters is alive."""
     os.environ["MPLBACKEND"] = "Agg"
@@ -37,7 +26,7 @@ def reject_by_page(
     waiting = list(mutants)
     scope: dict[str, object] = {"__name__": "__main__"}
     for number, code in enumerate(codes):
-        now = [it for it in waiting if _first(it, first, lines_of(it)) == number]
+        now = [it for it in waiting if _first(it, first) == number]
         for mutant in now:
 
             def attempt(mutant: Mutant = mutant, number: int = number) -> bool:
@@ -49,14 +38,11 @@ def reject_by_page(
             yield mutant, outcome(attempt, seconds)
         waiting = [it for it in waiting if it not in now]
         exec(code, scope)
-    yield from ((mutant, "alive") for mutant in waiting)
+    yield from ((mutant, ALIVE) for mutant in waiting)
 
 
-def _first(mutant: Mutant, first: dict[tuple[str, int], int], lines: range) -> int | None:
-    if not mutant.function:
-        return 0
-    entered = [n for (file, line), n in first.items() if file == mutant.file and line in lines]
-    return min(entered, default=None)
+def _first(mutant: Mutant, first: dict[tuple[str, int], int]) -> int | None:
+    return min((n for place, n in first.items() if mutant.is_entered(place)), default=None)
 
 
 def _first_cells(codes: list[CodeType], files: set[str]) -> dict[tuple[str, int], int]:

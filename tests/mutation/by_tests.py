@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.mutation.calls import recorded
-from tests.mutation.forked import outcome
+from tests.mutation.forked import ALIVE, outcome
 from tests.mutation.install import install
 from tests.mutation.sites import Mutant
 
@@ -42,17 +42,16 @@ class TopicTests:
         if pytest.main([*OPTIONS, self.file], plugins=[self.watch]) != 0:
             raise SystemExit(f"{self.file} must pass before its mutants are tried")
 
-    def reject(self, mutant: Mutant, lines: range) -> str:
+    def reject(self, mutant: Mutant) -> str:
         """'killed' or 'alive', by the tests that enter the mutant's function, quick ones first."""
         nodes = [
             node
             for node, entered in self.watch.entered.items()
-            if not mutant.function
-            or any(file == mutant.file and line in lines for file, line in entered)
+            if any(mutant.is_entered(place) for place in entered)
         ]
         nodes.sort(key=lambda node: self.watch.seconds[node])
         if not nodes:
-            return "alive"
+            return ALIVE
         limit = 10 + 5 * sum(self.watch.seconds[node] for node in nodes)
 
         def attempt() -> bool:

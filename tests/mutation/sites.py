@@ -19,11 +19,16 @@ class Mutant:
     line: int
     change: str
     function: str  # "" for a constant of the module
+    lines: range  # of the function
     tree: ast.Module
 
     @property
     def name(self) -> str:
         return f"{self.file}:{self.line}: {self.change}"
+
+    def is_entered(self, place: tuple[str, int]) -> bool:
+        """Whether a call of this file and line enters the function, or one within it."""
+        return not self.function or (place[0] == self.file and place[1] in self.lines)
 
 
 def files(topic: str, root: Path = ROOT) -> list[Path]:
@@ -57,7 +62,8 @@ def mutants_of(topic: str, root: Path = ROOT) -> list[Mutant]:
             line = int(place.split()[1])
             if line not in silent:
                 name = path.relative_to(root).as_posix()
-                found.append(Mutant(name, line, what, owner.get(line, ""), mutant))
+                function, lines = owner.get(line, ("", range(0)))
+                found.append(Mutant(name, line, what, function, lines, mutant))
     return found
 
 
@@ -70,14 +76,16 @@ def _silent(tree: ast.Module) -> set[int]:
     return lines
 
 
-def _owners(tree: ast.Module) -> dict[int, str]:
-    """For each line the function or method that it stands in, as in its __qualname__."""
-    found: dict[int, str] = {}
+def _owners(tree: ast.Module) -> dict[int, tuple[str, range]]:
+    """For each line the function or method that holds it: its __qualname__, and its lines."""
+    found: dict[int, tuple[str, range]] = {}
     for node in tree.body:
         inside = node.body if isinstance(node, ast.ClassDef) else [node]
         for it in inside:
             if isinstance(it, ast.FunctionDef):
                 name = f"{node.name}.{it.name}" if isinstance(node, ast.ClassDef) else it.name
-                for line in range(it.lineno, (it.end_lineno or it.lineno) + 1):
-                    found[line] = name
+                # A call is seen at the first line, which is that of a decorator if there is one.
+                start = min([it.lineno, *(decorator.lineno for decorator in it.decorator_list)])
+                lines = range(start, (it.end_lineno or it.lineno) + 1)
+                found |= dict.fromkeys(lines, (name, lines))
     return found

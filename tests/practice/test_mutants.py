@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import re
 import signal
 import sys
 import types
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from tests.mutants import mutants
+from tests.pages import cells
 from tests.small_site import ROOT
 
 FOLDER = ROOT / "llmref" / "practice" / "by_hand"
@@ -19,9 +19,6 @@ TOPICS = sorted(
     path.relative_to(FOLDER).with_suffix("").as_posix()
     for path in FOLDER.glob("*/*.py")
     if path.stem != "__init__"
-)
-CELL = re.compile(
-    r"^```\{code-cell\} python\n(---\n.*?\n---\n|(?::\w+:[^\n]*\n)*)(.*?)^```$", re.M | re.S
 )
 # What gives the same on every input that the code is for: topic, line of code, change.
 EQUIVALENT = {
@@ -58,12 +55,6 @@ EQUIVALENT = {
         "abs becomes square",
     ): "the nearest level has the least square too",
 }
-
-
-def cells_by_hand(topic: str) -> list[str]:
-    """The cells of the page up to its first run, which are those that check code by hand."""
-    text = (ROOT / "docs" / f"{topic}.md").read_text(encoding="utf-8")
-    return [match[2] for match in CELL.finditer(text.partition("\n## Run it")[0])]
 
 
 def run(topic: str, code: types.CodeType, cells: list[types.CodeType]) -> None:
@@ -112,15 +103,15 @@ def test_every_mutant_of_code_by_hand_is_rejected_by_its_page(
     monkeypatch.setenv("MPLBACKEND", "Agg")
     signal.signal(signal.SIGALRM, too_long)
     source = (FOLDER / f"{topic}.py").read_text(encoding="utf-8")
-    cells = [compile(cell, "cell", "exec") for cell in cells_by_hand(topic)]
-    assert cells
+    checks = [compile(cell, "cell", "exec") for cell in cells(topic, before="\n## Run it")]
+    assert checks
 
     def passes(tree: ast.Module) -> bool:
         torch.set_grad_enabled(True)
         torch.set_default_dtype(torch.float32)
         signal.alarm(20)
         try:
-            run(topic, compile(tree, topic, "exec"), cells)
+            run(topic, compile(tree, topic, "exec"), checks)
         except Exception:
             return False
         return True

@@ -35,7 +35,7 @@ def dpo_loss(
     label_smoothing: float = 0.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """How badly the implied rewards rank each pair, to be minimised.
+    """How badly the implied rewards rank each pair: the loss of DPO, cDPO, robust DPO or IPO.
 
     For "ipo", beta is that paper's tau, and the gap of the log-ratios is not multiplied by it.
 

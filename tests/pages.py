@@ -1,0 +1,15 @@
+"""The cells of a page, as tests read them from its source."""
+
+import re
+
+from tests.small_site import ROOT
+
+CELL = re.compile(
+    r"^```\{code-cell\} python\n(---\n.*?\n---\n|(?::\w+:[^\n]*\n)*)(.*?)^```$", re.M | re.S
+)
+
+
+def cells(topic: str, before: str = "\n## There is no such section") -> list[str]:
+    """The code of all cells of a topic's page, in order, or of those before a heading."""
+    text = (ROOT / "docs" / f"{topic}.md").read_text(encoding="utf-8")
+    return [match[2] for match in CELL.finditer(text.partition(before)[0])]
