@@ -422,9 +422,19 @@ def held(*shape: int) -> Tensor:
 
 
 tables = torch.tensor([[5, 2, 0], [1, 4, -1]])
+target, drafts = held(4, 7).softmax(-1), held(3, 7).softmax(-1)
+uniforms = torch.rand(4, generator=_of_inference, dtype=torch.float64)
 
 INFERENCE = [
+    call(inference.acceptance_rate, target[:3], drafts),
+    call(inference.beam_step, -held(3).abs(), held(3, 5).log_softmax(-1), num_beams=4),
     call(inference.gather_blocks, held(6, 4, 3, 2), tables[0], 10),
+    call(
+        inference.length_normalized_score,
+        -held(2, 3).abs(),
+        torch.tensor([[4, 1, 7], [2, 9, 3]]),
+        alpha=0.6,
+    ),
     call(
         inference.paged_attention,
         held(2, 6, 1, 5),
@@ -433,41 +443,9 @@ INFERENCE = [
         tables,
         torch.tensor([10, 7]),
     ),
-    call(inference.slot_index, tables[0], torch.tensor([9, 3, 4, 0]), block_size=4),
-]
-
-_of_beams = torch.Generator().manual_seed(0)
-BEAMS = [
-    call(
-        inference.beam_step,
-        -torch.rand(3, generator=_of_beams, dtype=torch.float64),
-        torch.randn(3, 5, generator=_of_beams, dtype=torch.float64).log_softmax(-1),
-        num_beams=4,
-    ),
-    call(
-        inference.length_normalized_score,
-        -5 * torch.rand(2, 3, generator=_of_beams, dtype=torch.float64),
-        torch.tensor([[4, 1, 7], [2, 9, 3]]),
-        alpha=0.6,
-    ),
-]
-
-_of_drafts = torch.Generator().manual_seed(0)
-_target = torch.rand(4, 7, generator=_of_drafts, dtype=torch.float64) + 0.1
-_draft = torch.rand(3, 7, generator=_of_drafts, dtype=torch.float64) + 0.1
-target, drafts = (x / x.sum(-1, keepdim=True) for x in (_target, _draft))
-uniforms = torch.rand(4, generator=_of_drafts, dtype=torch.float64)
-
-DRAFTS = [
-    call(inference.acceptance_rate, target[:3], drafts),
     call(inference.residual_probs, target[:3], drafts),
-    call(
-        inference.speculative_step,
-        target,
-        drafts,
-        torch.randint(7, (3,), generator=_of_drafts),
-        uniforms,
-    ),
+    call(inference.slot_index, tables[0], torch.tensor([9, 3, 4, 0]), block_size=4),
+    call(inference.speculative_step, target, drafts, torch.tensor([2, 0, 5]), uniforms),
 ]
 
 _of_preferences = torch.Generator().manual_seed(0)
@@ -498,8 +476,6 @@ CALLS = [
     *RL,
     *TRAINING,
     *INFERENCE,
-    *BEAMS,
-    *DRAFTS,
     *BATCH,
     *DISTILLATION,
     *PREFERENCES,
