@@ -1,4 +1,4 @@
-"""One call of a reader's function: what it returns and prints, and what is wrong with the call.
+"""One call of a reader's function: in which precision, what it returns, and what is wrong with it.
 
 Leaves out: whether what it returns is right (judging).
 """
@@ -9,9 +9,11 @@ import copy
 import io
 import linecache
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Exercise, Function
@@ -49,6 +51,26 @@ def called(function: Function, arguments: tuple[Any, ...], exercise: Exercise) -
     else:
         problem = _changed(arguments, before, exercise)
     return Called(value, problem, out.getvalue()[:_MOST_PRINTED].rstrip())
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Let what a function creates without saying a dtype have that of its arguments."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def as_dtype(given: Any, dtype: torch.dtype) -> Any:
+    """Arguments of another precision, each a copy; also those in a list or a pair."""
+    if isinstance(given, (list, tuple)):
+        return type(given)(as_dtype(it, dtype) for it in given)
+    if isinstance(given, Tensor):
+        return given.clone().to(dtype if given.is_floating_point() else given.dtype)
+    return given
 
 
 def where(failure: BaseException, file: str) -> str:

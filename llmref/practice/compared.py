@@ -98,8 +98,21 @@ def same(found: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
     )
 
 
+def lost(found: Any, wanted: Any) -> bool:
+    """Whether it is not a number where one is wanted."""
+    if is_plain(wanted):
+        return False
+    try:
+        return any((one.isnan() & ~other.isnan()).any() for _, one, other in _pairs(found, wanted))
+    except (AttributeError, RuntimeError, TypeError):  # it is no tensor, or of another shape
+        return False
+
+
 def text(value: Any) -> str:
     """A value as a reader types it: torch.tensor([[1., 2.]])."""
+    if isinstance(value, Tensor) and value.numel() == 0:
+        kind = "" if value.is_floating_point() else f", dtype={value.dtype}"
+        return f"torch.empty({shape(value)}{kind})"
     if isinstance(value, Tensor):
         return f"torch.tensor({_entries(value.tolist())})"
     if isinstance(value, (list, tuple)):

@@ -71,7 +71,8 @@ class Exercise:
 
     `inputs` gives tuples of arguments, smallest first, in float64. `branches` name what the inputs
     must reach; each tells whether one input reaches it. `hints` are at most three, and no code.
-    `tolerance` is the error of right code in float64, relative to the largest entry.
+    `tolerance` is the error of right code in float64, relative to the largest entry. `fixed` names
+    the arguments that training holds fixed: their gradients are not judged.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Exercise:
     conventions: tuple[Convention, ...] = ()
     branches: Mapping[str, Callable[..., bool]] = field(default_factory=dict)
     tolerance: float = TOLERANCE
+    fixed: tuple[str, ...] = ()
 
     @property
     def solution(self) -> Function:

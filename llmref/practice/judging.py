@@ -1,39 +1,31 @@
 """The judge: one function, all inputs of its exercise, one verdict.
 
-Runs in the process that runs the function (process). Leaves out: a single call (calling), and how a
-verdict is shown (verdict).
+Runs in the process that runs the function (process). Leaves out: a single call (calling), what a
+gradient should be (gradients), and how a verdict is shown (verdict).
 """
 
 import contextlib
 import copy
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from llmref.practice import compared
-from llmref.practice.calling import Called, TooLongError, called
-from llmref.practice.exercise import Edit, Exercise, Function
+from llmref.practice import compared, gradients
+from llmref.practice.calling import Called, TooLongError, as_dtype, called, default_dtype
+from llmref.practice.exercise import Edit, Exercise, Function, Law
 
 Answer = dict[str, Any]
 _LONGEST_INPUT = 280  # characters of an input that is printed whole
+_FEWEST = 3  # inputs that tell which mistake it is
+_LAWS_ARE_EXACT = 1e-10  # what is float32 inside has right values, and keeps laws roughly
+_YET = "its values are right on every input, but it breaks a law; is its gradient right?"
 _RANDOM = (
     "two calls with the same arguments differ: is there randomness, or something that is kept?"
 )
-
-
-@contextlib.contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
-    """Let what a function creates without saying a dtype have that of its arguments."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def judge_here(exercise: Exercise, function: Any) -> Answer:
@@ -47,13 +39,13 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
         wide = dtype == torch.float64
         tolerance = exercise.tolerance if wide else compared.TOLERANCE_OF_FLOAT32
         for number, given in enumerate(inputs):
-            with _default(dtype):
-                seen = called(function, _as(given, dtype), exercise)
+            with default_dtype(dtype):
+                seen = called(function, as_dtype(given, dtype), exercise)
             shown = _shown(exercise, number, given) | {"printed": seen.printed}
             if seen.problem:
                 return _wrong(seen.problem, shown)
-            with _default(dtype):
-                wanted = exercise.solution(*_as(given, dtype))
+            with default_dtype(dtype):
+                wanted = exercise.solution(*as_dtype(given, dtype))
             if problem := compared.difference(seen.value, wanted, tolerance):
                 if not wide:
                     problem += " (in float32; in float64 it is right)"
@@ -64,8 +56,11 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
             elif not remarks:
                 remarks += compared.other_dtype(seen.value, wanted)
     with contextlib.redirect_stdout(io.StringIO()):
+        by_gradient = largest < _LAWS_ARE_EXACT and gradients.passes(exercise, inputs[-1])
+        if by_gradient and (law := _broken(exercise, function, inputs)):
+            return _wrong(_YET) | {"law": law.words, "result": law.result}
         remarks += _only_by_default(exercise, function, inputs[-1])
-        remarks += _no_gradient(exercise, function, inputs[-1])
+        remarks += gradients.remarks(exercise, function, inputs)
         spent = _seconds(function, inputs) / _seconds(exercise.solution, inputs)
     return {
         "outcome": "right",
@@ -79,7 +74,7 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
     }
 
 
-@_default(torch.float64)
+@default_dtype(torch.float64)
 def _explained(
     exercise: Exercise,
     function: Function,
@@ -114,63 +109,58 @@ def _named(
                 "why": convention.why,
             }
     named: Answer = {"law": exercise.task, "result": exercise.definition}
-    for law in () if problem.startswith(("it returns", "the shape")) else exercise.laws:
-        if law.broken_by(_in_tensors(function), inputs):
-            named = {"law": law.words, "result": law.result}
-            break
+    has_form = not problem.startswith(("it returns", "the shape"))
+    if has_form and (law := _broken(exercise, function, inputs)):
+        named = {"law": law.words, "result": law.result}
     if mistakes := [it for it in exercise.mistakes if _is_variant(exercise, it, inputs, outputs)]:
         named["mistake"] = " or ".join(f"'{it.name}'" for it in mistakes)
         named["why"] = " ".join(it.why for it in mistakes)
-    return named
+        return named
+    return named | _named_where_finite(exercise, inputs, outputs)
+
+
+@default_dtype(torch.float64)
+def _broken(
+    exercise: Exercise, function: Function, inputs: Sequence[tuple[Any, ...]]
+) -> Law | None:
+    """The first law that a function breaks."""
+    laws = (law for law in exercise.laws if law.broken_by(_in_tensors(function), inputs))
+    return next(laws, None)
+
+
+def _named_where_finite(
+    exercise: Exercise, inputs: Sequence[tuple[Any, ...]], outputs: Sequence[Any]
+) -> Answer:
+    """What a function is that is NaN on some inputs: two faults, of which one would hide the other.
+
+    Only where the function differs from the solution on the other inputs too.
+    """
+    wanted = [output(exercise.solution, it) for it in inputs]
+    pairs = list(zip(inputs, outputs, wanted, strict=True))
+    clear = [it for it in pairs if it[1] is not None and not compared.lost(it[1], it[2])]
+    few = len(clear) < _FEWEST or len(clear) == len(pairs)
+    if few or all(compared.same(one, other, exercise.tolerance) for _, one, other in clear):
+        return {}
+    others, found = [it[0] for it in clear], [it[1] for it in clear]
+    edits = (*exercise.mistakes, *exercise.conventions)
+    names = [it.name for it in edits if _is_variant(exercise, it, others, found)]
+    known = " or ".join(f"'{it}'" for it in names)
+    return {"mistake": f"{known}, and not a number in places"} if names else {}
 
 
 def _again(exercise: Exercise, function: Function, given: tuple[Any, ...], seen: Called) -> bool:
     """Whether a second call with the same arguments gives the same."""
-    second = called(function, _as(given, torch.float64), exercise)
+    second = called(function, as_dtype(given, torch.float64), exercise)
     return not second.problem and compared.same(second.value, seen.value)
 
 
 def _only_by_default(exercise: Exercise, function: Function, given: tuple[Any, ...]) -> list[str]:
     """A remark on a function that creates tensors without saying their dtype."""
-    with _default(torch.float32):
-        seen = called(function, _as(given, torch.float64), exercise)
+    with default_dtype(torch.float32):
+        seen = called(function, as_dtype(given, torch.float64), exercise)
     if not seen.problem:
         return []
     return [f"it is right only where torch's default dtype is that of x: else {seen.problem}"]
-
-
-def _no_gradient(exercise: Exercise, function: Function, given: tuple[Any, ...]) -> list[str]:
-    """A remark on a function through which no gradient passes, though one should."""
-    if exercise.name.endswith("_backward"):
-        return []
-    leaves = tuple(
-        it.requires_grad_() if isinstance(it, Tensor) and it.is_floating_point() else it
-        for it in _as(given, torch.float64)
-    )
-    with torch.enable_grad():
-        wanted = exercise.solution(*leaves)
-        if not isinstance(wanted, Tensor):
-            return []
-        with _default(torch.float64):
-            found = called(function, leaves, exercise).value
-        if not wanted.requires_grad:
-            passes = isinstance(found, Tensor) and found.requires_grad
-            return ["a gradient passes through it, and none should: detach it"] if passes else []
-        if isinstance(found, Tensor) and found.requires_grad:
-            try:
-                mine, right = (_slopes(it, leaves) for it in (found, wanted))
-            except RuntimeError:  # written in place: torch itself says so to who differentiates
-                return []
-            if compared.same(mine, right, exercise.tolerance):
-                return []
-            return ["its value is right, its gradient is not: is the right part detached?"]
-    return ["no gradient passes through it: in training, return what torch computed from x"]
-
-
-def _slopes(result: Tensor, leaves: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """The gradients of the sum of the result; 0 where none passes."""
-    inputs = [it for it in leaves if isinstance(it, Tensor) and it.requires_grad]
-    return torch.autograd.grad(result.sum(), inputs, allow_unused=True, materialize_grads=True)
 
 
 def _seconds(function: Function, inputs: Sequence[tuple[Any, ...]]) -> float:
@@ -179,7 +169,7 @@ def _seconds(function: Function, inputs: Sequence[tuple[Any, ...]]) -> float:
     for _ in range(3):
         copies = [copy.deepcopy(given) for given in inputs]
         begin = time.perf_counter()
-        with _default(torch.float64):
+        with default_dtype(torch.float64):
             for given in copies:
                 output(function, given)
         best = min(best, time.perf_counter() - begin)
@@ -213,17 +203,10 @@ def _in_tensors(function: Function) -> Function:
 def _tensors(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple(map(_tensors, value))
+    if isinstance(value, Tensor) and value.requires_grad:  # a law may differentiate it
+        return value
     tensor = compared.as_tensor(value)
     return value if tensor is None else tensor
-
-
-def _as(given: Any, dtype: torch.dtype) -> Any:
-    """Arguments of another precision, each a copy; also those in a list or a pair."""
-    if isinstance(given, (list, tuple)):
-        return type(given)(_as(it, dtype) for it in given)
-    if isinstance(given, Tensor):
-        return given.clone().to(dtype if given.is_floating_point() else given.dtype)
-    return given
 
 
 def _shown(exercise: Exercise, number: int, given: tuple[Any, ...]) -> Answer:

@@ -22,7 +22,7 @@ def cispo_loss(logp, old_logp, advantages, mask, clip_high):
 def decoupled_ppo_loss(logp, proximal_logp, rollout_logp, advantages, mask, clip):
     logp, A = logp[mask], advantages[mask]
     proximal, rollout = proximal_logp[mask], rollout_logp[mask]
-    w = torch.exp(proximal - rollout)  # who sampled
+    w = torch.exp(proximal - rollout).detach()  # who sampled; .clamp(max=C) is TIS
     rho = torch.exp(logp - proximal)  # where to clip
     surrogate = torch.minimum(rho * A, rho.clamp(1 - clip, 1 + clip) * A)
     return -(w * surrogate).mean()

@@ -130,6 +130,7 @@ SINUSOIDAL_EMBEDDING = Exercise(
         "several positions": lambda pos, dim, base: len(pos) > 1,
         "another base": lambda pos, dim, base: base != 10000,
     },
+    fixed=("pos",),
 )
 
 ALIBI_BIAS = Exercise(

@@ -75,6 +75,14 @@ def _last(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) 
     return apart(change, torch.where(mask, logp, 0.0).sum(1).mean())
 
 
+def _charged(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> bool:
+    leaf = logp.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(function(leaf, teacher_logp, mask), leaf)
+    costs = torch.where(mask, logp - teacher_logp, 0.0)
+    charges = torch.stack([costs[:, t:].sum(1) for t in range(logp.shape[1])], 1)
+    return apart(gradient * len(logp), torch.where(mask, charges, 0.0))
+
+
 _RATIO = "torch.where(mask, logp - teacher_logp, 0.0)"
 _AHEAD = "k1.flip(1).cumsum(1).flip(1)"
 
@@ -145,8 +153,8 @@ KD_LOSS = Exercise(
         ),
         Mistake(
             "0 times -inf in F.kl_div",
-            "F.kl_div with probabilities treats 0 log 0, but 0 times a student's -inf is NaN: pass "
-            "log_target=True, or mask.",
+            "F.kl_div with probabilities treats 0 log 0, but 0 times a student's -inf is NaN, "
+            "and so is a teacher's -inf with log_target=True: mask.",
             (
                 (
                     "torch.where(p > 0, log_p - log_q, 0.0)",
@@ -187,6 +195,7 @@ KD_LOSS = Exercise(
         "a temperature above 1": lambda student, teacher, tau: tau > 1,
         "a temperature below 1": lambda student, teacher, tau: tau < 1,
     },
+    fixed=("teacher",),
 )
 
 ON_POLICY_LOSS = Exercise(
@@ -209,6 +218,11 @@ ON_POLICY_LOSS = Exercise(
             "What the last token costs is charged to every token of its text.",
             "distillation-on-policy-gradient",
             _last,
+        ),
+        Law(
+            "The gradient in a log-probability is what its token is charged, over the texts.",
+            "distillation-on-policy-gradient",
+            _charged,
         ),
     ),
     mistakes=(
@@ -286,6 +300,7 @@ ON_POLICY_LOSS = Exercise(
             (logp > teacher_logp).any() and (logp < teacher_logp).any()
         ),
     },
+    fixed=("teacher_logp",),
 )
 
 EXERCISES = (KD_LOSS, ON_POLICY_LOSS)

@@ -110,6 +110,11 @@ DROPOUT = Exercise(
             "An entry is dropped with probability p, and kept where its uniform is p or more.",
             (("u >= p", "u < p"),),
         ),
+        Mistake(
+            "a uniform equal to p drops",
+            "An entry at u = p is kept: uniforms can be exactly 0, and with p = 0 nothing drops.",
+            (("u >= p", "u > p"),),
+        ),
     ),
     conventions=(
         Convention(
@@ -134,6 +139,7 @@ DROPOUT = Exercise(
         "p = 0": lambda x, u, p, training: p == 0,
         "a uniform equal to p": lambda x, u, p, training: bool((u == p).any()),
     },
+    fixed=("u",),
 )
 
 DROPOUT_BACKWARD = Exercise(

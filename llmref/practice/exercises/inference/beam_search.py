@@ -56,6 +56,7 @@ def _inputs() -> list[tuple[Any, ...]]:
     return [
         (_of(*two), _prompt(1), 1, 1, 0, 0.0),
         (_of(*two), _prompt(0), 2, 2, 0, 1.0),
+        (_of([0.51, 0.49], [0.01, 0.99]), _prompt(0), 1, 4, 0, 1.0),
         (_of(*three), _prompt(0), 1, 2, 0, 0.0),
         (_of(*three), _prompt(0), 2, 3, 0, 0.0),
         (_of(*three), _prompt(0), 3, 3, 0, 0.0),
@@ -251,6 +252,12 @@ BEAM_SEARCH = Exercise(
             "Then every prefix also offers its end as a text. Transformers counts it only among "
             "the first B candidates; to match, look at these alone.",
             ((_TOP, "top, index = total.flatten().sort(descending=True)"), ("ended[:B]", "ended")),
+        ),
+        Convention(
+            "stopped once B texts have ended",
+            "That is early_stopping=True of transformers: a live beam could still win. To match, "
+            "stop once none can.",
+            (("(done and max(d[0] for d in done) >= logp[0] / T**alpha)", "len(done) >= B"),),
         ),
         Convention(
             "GNMT's length penalty",

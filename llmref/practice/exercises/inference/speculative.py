@@ -34,6 +34,7 @@ def _steps() -> list[tuple[Any, ...]]:
         (even, table([0.25, 0.75]), one, number(0.875, 0.75)),
         (table([0.0, 1.0], [1.0, 0.0]), table([0.5, 0.5]), zero, number(0.0, 0.5)),
         (even, table([0.5 + 2**-5, 0.5 - 2**-5]), zero, number(1 - 2**-5, 0.25)),
+        (even, table([0.5, 0.5 + 2**-53]), one, number(1 - 2**-53, 0.5)),
         (
             table([0.25, 0.25, 0.5], [0.5, 0.25, 0.25]),
             table([0.75, 0.125, 0.125]),
@@ -212,6 +213,9 @@ SPECULATIVE_STEP = Exercise(
         "several drafts": lambda p, q, x, u: len(x) > 1,
         "a uniform of 0": lambda p, q, x, u: bool((u == 0).any()),
         "a token that the target never gives": lambda p, q, x, u: bool((p[:-1] == 0).any()),
+        "a residual that rounds to 0": lambda p, q, x, u: (
+            len(x) == 1 and bool(u[0] * q[0, x[0]] >= p[0, x[0]]) and not (p[0] > q[0]).any()
+        ),
         "a small residual": lambda p, q, x, u: len(x) == 1 and bool((q - p[:1]).abs().sum() < 0.1),
     },
 )

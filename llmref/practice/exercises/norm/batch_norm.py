@@ -113,6 +113,18 @@ def _eps_in_training(function: Function, x: Tensor, *rest: Any) -> bool:
     return apart(y.square().mean(0), variance / (variance + 0.5))
 
 
+def _held(function: Function, x: Tensor, *rest: Any) -> bool:
+    """Mean and variance carry a gradient too: without it the two sums are not 0."""
+    if len(x) < 2:
+        return False
+    weight, bias, mean, var = rest[:4]
+    leaf = x.clone().requires_grad_()
+    y = function(leaf, weight, bias, mean, var, True, 0.1, 0.0)[0]
+    upstream = torch.cos(torch.arange(y.numel(), dtype=x.dtype)).view_as(y)
+    (slope,) = torch.autograd.grad(y, leaf, upstream)
+    return apart(torch.stack([slope.sum(0), (slope * x).sum(0)]), torch.zeros(2, len(bias)).to(x))
+
+
 def _gain_in_its_gradient(
     function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float
 ) -> bool:
@@ -183,6 +195,11 @@ BATCH_NORM = Exercise(
             "plus eps.",
             "norm-batch",
             _eps_in_training,
+        ),
+        Law(
+            "In training at eps = 0 the gradient of a feature sums to 0, and is orthogonal to it.",
+            "norm-batch-backward",
+            _held,
         ),
     ),
     mistakes=(
@@ -273,6 +290,22 @@ BATCH_NORM = Exercise(
                 ),
             ),
         ),
+        Convention(
+            "momentum of the old statistics, and their variance divided by m",
+            "So it is in Keras. To match torch, exchange momentum and 1 - momentum, and store the "
+            "variance that divides by m - 1.",
+            (
+                (
+                    "(1 - momentum) * running_mean + momentum * mean",
+                    "momentum * running_mean + (1 - momentum) * mean",
+                ),
+                (
+                    "(1 - momentum) * running_var + momentum * unbiased",
+                    "momentum * running_var + (1 - momentum) * unbiased",
+                ),
+                ("var.detach() * (m / (m - 1))", "var.detach()"),
+            ),
+        ),
     ),
     hints=(
         "Which mean and variance are used depends on the mode; the formula is the same.",
@@ -284,6 +317,7 @@ BATCH_NORM = Exercise(
         "several features": lambda x, *_: x.shape[1] > 1,
         "eps = 0": lambda *given: given[-1] == 0,
     },
+    fixed=("running_mean", "running_var"),
 )
 
 BATCH_NORM_BACKWARD = Exercise(
@@ -352,6 +386,11 @@ BATCH_NORM_BACKWARD = Exercise(
                 ("grad.mean(0)", "grad.mean(-1, keepdim=True)"),
                 ("(grad * x_hat).mean(0)", "(grad * x_hat).mean(-1, keepdim=True)"),
             ),
+        ),
+        Mistake(
+            "sums for the two means",
+            "What is subtracted are averages over the rows, not sums.",
+            (("grad - grad.mean(0)", "grad - grad.sum(0)"), ("x_hat).mean(0)", "x_hat).sum(0)")),
         ),
         Mistake(
             "gradients of gain and bias averaged over rows",

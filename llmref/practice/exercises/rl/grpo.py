@@ -236,6 +236,7 @@ GROUP_ADVANTAGES = Exercise(
         "equal rewards": lambda rewards: bool((rewards == rewards[:, :1]).all(1).any()),
         "equal rewards whose mean is rounded": lambda rewards: bool((rewards == 0.1).all(1).any()),
     },
+    fixed=("rewards",),
 )
 
 GRPO_LOSS = Exercise(
@@ -361,6 +362,7 @@ GRPO_LOSS = Exercise(
         "lengths that differ": lambda *given: bool((given[4].sum(1) != given[4][0].sum()).any()),
         "beta = 0": lambda *given: given[6] == 0,
     },
+    fixed=("old_logp", "ref_logp", "advantages"),
 )
 
 EXERCISES = (

@@ -186,6 +186,7 @@ GSPO_LOSS = Exercise(
         "below, advantage negative": _outside(-1, above=False),
         "lengths that differ": lambda *given: bool((given[3].sum(1) != given[3][0].sum()).any()),
     },
+    fixed=("old_logp", "advantages"),
 )
 
 EXERCISES = (GSPO_LOSS,)

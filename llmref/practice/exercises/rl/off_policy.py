@@ -223,6 +223,17 @@ CISPO_LOSS = Exercise(
             ((".clamp(max=1 + clip_high)", ""),),
         ),
         Mistake("padding counted", "The mean is over counted tokens.", _CISPO_ALL),
+        Mistake(
+            "a mean for each text first",
+            "One mean over the tokens of all texts: a long text's tokens count as much as others.",
+            (
+                *_CISPO_ALL,
+                (
+                    _CISPO_RETURN,
+                    "return -((w * A * logp * mask).sum(1) / mask.sum(1)).mean()",
+                ),
+            ),
+        ),
     ),
     conventions=(
         Convention(
@@ -254,6 +265,7 @@ CISPO_LOSS = Exercise(
             ((g[0] - g[1] > math.log(1 + g[4])) & (g[2] < 0) & g[3]).any()
         ),
     },
+    fixed=("old_logp", "advantages"),
 )
 
 
@@ -382,6 +394,7 @@ DECOUPLED_PPO_LOSS = Exercise(
             ((g[0] - g[1] > math.log(1 + g[5])) & (g[3] < 0) & g[4]).any()
         ),
     },
+    fixed=("proximal_logp", "rollout_logp", "advantages"),
 )
 
 EXERCISES = (IMPORTANCE_WEIGHTS, CISPO_LOSS, DECOUPLED_PPO_LOSS)

@@ -187,6 +187,7 @@ GAE = Exercise(
         "lambda = 1": lambda r, v, gamma, lam: lam == 1,
         "several responses": lambda r, v, gamma, lam: r.ndim > 1,
     },
+    fixed=("rewards", "values"),
 )
 
 EXERCISES = (GAE,)

@@ -184,6 +184,7 @@ PPO_LOSS = Exercise(
         ),
         "padding": lambda logp, old, adv, mask, clip: not bool(mask.all()),
     },
+    fixed=("old_logp", "advantages"),
 )
 
 EXERCISES = (PPO_LOSS,)

@@ -130,6 +130,16 @@ KTO_LOSS = Exercise(
             "The loss is a mean over responses.",
             (("losses.mean()", "losses.sum()"),),
         ),
+        Mistake(
+            "a mean for each kind",
+            "One mean over all responses: the weights balance how many there are of a kind.",
+            (
+                (
+                    "losses.mean()",
+                    "sum(losses[it].mean() for it in (desirable, ~desirable) if it.any())",
+                ),
+            ),
+        ),
     ),
     conventions=(
         Convention(
@@ -153,6 +163,7 @@ KTO_LOSS = Exercise(
         "both in one batch": lambda policy, ref, up, *_: bool(up.any() and not up.all()),
         "a baseline that is not 0": lambda policy, ref, up, kl, *_: bool(kl > 0),
     },
+    fixed=("ref",),
 )
 
 

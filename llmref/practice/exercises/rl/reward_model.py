@@ -137,6 +137,7 @@ BRADLEY_TERRY_LOSS = Exercise(
         "a margin": lambda chosen, rejected, margin: bool((margin > 0).any()),
         "no margin": lambda chosen, rejected, margin: bool((margin == 0).any()),
     },
+    fixed=("margin",),
 )
 
 
@@ -191,7 +192,7 @@ PLACKETT_LUCE_LOSS = Exercise(
             (
                 (
                     "return (left.sum(-1) - r.sum(-1)).mean()",
-                    "return (r[:, None] - r[:, :, None]).exp().log1p().triu(1).sum((1, 2)).mean()",
+                    "return -logsigmoid(r[:, :, None] - r[:, None]).triu(1).sum((1, 2)).mean()",
                 ),
             ),
         ),
@@ -310,6 +311,11 @@ BEST_OF_N_ESTIMATE = Exercise(
             (("(r.new_tensor(ways) * r).sum()", "r.max()"),),
         ),
         Mistake(
+            "the mean of the n best",
+            "The best of n is the largest of a subset of n, and most subsets lack the best scores.",
+            (("math.comb(i, n - 1) / math.comb(len(r), n)", "(i >= len(r) - n) / n"),),
+        ),
+        Mistake(
             "n others below",
             "The maximum of n is above n - 1 others.",
             (("math.comb(i, n - 1)", "math.comb(i, n)"),),
@@ -333,6 +339,7 @@ BEST_OF_N_ESTIMATE = Exercise(
         "between": lambda r, n: 1 < n < len(r),
         "scores of 0 and 1": lambda r, n: len(r) > 2 and bool(((r == 0) | (r == 1)).all()),
     },
+    fixed=("r",),
 )
 
 EXERCISES = (BRADLEY_TERRY_LOSS, PLACKETT_LUCE_LOSS, BEST_OF_N_ESTIMATE)

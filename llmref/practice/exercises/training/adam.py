@@ -252,6 +252,7 @@ ADAMW_STEP = Exercise(
         "an eps of the size of the gradient": lambda p, g, m, v, t, lr, b1, b2, eps, wd: eps > 0.1,
         "decay": lambda *given: given[-1] > 0,
     },
+    fixed=("p", "g", "m", "v"),
 )
 
 EXERCISES = (ADAMW_STEP,)

@@ -179,6 +179,7 @@ NEWTON_SCHULZ = Exercise(
         "five steps": lambda g, *steps: not steps,
     },
     tolerance=2e-5,
+    fixed=("g",),
 )
 
 
@@ -329,6 +330,7 @@ MUON_STEP = Exercise(
         "wide": lambda w, *rest: w.shape[0] < w.shape[1],
     },
     tolerance=2e-5,
+    fixed=("w", "g", "m"),
 )
 
 EXERCISES = (NEWTON_SCHULZ, MUON_STEP)

@@ -1,0 +1,149 @@
+"""Gradients that the judge judges: a value that is right may train wrongly."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from llmref.practice import compared
+from llmref.practice.exercise import Mistake
+from llmref.practice.exercises import exercise
+from llmref.practice.judging import judge_here
+
+
+def judged(name: str, function: Callable[..., Any]) -> dict[str, Any]:
+    return judge_here(exercise(name), function)
+
+
+def remarks(name: str, function: Callable[..., Any]) -> str:
+    answer = judged(name, function)
+    assert answer["outcome"] == "right", answer
+    return " ".join(answer["remarks"])
+
+
+def attached(name: str) -> Callable[..., Any]:
+    """The solution without its `detach`."""
+    return exercise(name).variant(Mistake("attached", "", ((".detach()", ""),)))
+
+
+@pytest.mark.parametrize("name", ["cispo_loss", "on_policy_loss"])
+def test_a_weight_that_carries_a_gradient_breaks_a_law(name: str) -> None:
+    """Its value is right on every input; trained with, it is another objective."""
+    answer = judged(name, attached(name))
+    assert answer["outcome"] == "wrong"
+    assert answer["problem"].endswith("it breaks a law; is its gradient right?")
+    assert answer["law"] in [law.words for law in exercise(name).laws]
+
+
+def batch_norm_held(x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    mean, var, training, _, eps = rest
+    _, new_mean, new_var = exercise("batch_norm").solution(x, weight, bias, *rest)
+    if training:
+        mean, var = x.detach().mean(0), x.detach().var(0, unbiased=False)
+    return weight * (x - mean) / (var + eps).sqrt() + bias, new_mean, new_var
+
+
+def test_statistics_of_a_batch_are_not_held_fixed() -> None:
+    answer = judged("batch_norm", batch_norm_held)
+    assert answer["outcome"] == "wrong"
+    assert answer["result"] == "norm-batch-backward"
+
+
+def test_what_training_holds_fixed_may_be_attached_or_detached() -> None:
+    name = "decoupled_ppo_loss"
+    assert remarks(name, exercise(name).solution) == ""
+    assert remarks(name, attached(name)) == ""
+
+
+def test_a_baseline_that_the_policy_gives_is_not_attached() -> None:
+    said = remarks("kto_loss", attached("kto_loss"))
+    assert "its gradient in kl is not: detach what is held fixed, and no more" in said
+
+
+def test_a_reference_that_is_detached_is_no_fault() -> None:
+    solution = exercise("dpo_loss").solution
+
+    def held(pc: Tensor, pr: Tensor, rc: Tensor, rr: Tensor, beta: float) -> Any:
+        return solution(pc, pr, rc.detach(), rr.detach(), beta)
+
+    assert remarks("dpo_loss", held) == ""
+
+
+def odds_by_where(chosen: Tensor, rejected: Tensor, n_w: Tensor, n_l: Tensor) -> Tensor:
+    """log(1 - P) by two formulas, each where it is exact; a `where` differentiates both."""
+
+    def odds(mean: Tensor) -> Tensor:
+        near, far = torch.log(-torch.expm1(mean)), torch.log1p(-torch.exp(mean))
+        return mean - torch.where(mean > -0.6931, near, far)
+
+    return -functional.logsigmoid(odds(chosen / n_w) - odds(rejected / n_l)).mean()
+
+
+def test_the_gradient_of_a_branch_that_is_not_taken_is_remarked_on() -> None:
+    said = remarks("odds_ratio_loss", odds_by_where)
+    assert "its gradient in rejected" in said
+    assert "is not a number for input" in said
+
+
+def test_a_gradient_that_is_asked_for_needs_none_of_its_own() -> None:
+    solution = exercise("batch_norm_backward").solution
+
+    def held(*given: Any) -> Any:
+        return tuple(it.detach() for it in solution(*given))
+
+    assert remarks("batch_norm_backward", held) == ""
+
+
+def kl_div_the_wrong_way(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
+    log_p, log_q = (teacher / tau).log_softmax(-1), (student / tau).log_softmax(-1)
+    return tau**2 * functional.kl_div(log_p, log_q.exp(), reduction="none").sum(-1)
+
+
+def test_a_mistake_is_named_also_where_another_hides_it() -> None:
+    answer = judged("kd_loss", kl_div_the_wrong_way)
+    assert answer["outcome"] == "wrong"
+    assert answer["mistake"].endswith(", and not a number in places")
+
+
+def step_without_fallback(p: Tensor, q: Tensor, x: Tensor, u: Tensor) -> Tensor:
+    for i, token in enumerate(x):
+        if u[i] * q[i, token] >= p[i, token]:
+            rest = (p[i] - q[i]).clamp(min=0)
+            break
+    else:
+        i, rest = len(x), p[-1]
+    cdf = rest.cumsum(0)
+    return torch.cat([x[:i], (cdf <= u[-1] * cdf[-1]).sum()[None]])
+
+
+def test_a_residual_that_rounds_to_0_is_among_the_inputs() -> None:
+    assert judged("speculative_step", step_without_fallback)["outcome"] == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (torch.empty(0, 2), "torch.empty((0, 2))"),
+        (torch.empty(0, dtype=torch.long), "torch.empty((0,), dtype=torch.int64)"),
+    ],
+)
+def test_an_empty_tensor_is_written_with_its_shape(value: Tensor, text: str) -> None:
+    assert compared.text(value) == text
+    typed: Tensor = eval(text)
+    assert typed.shape == value.shape
+    assert typed.dtype == value.dtype
+
+
+def pairs(found: Sequence[float], wanted: Sequence[float]) -> tuple[Tensor, Tensor]:
+    return torch.tensor(found), torch.tensor(wanted)
+
+
+def test_what_is_lost_is_told_from_what_is_wrong() -> None:
+    nan = float("nan")
+    assert compared.lost(*pairs([1.0, nan], [1.0, 2.0]))
+    assert not compared.lost(*pairs([1.0, nan], [1.0, nan]))
+    assert not compared.lost(*pairs([1.0, 3.0], [1.0, 2.0]))
+    assert not compared.lost(*pairs([1.0], [1.0, nan]))
