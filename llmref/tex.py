@@ -15,6 +15,7 @@ _TOKEN = re.compile(
 )
 _ALPHABET = re.compile(r"(\\[a-z]+)\s*\{?([^{}]*)\}?", re.DOTALL)
 _LAYOUT = re.compile(r"\\(?:[,;:! ]|left|right|[bB]igg?[lr]?|(?:display|text)style)|[&~]")
+_GAP = re.compile(r"\\\\\[[^\]]*\]")  # a line break with its height
 _SAME = {r"\tfrac": r"\frac", r"\dfrac": r"\frac"}
 LINE_BREAK = r"\\"
 _SEPARATORS = frozenset((",", ".", ";", ":", r"\quad", r"\qquad", r"\implies", r"\iff"))
@@ -26,11 +27,14 @@ _CLOSING = frozenset((")", "]", "}", r"\}", r"\rfloor", r"\rceil", r"\rangle"))
 _RELATIONS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\leq", r"\geq", r"\approx", r"\to"))
 
 
-def tokens(text: str) -> list[str]:
-    r"""Split TeX into tokens: `\tfrac12 x_{i}` gives \frac 1 2 x _ i."""
+def tokens(text: str, *, aligned: bool = False) -> list[str]:
+    r"""Split TeX into tokens: `\tfrac12 x_{i}` gives \frac 1 2 x _ i.
+
+    `aligned` keeps each &, which tells a case from its condition.
+    """
     found = []
-    for token in _TOKEN.findall(text):
-        if _LAYOUT.fullmatch(token):
+    for token in _TOKEN.findall(_GAP.sub(r"\\\\", text)):
+        if _LAYOUT.fullmatch(token) and not (aligned and token == "&"):
             continue
         if token.startswith((r"\operatorname", r"\math", r"\boldsymbol")):
             token = _ALPHABET.sub(lambda m: f"{m[1]}{{{m[2].strip()}}}", token)
@@ -44,11 +48,11 @@ def shows(text: str, equation: str) -> bool:
     A line ends an equation unless the next one goes on with it: with an operator, or without a
     relation of its own.
     """
-    wanted = [token for token in tokens(equation) if token != LINE_BREAK]
+    wanted = [token for token in tokens(equation) if not _breaks(token)]
     present: list[str] = []
     breaks = {0}  # a line begins before these tokens
     for token in tokens(text):
-        if token == LINE_BREAK or token.startswith((r"\begin{", r"\end{")):
+        if _breaks(token):
             breaks.add(len(present))
         elif token != r"\quad" or len(present) not in breaks:  # else it indents a line
             present.append(token)
@@ -82,6 +86,10 @@ def shows(text: str, equation: str) -> bool:
         and ends(start + len(wanted))
         for start in range(len(present) - len(wanted) + 1)
     )
+
+
+def _breaks(token: str) -> bool:
+    return token == LINE_BREAK or token.startswith((r"\begin{", r"\end{"))
 
 
 def _depths(found: list[str]) -> list[int]:

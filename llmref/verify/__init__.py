@@ -24,6 +24,7 @@ from llmref.verify.errors import (
     VerificationError,
     WrongVariantPassedError,
 )
+from llmref.verify.names import Drawn, Mean
 from llmref.verify.sampled import bound, gradient, monte_carlo, numeric
 from llmref.verify.stated import statement
 from llmref.verify.symbolic import identity
@@ -32,6 +33,8 @@ __all__ = [
     "ByHandError",
     "Check",
     "CheckFailedError",
+    "Drawn",
+    "Mean",
     "MissingScopeError",
     "MissingWrongVariantError",
     "NanOnlyError",

@@ -1,15 +1,27 @@
 """The reader of equations in TeX.
 
-It knows numbers, + - / ^, fractions, roots, transposes and a few functions; every other symbol is
-given its value. What has two readings is refused, not guessed.
+It knows numbers, + - / ^, fractions, roots, transposes, norms, relations and a few functions, and
+what stands in operators: sums and extrema over indices, cases, brackets that hold a condition.
+Every other symbol is given its value. What has two readings is refused, not guessed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import sympy as sp
 
+from llmref.tex import LINE_BREAK
+from llmref.verify import operators
 from llmref.verify.errors import UnreadableError
+from llmref.verify.names import (
+    Drawn,
+    Mean,
+    Name,
+    UnboundIndexError,
+    as_value,
+    matched,
+    member,
+)
 
 _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     r"\log": sp.log,
@@ -23,12 +35,25 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     r"\det": sp.det,
 }
 _CONSTANTS = {"e": sp.E, r"\infty": sp.oo}
-_PRODUCTS = (r"\cdot", r"\times", r"\odot")
-_CLOSING = {"(": ")", "{": "}", "[": "]"}
+_PRODUCTS = (r"\cdot", r"\times", r"\odot", r"\bmod")
+_BRACKETS = {"(": ")", "{": "}", "[": "]"}
+_ROUNDED = {r"\lfloor": (r"\rfloor", sp.floor), r"\lceil": (r"\rceil", sp.ceiling)}
+_BARS = {"|": "|", r"\lvert": r"\rvert"}
+MAY_BE_EQUAL = (r"\le", r"\leq", r"\ge", r"\geq")
+RELATIONS = ("=", *MAY_BE_EQUAL, "<", ">")
+_ENDS = (
+    *("+", "-", "/", ",", ";", "&", r"\}", LINE_BREAK, r"\end{cases}", r"\rvert", r"\rVert"),
+    *_BRACKETS.values(),
+    *(r"\rfloor", r"\rceil", r"\Vert", r"\mid", *RELATIONS, *_PRODUCTS, *operators.IN_CONDITIONS),
+)
+# The sign or the relation with which a text says something else.
 OTHER_SIGN = {"+": "-", "-": "+"}
+OTHER = OTHER_SIGN | {r"\le": r"\ge", r"\ge": r"\le", "<": ">", ">": "<"}
+OTHER |= {r"\leq": r"\geq", r"\geq": r"\leq"}
 _DIGITS = frozenset("0123456789")
 # The functions of which everybody reads f^2 x as the square of f(x).
 _POWERS = (r"\cos", r"\sin", r"\tanh")
+Side = tuple[str, Any]  # a value, and the relation before it
 
 
 def _are_matrices(left: Any, right: Any) -> bool:
@@ -39,111 +64,154 @@ def _entrywise(left: Any, right: Any) -> Any:
     return left.multiply_elementwise(right) if _are_matrices(left, right) else left * right
 
 
+def _times(left: Any, right: Any) -> Any:
+    """A product; of a row and a column it is a number."""
+    product = left * right
+    return product[0] if _are_matrices(left, right) and product.shape == (1, 1) else product
+
+
+def _dot(left: Any, right: Any) -> Any:
+    """A product with a dot: the inner product of two columns."""
+    columns = _are_matrices(left, right) and left.shape == right.shape and left.shape[1] == 1
+    return left.dot(right) if columns and left.shape[0] > 1 else _times(left, right)
+
+
 class Reader:
     """Recursive descent over the tokens of one equation."""
 
     def __init__(
-        self, result: str, equation: list[str], names: list[tuple[list[str], Any]]
+        self,
+        result: str,
+        equation: Sequence[str],
+        names: Sequence[Name],
+        over: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
-        self.result, self.tokens, self.names = result, equation, names
+        self.result, self.tokens, self.names = result, list(equation), names
+        self.over = over or {}
+        self.indices: dict[str, Any] = {}  # what each index is now
         self.place = 0
-        self.read_signs: list[int] = []
+        self.bars = 0
+        self.read_signs: set[int] = set()  # of signs and relations, not those within a symbol
 
-    def signs(self) -> list[int]:
-        """The places of all signs that were read as such, not as a part of a symbol."""
-        self.sides()
-        return self.read_signs
-
-    def sides(self) -> list[Any]:
-        """Read two or more sides."""
+    def readings(self) -> Iterator[list[Side]]:
+        """The sides of the equation, for every value of each index that no sum binds."""
         try:
-            sides = [self._sum()]
-            while self._take("="):
-                sides.append(self._sum())
+            sides = self.sides()
+        except UnboundIndexError as unbound:
+            for value in self.over[unbound.index]:
+                self.indices[unbound.index] = value
+                yield from self.readings()
+            del self.indices[unbound.index]
+        else:
+            yield sides
+
+    def sides(self) -> list[Side]:
+        """Read two or more sides."""
+        self.place = self.bars = 0
+        try:
+            sides = self.related()
         except (
             TypeError,
             ValueError,
             AttributeError,
+            LookupError,
             sp.matrices.exceptions.MatrixError,
         ) as failure:
-            self._refuse(f"this has no value ({failure})")
+            self.refuse(f"this has no value ({failure})")
         if self.place < len(self.tokens):
-            self._refuse("expected an operator or the end")
+            self.refuse("expected an operator or the end")
         if len(sides) < 2:
-            self._refuse("an equation needs two sides")
+            self.refuse("an equation needs two sides")
         return sides
 
-    def _next(self) -> str:
+    def related(self, relations: Sequence[str] = RELATIONS) -> list[Side]:
+        """Sums, with what relates each to the one before it."""
+        sides = [("", self.sum())]
+        while self.next() in relations:
+            if self.next() in OTHER:
+                self.read_signs.add(self.place)
+            self.place += 1
+            sides.append((self.tokens[self.place - 1], self.sum()))
+        return sides
+
+    def next(self) -> str:
         return self.tokens[self.place] if self.place < len(self.tokens) else ""
 
-    def _take(self, token: str) -> bool:
-        if self._next() != token:
+    def take(self, *tokens: str) -> bool:
+        if self.next() not in tokens or not self.next():
             return False
         self.place += 1
         return True
 
-    def _refuse(self, reason: str) -> NoReturn:
+    def need(self, token: str) -> None:
+        if not self.take(token):
+            self.refuse(f"{token!r} is missing")
+
+    def refuse(self, reason: str) -> NoReturn:
         read, rest = self.tokens[: self.place], self.tokens[self.place :]
         raise UnreadableError(
             self.result, f"{reason} after {' '.join(read)!r}, before {' '.join(rest)!r}"
         )
 
-    def _sum(self) -> Any:
+    def sum(self) -> Any:
         total = self._term()
-        while self._next() in OTHER_SIGN:
+        while self.next() in OTHER_SIGN:
             total = total + self._term()
         return total
 
     def _term(self) -> Any:
-        sign = self._next()
+        sign = self.next()
         if sign in OTHER_SIGN:
-            self.read_signs.append(self.place)
+            self.read_signs.add(self.place)
             self.place += 1
-        return -self._product() if sign == "-" else self._product()
+        return -self.product() if sign == "-" else self.product()
 
-    def _product(self) -> Any:
+    def product(self) -> Any:
         value = self._factor()
         kinds = set()  # products of matrices, and entry by entry: beside each other, two readings
         while True:
-            if self._take("/"):
+            if self.take("/"):
                 value = value / self._factor()
-                if self._begins_factor() or self._next() in ("/", *_PRODUCTS):
-                    self._refuse("a product after / has two readings")
-            elif self._take(r"\odot"):
+                if self._begins_factor() or self.next() in ("/", *_PRODUCTS):
+                    self.refuse("a product after / has two readings")
+            elif self.take(r"\odot"):
                 factor = self._factor()
                 kinds.add("entries" if _are_matrices(value, factor) else "")
                 value = _entrywise(value, factor)
-            elif self._take(r"\cdot") or self._take(r"\times") or self._begins_factor():
+            elif self.take(r"\bmod"):
+                value = value % self._factor()
+            elif self.next() in (r"\cdot", r"\times") or self._begins_factor():
+                dotted = self.take(r"\cdot")
+                self.take(r"\times")
                 factor = self._factor()
                 kinds.add("matrices" if _are_matrices(value, factor) else "")
-                value = value * factor
+                value = _dot(value, factor) if dotted else _times(value, factor)
             else:
                 return value
             if {"entries", "matrices"} <= kinds:
-                self._refuse("a product of matrices beside \\odot has two readings")
+                self.refuse("a product of matrices beside \\odot has two readings")
 
     def _begins_factor(self) -> bool:
-        token = self._next()
-        no_factor = ("+", "-", "=", "/", ",", *_CLOSING.values(), *_PRODUCTS)
-        return bool(token) and token not in no_factor
+        token = self.next()
+        return bool(token) and token not in _ENDS and not (token == "|" and self.bars)
 
     def _factor(self) -> Any:
         value = self._base()
-        while self._take("^"):
-            value = self._transposed(value) if self._take(r"\top") else value ** self._exponent()
+        while self.take("^"):
+            value = self._transposed(value) if self.take(r"\top") else value ** self._exponent()
         return value
 
     def _transposed(self, value: Any) -> Any:
         if not isinstance(value, (sp.MatrixBase, sp.MatrixExpr)):
-            self._refuse("only a matrix has a transpose")
+            self.refuse("only a matrix has a transpose")
         return value.T
 
     def _exponent(self) -> Any:
         """A group whose parentheses, if it has any, are not all of it: x^{(t)} is no power."""
-        start = self.place + (self._next() == "{")
-        value = self._group()
+        start = self.place + (self.next() == "{")
+        value = self.group()
         if self.tokens[start : start + 1] == ["("] and self._closes(start) >= self.place - 2:
-            self._refuse("a superscript in parentheses has two readings")
+            self.refuse("a superscript in parentheses has two readings")
         return value
 
     def _closes(self, start: int) -> int:
@@ -156,78 +224,133 @@ class Reader:
         return len(self.tokens)
 
     def _base(self) -> Any:
-        for name, value in self.names:
-            after = self.place + len(name)
-            followed = self.tokens[after : after + 1]
-            if self.tokens[self.place : after] == name and followed not in (["_"], ["'"]):
-                self.place = after
-                if callable(value) and not isinstance(value, (sp.Basic, sp.MatrixBase)):
-                    return self._applied(value, powers=name[-1] in _POWERS)
-                return value
-        token = self._next()
+        if operators.is_condition(self):
+            return operators.bracket(self)
+        for name in self.names:
+            if (places := matched(self, name)) is not None:
+                return self._named(name, places)
+        token = self.next()
+        if token in self.over:
+            return as_value(self.index(token))
         if token in _DIGITS:
             return self._number()
-        if token in _CLOSING:
-            return self._bracketed() if token == "[" else self._group()
+        if token in _BRACKETS:
+            return self._bracketed() if token == "[" else self.group()
         self.place += 1
-        if token == r"\frac":
-            numerator = self._group()
-            return numerator / self._group()
+        if token in operators.BIG:
+            return operators.big(self, token)
+        if token == r"\begin{cases}":
+            return operators.cases(self)
+        if token in _ROUNDED:
+            closing, rounded = _ROUNDED[token]
+            return rounded(self._until(closing))
+        if token in _BARS:
+            self.bars += 1
+            value = self.sum()
+            self.bars -= 1
+            self.need(_BARS[token])
+            return sp.Abs(value)
+        if token == r"\lVert":
+            norm = sp.sqrt(sum(entry**2 for entry in sp.Matrix([self._until(r"\rVert")])))
+            if self.take("_") and not self.take("2", "F"):
+                self.refuse("of norms only the Euclidean is known")
+            return norm
+        if token in (r"\frac", r"\binom"):
+            upper, lower = self.group(), self.group()
+            return upper / lower if token == r"\frac" else sp.binomial(upper, lower)
         if token == r"\sqrt":
-            degree = self._group() if self._next() == "[" else 2
-            return sp.root(self._group(), degree)
+            degree = self.group() if self.next() == "[" else 2
+            return sp.root(self.group(), degree)
         if token in _FUNCTIONS:
             value = self._applied(_FUNCTIONS[token], powers=token in _POWERS)
-            if self._next() == "^":
-                self._refuse("a power after a function's argument has two readings")
+            if self.next() == "^":
+                self.refuse("a power after a function's argument has two readings")
             return value
         if token in _CONSTANTS:
             return _CONSTANTS[token]
         self.place -= 1
-        return self._refuse(f"{token!r} has no value in `where`" if token else "a term is missing")
+        return self.refuse(f"{token!r} has no value in `where`" if token else "a term is missing")
 
-    def _applied(self, function: Callable[[Any], Any], *, powers: bool = False) -> Any:
+    def index(self, token: str) -> Any:
+        """What an index is now."""
+        if token not in self.indices:
+            raise UnboundIndexError(token)
+        self.place += 1
+        return self.indices[token]
+
+    def _named(self, name: Name, places: list[Any]) -> Any:
+        """The value of a name that has been read, with its indices."""
+        value = name.value
+        if isinstance(value, Mean):
+            return operators.mean(self, value)
+        if isinstance(value, Drawn):
+            if value.index not in self.indices:
+                raise UnboundIndexError(value.index)
+            return as_value(member(value.values, [*places, self.indices[value.index]]))
+        if places:
+            return as_value(member(value, places))
+        if callable(value) and not isinstance(value, (sp.Basic, sp.MatrixBase)):
+            return self._applied(value, powers=name.tokens[-1] in _POWERS)
+        return as_value(value)
+
+    def _applied(self, function: Callable[..., Any], *, powers: bool = False) -> Any:
         """A function of the group that follows it, or of the one factor that ends the term."""
         power = 1
-        if self._take("^"):
-            power = self._group()
+        if self.take("^"):
+            power = self.group()
             if not (powers and isinstance(power, sp.Integer) and power > 0):
-                self._refuse("a power of a function has two readings")
-        if self._next() in _CLOSING:
-            return function(self._group()) ** power
-        value = function(self._factor())
-        if self._begins_factor() or self._next() in ("/", *_PRODUCTS):
-            self._refuse("the argument of a function needs parentheses here")
+                self.refuse("a power of a function has two readings")
+        if self.next() in _BRACKETS:
+            return as_value(function(*self.arguments())) ** power
+        value = as_value(function(self._factor()))
+        if self._begins_factor() or self.next() in ("/", *_PRODUCTS):
+            self.refuse("the argument of a function needs parentheses here")
         return value**power
+
+    def arguments(self) -> list[Any]:
+        """What stands in one pair of brackets, between commas or bars."""
+        closing = _BRACKETS[self.next()]
+        self.place += 1
+        bars, self.bars = self.bars, 0
+        found = [self.sum()]
+        while self.take(",", ";", r"\Vert", r"\mid"):
+            found.append(self.sum())
+        self.need(closing)
+        self.bars = bars
+        return found
+
+    def _until(self, closing: str) -> Any:
+        bars, self.bars = self.bars, 0
+        value = self.sum()
+        self.need(closing)
+        self.bars = bars
+        return value
 
     def _bracketed(self) -> Any:
         """A sum in brackets; what else they hold, such as [x], means many things."""
         start = self.place + 1
-        value = self._group()
+        value = self.group()
         if not {"+", "-"} & set(self.tokens[start + 1 : self.place]):
-            self._refuse("brackets around no sum have two readings")
+            self.refuse("brackets around no sum have two readings")
         return value
 
-    def _group(self) -> Any:
+    def group(self) -> Any:
         """What stands in parentheses, braces or brackets; or one digit or symbol, as in x^2."""
-        for opening, closing in _CLOSING.items():
-            if self._take(opening):
-                value = self._sum()
-                if not self._take(closing):
-                    self._refuse(f"{closing!r} is missing")
-                return value
-        if self._next() in _DIGITS:
+        for opening, closing in _BRACKETS.items():
+            if self.take(opening):
+                return self._until(closing)
+        if self.next() in _DIGITS:
             self.place += 1
             return sp.Integer(self.tokens[self.place - 1])
         return self._base()
 
     def _number(self) -> Any:
         digits = ""
-        while self._next() in _DIGITS or (self._next() == "." and digits.isdigit()):
-            digits += self._next()
+        while self.next() in _DIGITS or (self.next() == "." and digits.isdigit()):
+            digits += self.next()
             self.place += 1
-        if self._next() == ".":
-            self._refuse("a number has one decimal point")
-        if self._next() == r"\frac":
-            self._refuse("a fraction after a number has two readings")
+        if self.next() == ".":
+            self.refuse("a number has one decimal point")
+        if self.next() == r"\frac":
+            self.refuse("a fraction after a number has two readings")
         return sp.Rational(digits)

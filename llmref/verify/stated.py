@@ -8,8 +8,9 @@ from typing import Any
 from llmref.tex import tokens
 from llmref.verify.check import Check, passed, reject_all, require_known
 from llmref.verify.errors import CheckFailedError, MissingWrongVariantError, UnreadableError
-from llmref.verify.reader import OTHER_SIGN, Reader
-from llmref.verify.symbolic import as_sympy, compare
+from llmref.verify.names import names_of
+from llmref.verify.reader import MAY_BE_EQUAL, OTHER, RELATIONS, Reader
+from llmref.verify.symbolic import related
 
 # TeX shows a gap here, and tokens do not.
 _SPLIT_NUMBER = re.compile(r"\d\s*(?:\\[,;:! ]|[~&])\s*\d")
@@ -17,66 +18,91 @@ _SPLIT_NUMBER = re.compile(r"\d\s*(?:\\[,;:! ]|[~&])\s*\d")
 
 def statement(
     result: str,
-    text: str | Sequence[str],
+    text: str | Sequence[str] | Mapping[str, str],
     where: Mapping[str, Any],
     *,
+    over: Mapping[str, Sequence[Any]] | None = None,
     wrong: Mapping[str, str] | None = None,
+    attained: bool = True,
     note: str = "",
 ) -> Check:
-    """Check the equation `text`, in TeX, as the statement of `result` displays it; or several.
+    r"""Check the equation `text`, in TeX, as the statement of `result` displays it; or several.
 
-    `where` maps symbols, in TeX, to sympy expressions, matrices or functions of one argument. The
-    text with any one of its signs turned must fail, and so must every text in `wrong`; the signs
-    are counted, and only the texts are mistakes with names. An equation without a sign needs a
-    wrong text of its own, which keeps its first or its last side. The site's build
-    refuses the check unless the statement shows this very equation.
+    `text` may also map an expression that is displayed alone to what it equals.
+    `where` maps symbols, in TeX, to sympy expressions, numbers, matrices (a list is a column) or
+    functions; with floats the sides agree to 1e-9 of their size. `over` gives each index its
+    values, or a sum's whole subscript ('i<j') its choices, such as {'i': 0, 'j': 1}: an index in a
+    name of `where`, as in 'P_{ij}', makes it a family (a tensor, list, mapping or function), and an
+    equation must hold for each value of an index that no sum binds. A `Mean` is an expectation over
+    an index, and a `Drawn` is random in it.
+    The text with any one of its signs or inequalities turned must fail, and so must every text in
+    `wrong`; the signs are counted, and only the texts are mistakes with names. An equation without
+    a sign needs a wrong text of its own, which keeps its first or its last side.
+    A bound that is never attained would hide a weaker one: each inequality with equality must be
+    one in some case, unless `attained` is False; then turned signs that leave it true are not
+    counted. The site's build refuses the check unless the statement shows this very equation.
     Raises: UnreadableError, CheckFailedError, and what `identity` raises.
     """
     require_known(result)
     texts = [text] if isinstance(text, str) else list(text)
     if not texts:
         raise UnreadableError(result, "give at least one equation")
-    for equation in (*texts, *(wrong or {}).values()):
+    wholes = [f"{it}={text[it]}" for it in texts] if isinstance(text, Mapping) else texts
+    for equation in (*wholes, *(wrong or {}).values()):
         if not isinstance(equation, str):
             raise UnreadableError(result, f"an equation is a text, got {equation!r}")
         if split := _SPLIT_NUMBER.search(equation):
             raise UnreadableError(result, f"{split[0]!r} has two readings: a number or a product")
-    names = sorted(((tokens(key), value) for key, value in where.items()), key=lambda n: -len(n[0]))
+    ranges = over or {}
+    if both := sorted(set(where) & set(ranges)):
+        raise UnreadableError(result, f"an index with a value: {', '.join(both)}")
+    names = names_of(where, ranges)
+    cases = 0
 
     def holds(equation: list[str]) -> tuple[bool, str]:
-        for left, right in pairwise(Reader(result, equation, names).sides()):
-            equal, seen = compare(result, as_sympy(left), as_sympy(right))
-            if not equal:
-                return False, seen
+        nonlocal cases
+        loose: dict[int, bool] = {}  # of the inequalities that may be equalities: is none one?
+        for sides in Reader(result, equation, names, ranges).readings():
+            cases += 1
+            for place, ((_, left), (relation, right)) in enumerate(pairwise(sides)):
+                true, seen = related(result, left, relation, right)
+                if not true:
+                    return False, seen
+                if attained and relation in MAY_BE_EQUAL:
+                    equal = loose.get(place, True) and related(result, left, "=", right)[0]
+                    loose[place] = loose.get(place, True) and not equal
+        if any(loose.values()):
+            return False, "the bound is not attained"
         return True, "the sides agree"
 
-    mistakes = {name: tokens(equation) for name, equation in (wrong or {}).items()}
+    mistakes = {name: _tokens(equation) for name, equation in (wrong or {}).items()}
     turned: dict[str, list[str]] = {}
     unsigned = []
-    for equation in texts:
-        true, seen = holds(tokens(equation))
+    for equation in wholes:
+        true, seen = holds(_tokens(equation))
         if not true:
             raise CheckFailedError(result, f"the sides of {equation!r} differ: {seen}")
-        signs = Reader(result, tokens(equation), names).signs()
-        unsigned += [] if signs else [equation]
-        for place in signs:
-            variant = tokens(equation)
-            variant[place] = OTHER_SIGN[variant[place]]
-            turned[f"sign {1 + len(turned)} turned"] = variant
-    mistaken = _equations_of(result, texts, mistakes)
+        variants = _turned(result, equation, names, ranges)
+        unsigned += [] if variants else [equation]
+        turned |= {f"sign {1 + len(turned) + i} turned": it for i, it in enumerate(variants)}
+    compared = cases
+    mistaken = _equations_of(result, wholes, mistakes)
     for equation in unsigned:
         if equation not in mistaken:
             raise MissingWrongVariantError(
                 result, f"an equation without a sign needs a wrong text of its own: {equation!r}"
             )
     rejected = reject_all(result, mistakes, holds) if mistakes else {}
+    if not attained:
+        turned = {name: it for name, it in turned.items() if _is_equation(it) or not holds(it)[0]}
     if turned:
         reject_all(result, turned, holds)
     return passed(
         result,
-        "identity",
-        "read from the statement's text: the sides agree",
-        len(texts),
+        "numeric" if over else "identity",
+        "read from the statement's text: the sides agree"
+        + (f" in {compared} cases" if over else ""),
+        compared if over else len(texts),
         rejected,
         note,
         _display(texts),
@@ -85,13 +111,42 @@ def statement(
     )
 
 
+def _tokens(equation: str) -> list[str]:
+    """Its tokens; with & in cases alone, where it stands before a condition."""
+    return tokens(equation, aligned="{cases}" in equation)
+
+
+def _is_equation(text: Sequence[str]) -> bool:
+    return not set(RELATIONS) & set(text) - {"="}
+
+
+def _turned(
+    result: str, equation: str, names: Sequence[Any], over: Mapping[str, Sequence[Any]]
+) -> list[list[str]]:
+    """The equation with one sign or inequality turned, each in turn; if it then has a value."""
+    reader = Reader(result, _tokens(equation), names, over)
+    for _ in reader.readings():
+        pass
+    found = []
+    for place in sorted(reader.read_signs):
+        variant = _tokens(equation)
+        variant[place] = OTHER[variant[place]]
+        try:
+            for _ in Reader(result, variant, names, over).readings():
+                pass
+        except UnreadableError:  # x_{t+1} of the last t
+            continue
+        found.append(variant)
+    return found
+
+
 def _equations_of(result: str, texts: list[str], mistakes: Mapping[str, list[str]]) -> set[str]:
     """The equations that have a wrong text; it belongs to those with its first or last side."""
     if len(texts) == 1:
         return set(texts if mistakes else ())
     found = set()
     for name, mistake in mistakes.items():
-        same = {text for text in texts if _ends(tokens(text)) & _ends(mistake)}
+        same = {text for text in texts if _ends(_tokens(text)) & _ends(mistake)}
         if not same:
             raise MissingWrongVariantError(
                 result, f"the wrong text '{name}' has a side of none of the equations"
@@ -102,8 +157,10 @@ def _equations_of(result: str, texts: list[str], mistakes: Mapping[str, list[str
 
 def _ends(equation: list[str]) -> set[tuple[int, str]]:
     """The first side and the last, each with its place."""
-    sides = " ".join(equation).split(" = ")
-    return {(0, sides[0]), (1, sides[-1])}
+    edges = [place for place, token in enumerate(equation) if token in RELATIONS]
+    if not edges:
+        return set()
+    return {(0, " ".join(equation[: edges[0]])), (1, " ".join(equation[edges[-1] + 1 :]))}
 
 
 def _display(texts: list[str]) -> str:

@@ -8,10 +8,14 @@ import sympy as sp
 
 from llmref.verify.check import Check, passed, reject_all, require_known
 from llmref.verify.errors import CheckFailedError, ShapeMismatchError, UndecidedError
+from llmref.verify.names import as_value
 
 _WITNESS_POINTS = 6
 _DRAWS = 50  # of a value with the assumed properties
 _DIGITS = 50
+_EXACT = 1e-25  # far above what is left of a true zero in so many digits
+_ROUNDED = 1e-9  # for numbers in float64
+_SAME = {r"\leq": r"\le", r"\geq": r"\ge"}
 
 
 def identity(result: str, lhs: Any, rhs: Any, *, wrong: Mapping[str, Any], note: str = "") -> Check:
@@ -24,11 +28,11 @@ def identity(result: str, lhs: Any, rhs: Any, *, wrong: Mapping[str, Any], note:
     ResultIdError.
     """
     require_known(result)
-    lhs, rhs = as_sympy(lhs), as_sympy(rhs)
+    lhs, rhs = as_value(lhs), as_value(rhs)
     holds, seen = compare(result, lhs, rhs)
     if not holds:
         raise CheckFailedError(result, f"the two sides differ: {seen}")
-    rejected = reject_all(result, wrong, lambda variant: compare(result, lhs, as_sympy(variant)))
+    rejected = reject_all(result, wrong, lambda variant: compare(result, lhs, as_value(variant)))
     cases = lhs.shape[0] * lhs.shape[1] if isinstance(lhs, sp.MatrixBase) else 1
     figure = "difference simplifies to 0" + (f" in all {cases} entries" if cases > 1 else "")
     equation = f"{sp.latex(lhs)} = {sp.latex(rhs)}"
@@ -72,12 +76,33 @@ def compare(result: str, lhs: Any, rhs: Any) -> tuple[bool, str]:
     return True, "difference simplifies to 0"
 
 
-def as_sympy(value: Any) -> Any:
-    """A sympy expression or explicit matrix of `value`."""
-    value = sp.sympify(value)
-    if isinstance(value, sp.MatrixExpr):
-        value = value.as_explicit()
-    return sp.ImmutableMatrix(value) if isinstance(value, sp.MatrixBase) else value
+def related(result: str, left: Any, relation: str, right: Any) -> tuple[bool, str]:
+    """Whether two sides are related as an equation says; numbers are compared as numbers."""
+    left, right = (_single(as_value(side)) for side in (left, right))
+    shapes = [side.shape if isinstance(side, sp.MatrixBase) else () for side in (left, right)]
+    if shapes[0] != shapes[1]:
+        raise ShapeMismatchError(result, f"shapes {shapes[0]} and {shapes[1]} differ")
+    pairs = list(zip(_entries(left), _entries(right), strict=True))
+    if not all(one.is_number and other.is_number for one, other in pairs):
+        if relation != "=":
+            raise UndecidedError(result, f"an inequality needs numbers, got {left} and {right}")
+        return compare(result, left, right)
+    for one, other in pairs:
+        first, second = sp.N(one, _DIGITS), sp.N(other, _DIGITS)
+        if sp.nan in (first, second):
+            return False, "it is not a number"
+        rounded = one.has(sp.Float) or other.has(sp.Float)
+        slack = (_ROUNDED if rounded else _EXACT) * max(1, abs(first), abs(second))
+        gap = 0 if first == second else first - second
+        true = {"=": abs(gap) <= slack, "<": gap < -slack, ">": gap > slack}
+        true |= {r"\le": gap <= slack, r"\ge": gap >= -slack}
+        if not true[_SAME.get(relation, relation)]:
+            return False, f"{sp.N(first, 3)} against {sp.N(second, 3)}"
+    return True, "the sides agree"
+
+
+def _single(value: Any) -> Any:
+    return value[0] if isinstance(value, sp.MatrixBase) and value.shape == (1, 1) else value
 
 
 def _entries(value: Any) -> list[sp.Expr]:

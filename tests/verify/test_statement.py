@@ -5,6 +5,7 @@ import sympy as sp
 
 from llmref import verify
 from llmref.tex import tokens
+from llmref.verify.names import names_of
 from llmref.verify.reader import Reader
 
 NOTE = "positive symbols a and b"
@@ -14,8 +15,8 @@ SQUARE = {"a": a, "b": b}
 
 
 def read(text: str, **where: object) -> object:
-    names = [(tokens(key), value) for key, value in (SQUARE | where).items()]
-    return Reader("some-id", tokens(text + "=0"), names).sides()[0]
+    names = names_of(SQUARE | where, {})
+    return Reader("some-id", tokens(text + "=0"), names).sides()[0][1]
 
 
 @pytest.mark.parametrize(
@@ -180,8 +181,9 @@ M, N = sp.Matrix([[a, 1], [0, b]]), sp.Matrix([[1, x], [2, 1]])
         (r"[xy]", "brackets around no sum have two readings"),
         (r"(x+y]x", r"'\)' is missing"),
         (r"[x+y)x", r"'\]' is missing"),
-        (r"\lfloor x\rfloor", "has no value"),
-        (r"|x|", "has no value"),
+        (r"\lfloor x\rceil", r"'.*rfloor' is missing"),
+        (r"|x", r"'\|' is missing"),
+        (r"\lVert x\rVert_1", "only the Euclidean"),
         (r"1.2.3", "one decimal point"),
         (r"x²", "has no value"),
         (r"x^\top", "only a matrix has a transpose"),
