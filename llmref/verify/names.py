@@ -134,7 +134,9 @@ def _slot(reader: Reader, name: Name, place: int) -> Any:
         value = reader.sum() if name.is_alone(place) and goes_on else reader.group()
     except UnreadableError:
         return None
-    return int(value) if isinstance(value, sp.Integer) else None
+    if isinstance(value, sp.Integer):
+        return int(value)
+    return value if isinstance(value, sp.Expr) and value.is_number else None
 
 
 def _goes_on(reader: Reader, name: Name, place: int) -> bool:

@@ -295,17 +295,18 @@ class Reader:
 
     def _applied(self, function: Callable[..., Any], *, powers: bool = False) -> Any:
         """A function of the group that follows it, or of the one factor that ends the term."""
-        power = 1
+        power = None
         if self.take("^"):
             power = self.group()
             if not (powers and isinstance(power, sp.Integer) and power > 0):
                 self.refuse("a power of a function has two readings")
         if self.next() in _BRACKETS:
-            return as_value(function(*self.arguments())) ** power
-        value = as_value(function(self._factor()))
-        if self._begins_factor() or self.next() in ("/", *_PRODUCTS):
-            self.refuse("the argument of a function needs parentheses here")
-        return value**power
+            value = as_value(function(*self.arguments()))
+        else:
+            value = as_value(function(self._factor()))
+            if self._begins_factor() or self.next() in ("/", *_PRODUCTS):
+                self.refuse("the argument of a function needs parentheses here")
+        return value if power is None else value**power
 
     def arguments(self) -> list[Any]:
         """What stands in one pair of brackets, between commas or bars."""

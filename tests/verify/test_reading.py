@@ -29,6 +29,7 @@ WHERE: dict[str, Any] = {
     "W": Drawn("y", [3, 5]),
     r"\mathbb E": Mean("y", [Fraction(1, 4), Fraction(3, 4)]),
     r"\operatorname{clip}": lambda value, low, high: sp.Min(sp.Max(value, low), high),
+    r"\operatorname{twice}": lambda value: 2 * value,
     "S": {0, 2},
 }
 OVER: dict[str, Any] = {
@@ -84,6 +85,7 @@ def read(text: str) -> Any:
         (r"\begin{cases}x_0&n\ge b\\[2ex]b^2&n<b\end{cases}", 16),
         (r"\begin{cases}\log(n-b)&n>b\\n&\text{otherwise}\end{cases}", 3),
         (r"\operatorname{clip}(b,1,n)", 3),
+        (r"\operatorname{twice}(x)\cdot x", 42),
     ],
 )
 def test_each_construction_has_its_value(text: str, value: Any) -> None:
