@@ -4,6 +4,7 @@ Used to read an equation (verify.statement) and to find it again in a page. Impo
 """
 
 import re
+from collections.abc import Collection, Sequence
 
 # One token each: an environment's edges, words, and letters in a given alphabet.
 _TOKEN = re.compile(
@@ -48,17 +49,26 @@ def shows(text: str, equation: str) -> bool:
     A line ends an equation unless the next one goes on with it: with an operator, or without a
     relation of its own.
     """
-    wanted = [token for token in tokens(equation) if not _breaks(token)]
+    return found_in(*without_layout(text), without_layout(equation)[0]) is not None
+
+
+def without_layout(text: str) -> tuple[list[str], set[int]]:
+    """The tokens of `text` without line breaks, and before which of them a line begins."""
     present: list[str] = []
-    breaks = {0}  # a line begins before these tokens
+    breaks = {0}
     for token in tokens(text):
-        if _breaks(token):
+        if token == LINE_BREAK or token.startswith((r"\begin{", r"\end{")):
             breaks.add(len(present))
         elif token != r"\quad" or len(present) not in breaks:  # else it indents a line
             present.append(token)
+    return present, breaks
+
+
+def found_in(present: Sequence[str], breaks: Collection[int], wanted: Sequence[str]) -> int | None:
+    """Where an equation begins that stands there as a whole, or None."""
     depths = _depths(present)
     if any(_depths(wanted)[-1:]) or min(_depths(wanted), default=0) < 0:
-        return False
+        return None
     edges = _SEPARATORS | _RELATIONS
 
     def is_edge(place: int) -> bool:
@@ -79,20 +89,18 @@ def shows(text: str, equation: str) -> bool:
         following = min((place for place in breaks if place > end), default=len(present))
         return any(present[place] in _RELATIONS for place in range(end, following))
 
-    return any(
-        present[start : start + len(wanted)] == wanted
+    places = (
+        start
+        for start in range(len(present) - len(wanted) + 1)
+        if list(present[start : start + len(wanted)]) == list(wanted)
         and not depths[start]
         and begins(start)
         and ends(start + len(wanted))
-        for start in range(len(present) - len(wanted) + 1)
     )
+    return next(places, None)
 
 
-def _breaks(token: str) -> bool:
-    return token == LINE_BREAK or token.startswith((r"\begin{", r"\end{"))
-
-
-def _depths(found: list[str]) -> list[int]:
+def _depths(found: Sequence[str]) -> list[int]:
     """How many brackets are open before each token, and at the end."""
     depths = [0]
     for token in found:

@@ -115,6 +115,8 @@ class Reader:
             ValueError,
             AttributeError,
             LookupError,
+            ArithmeticError,
+            NotImplementedError,
             sp.matrices.exceptions.MatrixError,
         ) as failure:
             self.refuse(f"this has no value ({failure})")

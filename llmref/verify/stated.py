@@ -8,7 +8,7 @@ from typing import Any
 from llmref.tex import tokens
 from llmref.verify.check import Check, passed, reject_all, require_known
 from llmref.verify.errors import CheckFailedError, MissingWrongVariantError, UnreadableError
-from llmref.verify.names import names_of
+from llmref.verify.names import Name, names_of
 from llmref.verify.reader import MAY_BE_EQUAL, OTHER, RELATIONS, Reader
 from llmref.verify.symbolic import related
 
@@ -61,25 +61,15 @@ def statement(
 
     def holds(equation: list[str]) -> tuple[bool, str]:
         nonlocal cases
-        loose: dict[int, bool] = {}  # of the inequalities that may be equalities: is none one?
-        for sides in Reader(result, equation, names, ranges).readings():
-            cases += 1
-            for place, ((_, left), (relation, right)) in enumerate(pairwise(sides)):
-                true, seen = related(result, left, relation, right)
-                if not true:
-                    return False, seen
-                if attained and relation in MAY_BE_EQUAL:
-                    equal = loose.get(place, True) and related(result, left, "=", right)[0]
-                    loose[place] = loose.get(place, True) and not equal
-        if any(loose.values()):
-            return False, "the bound is not attained"
-        return True, "the sides agree"
+        true, seen, tried = agree(result, equation, names, ranges, attained=attained)
+        cases += tried
+        return true, seen
 
-    mistakes = {name: _tokens(equation) for name, equation in (wrong or {}).items()}
+    mistakes = {name: equation_tokens(equation) for name, equation in (wrong or {}).items()}
     turned: dict[str, list[str]] = {}
     unsigned = []
     for equation in wholes:
-        true, seen = holds(_tokens(equation))
+        true, seen = holds(equation_tokens(equation))
         if not true:
             raise CheckFailedError(result, f"the sides of {equation!r} differ: {seen}")
         variants = _turned(result, equation, names, ranges)
@@ -111,7 +101,31 @@ def statement(
     )
 
 
-def _tokens(equation: str) -> list[str]:
+def agree(
+    result: str,
+    equation: Sequence[str],
+    names: Sequence[Name],
+    over: Mapping[str, Sequence[Any]],
+    *,
+    attained: bool,
+) -> tuple[bool, str, int]:
+    """Whether the sides of an equation are related as it says, what was seen, in how many cases."""
+    cases = 0
+    loose: dict[int, bool] = {}  # of the inequalities that may be equalities: is none one?
+    for sides in Reader(result, equation, names, over).readings():
+        cases += 1
+        for place, ((_, left), (relation, right)) in enumerate(pairwise(sides)):
+            true, seen = related(result, left, relation, right)
+            if not true:
+                return False, seen, cases
+            if attained and relation in MAY_BE_EQUAL and loose.get(place, True):
+                loose[place] = not related(result, left, "=", right)[0]
+    if any(loose.values()):
+        return False, "the bound is not attained", cases
+    return True, "the sides agree", cases
+
+
+def equation_tokens(equation: str) -> list[str]:
     """Its tokens; with & in cases alone, where it stands before a condition."""
     return tokens(equation, aligned="{cases}" in equation)
 
@@ -121,15 +135,15 @@ def _is_equation(text: Sequence[str]) -> bool:
 
 
 def _turned(
-    result: str, equation: str, names: Sequence[Any], over: Mapping[str, Sequence[Any]]
+    result: str, equation: str, names: Sequence[Name], over: Mapping[str, Sequence[Any]]
 ) -> list[list[str]]:
     """The equation with one sign or inequality turned, each in turn; if it then has a value."""
-    reader = Reader(result, _tokens(equation), names, over)
+    reader = Reader(result, equation_tokens(equation), names, over)
     for _ in reader.readings():
         pass
     found = []
     for place in sorted(reader.read_signs):
-        variant = _tokens(equation)
+        variant = equation_tokens(equation)
         variant[place] = OTHER[variant[place]]
         try:
             for _ in Reader(result, variant, names, over).readings():
@@ -146,7 +160,7 @@ def _equations_of(result: str, texts: list[str], mistakes: Mapping[str, list[str
         return set(texts if mistakes else ())
     found = set()
     for name, mistake in mistakes.items():
-        same = {text for text in texts if _ends(_tokens(text)) & _ends(mistake)}
+        same = {text for text in texts if _ends(equation_tokens(text)) & _ends(mistake)}
         if not same:
             raise MissingWrongVariantError(
                 result, f"the wrong text '{name}' has a side of none of the equations"

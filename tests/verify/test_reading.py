@@ -12,7 +12,7 @@ from llmref import verify
 from llmref.verify import Drawn, Mean
 from llmref.verify.names import names_of
 from llmref.verify.reader import Reader
-from llmref.verify.stated import _tokens
+from llmref.verify.stated import equation_tokens
 
 NOTE = "three small numbers"
 THREE = range(3)
@@ -42,7 +42,7 @@ OVER: dict[str, Any] = {
 
 
 def read(text: str) -> Any:
-    reader = Reader("some-id", _tokens(text + "=0"), names_of(WHERE, OVER), OVER)
+    reader = Reader("some-id", equation_tokens(text + "=0"), names_of(WHERE, OVER), OVER)
     (sides,) = reader.readings()
     return sides[0][1]
 
