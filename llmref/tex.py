@@ -20,6 +20,7 @@ _GAP = re.compile(r"\\\\\[[^\]]*\]")  # a line break with its height
 _SAME = {r"\tfrac": r"\frac", r"\dfrac": r"\frac"}
 LINE_BREAK = r"\\"
 _SEPARATORS = frozenset((",", ".", ";", ":", r"\quad", r"\qquad", r"\implies", r"\iff"))
+_INDENTS = (r"\quad", r"\qquad")  # at the beginning of a line
 _OPERATORS = frozenset(
     ("+", "-", "/", "^", "_", "!", r"\cdot", r"\times", r"\odot", r"\pm", r"\mp", r"\circ", r"\ast")
 )
@@ -59,7 +60,7 @@ def without_layout(text: str) -> tuple[list[str], set[int]]:
     for token in tokens(text):
         if token == LINE_BREAK or token.startswith((r"\begin{", r"\end{")):
             breaks.add(len(present))
-        elif token != r"\quad" or len(present) not in breaks:  # else it indents a line
+        elif token not in _INDENTS or len(present) not in breaks:
             present.append(token)
     return present, breaks
 

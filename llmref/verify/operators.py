@@ -51,9 +51,11 @@ def _depths(found: Sequence[str], start: int) -> Iterator[tuple[int, int]]:
 
 def big(reader: Reader, token: str) -> Any:
     """A sum, product, maximum or minimum; of the term after it, or of a list in parentheses."""
-    if token in (r"\max", r"\min") and reader.next() not in ("_",):
+    if reader.next() != "_" and token in (r"\max", r"\min"):
         return _extreme(token, reader.arguments())
-    chosen = _assignments(reader)
+    if reader.next() != "_" and token not in reader.over:
+        reader.refuse(f"over what does this go? Say so in `over` with the key {token!r}")
+    chosen = _assignments(reader) if reader.next() == "_" else _choices(reader, token)
     values = _each(reader, chosen)
     if token == r"\sum":
         return sum(values[1:], start=values[0]) if values else sp.Integer(0)
@@ -114,7 +116,7 @@ def _assignments(reader: Reader) -> list[dict[str, Any]]:
     after = stop + braced
     if text in reader.over:  # as it stands, such as i<j or \text{rows}
         reader.place = after
-        return [it if isinstance(it, dict) else {text: it} for it in reader.over[text]]
+        return _choices(reader, text)
     if index not in reader.over:
         reader.refuse(f"over what does this go? {text!r} is not in `over`")
     if reader.tokens[start + 1 : start + 2] == ["="] and reader.tokens[after : after + 1] == ["^"]:
@@ -133,6 +135,10 @@ def _assignments(reader: Reader) -> list[dict[str, Any]]:
     reader.indices = before
     reader.place = after
     return chosen
+
+
+def _choices(reader: Reader, key: str) -> list[dict[str, Any]]:
+    return [it if isinstance(it, dict) else {key: it} for it in reader.over[key]]
 
 
 def _holds_from(reader: Reader, start: int) -> bool:

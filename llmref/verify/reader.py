@@ -232,7 +232,7 @@ class Reader:
             if (places := matched(self, name)) is not None:
                 return self._named(name, places)
         token = self.next()
-        if token in self.over:
+        if token in self.over and token not in operators.BIG:
             return as_value(self.index(token))
         if token in _DIGITS:
             return self._number()

@@ -1,14 +1,14 @@
 """Equations as a page displays them: read from their TeX, and compared side by side."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from llmref.tex import tokens
 from llmref.verify.check import Check, passed, reject_all, require_known
 from llmref.verify.errors import CheckFailedError, MissingWrongVariantError, UnreadableError
-from llmref.verify.names import Name, names_of
+from llmref.verify.names import names_of
 from llmref.verify.reader import MAY_BE_EQUAL, OTHER, RELATIONS, Reader
 from llmref.verify.symbolic import related
 
@@ -57,25 +57,22 @@ def statement(
     if both := sorted(set(where) & set(ranges)):
         raise UnreadableError(result, f"an index with a value: {', '.join(both)}")
     names = names_of(where, ranges)
-    cases = 0
 
     def holds(equation: list[str]) -> tuple[bool, str]:
-        nonlocal cases
-        true, seen, tried = agree(result, equation, names, ranges, attained=attained)
-        cases += tried
-        return true, seen
+        return agree(Reader(result, equation, names, ranges), attained=attained)[:2]
 
     mistakes = {name: equation_tokens(equation) for name, equation in (wrong or {}).items()}
-    turned: dict[str, list[str]] = {}
+    cases = turned = 0
     unsigned = []
     for equation in wholes:
-        true, seen = holds(equation_tokens(equation))
+        reader = Reader(result, equation_tokens(equation), names, ranges)
+        true, seen, tried = agree(reader, attained=attained)
         if not true:
             raise CheckFailedError(result, f"the sides of {equation!r} differ: {seen}")
-        variants = _turned(result, equation, names, ranges)
-        unsigned += [] if variants else [equation]
-        turned |= {f"sign {1 + len(turned) + i} turned": it for i, it in enumerate(variants)}
-    compared = cases
+        cases += tried
+        signs = _turn(reader, holds, turned, attained=attained)
+        turned += signs
+        unsigned += [] if signs else [equation]
     mistaken = _equations_of(result, wholes, mistakes)
     for equation in unsigned:
         if equation not in mistaken:
@@ -83,43 +80,31 @@ def statement(
                 result, f"an equation without a sign needs a wrong text of its own: {equation!r}"
             )
     rejected = reject_all(result, mistakes, holds) if mistakes else {}
-    if not attained:
-        turned = {name: it for name, it in turned.items() if _is_equation(it) or not holds(it)[0]}
-    if turned:
-        reject_all(result, turned, holds)
     return passed(
         result,
         "numeric" if over else "identity",
-        "read from the statement's text: the sides agree"
-        + (f" in {compared} cases" if over else ""),
-        compared if over else len(texts),
+        "read from the statement's text: the sides agree" + (f" in {cases} cases" if over else ""),
+        cases if over else len(texts),
         rejected,
         note,
         _display(texts),
         tuple(texts),
-        len(turned),
+        turned,
     )
 
 
-def agree(
-    result: str,
-    equation: Sequence[str],
-    names: Sequence[Name],
-    over: Mapping[str, Sequence[Any]],
-    *,
-    attained: bool,
-) -> tuple[bool, str, int]:
+def agree(reader: Reader, *, attained: bool) -> tuple[bool, str, int]:
     """Whether the sides of an equation are related as it says, what was seen, in how many cases."""
     cases = 0
     loose: dict[int, bool] = {}  # of the inequalities that may be equalities: is none one?
-    for sides in Reader(result, equation, names, over).readings():
+    for sides in reader.readings():
         cases += 1
         for place, ((_, left), (relation, right)) in enumerate(pairwise(sides)):
-            true, seen = related(result, left, relation, right)
+            true, seen = related(reader.result, left, relation, right)
             if not true:
                 return False, seen, cases
             if attained and relation in MAY_BE_EQUAL and loose.get(place, True):
-                loose[place] = not related(result, left, "=", right)[0]
+                loose[place] = not related(reader.result, left, "=", right)[0]
     if any(loose.values()):
         return False, "the bound is not attained", cases
     return True, "the sides agree", cases
@@ -134,24 +119,28 @@ def _is_equation(text: Sequence[str]) -> bool:
     return not set(RELATIONS) & set(text) - {"="}
 
 
-def _turned(
-    result: str, equation: str, names: Sequence[Name], over: Mapping[str, Sequence[Any]]
-) -> list[list[str]]:
-    """The equation with one sign or inequality turned, each in turn; if it then has a value."""
-    reader = Reader(result, equation_tokens(equation), names, over)
-    for _ in reader.readings():
-        pass
-    found = []
+def _turn(
+    reader: Reader,
+    holds: Callable[[list[str]], tuple[bool, str]],
+    already: int,
+    *,
+    attained: bool,
+) -> int:
+    """Turn each sign and inequality that was read, one at a time; how many were rejected."""
+    rejected = 0
     for place in sorted(reader.read_signs):
-        variant = equation_tokens(equation)
+        variant = list(reader.tokens)
         variant[place] = OTHER[variant[place]]
         try:
-            for _ in Reader(result, variant, names, over).readings():
-                pass
-        except UnreadableError:  # x_{t+1} of the last t
+            true, seen = holds(variant)
+        except UnreadableError:  # it has no value, as x_{t+1} of the last t
             continue
-        found.append(variant)
-    return found
+        if true and not attained and not _is_equation(variant):
+            continue  # a weaker bound is one as well
+        name = f"sign {already + rejected + 1} turned"
+        reject_all(reader.result, {name: (true, seen)}, lambda outcome: outcome)
+        rejected += 1
+    return rejected
 
 
 def _equations_of(result: str, texts: list[str], mistakes: Mapping[str, list[str]]) -> set[str]:

@@ -15,13 +15,14 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from llmref import tex, verify
 from llmref.verify.errors import VerificationError
 from llmref.verify.names import names_of
-from llmref.verify.reader import OTHER
+from llmref.verify.reader import OTHER, Reader
 from llmref.verify.stated import agree, equation_tokens
 from tests.mutation.sites import topics
 from tests.pages import cells, statements
@@ -134,8 +135,8 @@ def try_page(topic: str) -> Found:
                     mutant = [*whole[:first], *edit[2], *whole[last:]]
                     if mutant == whole:
                         continue
-                    attained = options.get("attained", True)
-                    stops = not _agrees(result, mutant, names, over, attained)
+                    reader = Reader(result, mutant, names, over)
+                    stops = not _agrees(reader, attained=options.get("attained", True))
                     rejected[key][edit] = rejected[key].get(edit, False) or stops
         return original(result, text, where, **options)
 
@@ -162,14 +163,21 @@ def try_page(topic: str) -> Found:
     return found
 
 
+def _tried(topic: str) -> Found | str:
+    """What came of it, or what went wrong, in words that can be sent to another process."""
+    try:
+        return try_page(topic)
+    except Exception as failure:
+        return f"{topic}: its cells do not pass, {failure}"
+
+
 def _is_layout(token: str) -> bool:
     return token in ("&", tex.LINE_BREAK) or token.startswith((r"\begin{", r"\end{"))
 
 
-def _agrees(*arguments: Any) -> bool:
-    *rest, attained = arguments
+def _agrees(reader: Reader, *, attained: bool) -> bool:
     try:
-        return agree(*rest, attained=attained)[0]
+        return agree(reader, attained=attained)[0]
     except (VerificationError, KeyError, IndexError):  # then the build stops as well
         return False
 
@@ -180,11 +188,15 @@ def main() -> int:
     parser.add_argument("--alive", action="store_true", help="list what stops nothing")
     parser.add_argument("--json", action="store_true", help="print data")
     options = parser.parse_args()
-    table = {}
+    table, failed = {}, False
     wanted = options.topics or topics()
     # A process for each page: cells change torch's default dtype, and may switch gradients off.
-    pool = multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1)
-    for topic, found in zip(wanted, pool.imap(try_page, wanted), strict=True):
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
+    for topic, found in zip(wanted, pool.map(_tried, wanted), strict=True):
+        if isinstance(found, str):
+            print(found, file=sys.stderr)
+            failed = True
+            continue
         tried = found.killed + len(found.alive)
         equations = sum(len(blocks) for _, blocks in statements(topic))
         table[topic] = {
@@ -200,7 +212,7 @@ def main() -> int:
             print(f"  {line}")
     if options.json:
         print(json.dumps(table, indent=1))
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

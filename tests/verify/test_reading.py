@@ -27,6 +27,7 @@ WHERE: dict[str, Any] = {
     "r_{(i)}": {1: 5, 2: 6},
     "k_{1,t}": [7, 8, 9],
     "W": Drawn("y", [3, 5]),
+    "Z": Drawn(r"\sum", [4, 5, 6]),
     r"\mathbb E": Mean("y", [Fraction(1, 4), Fraction(3, 4)]),
     r"\operatorname{clip}": lambda value, low, high: sp.Min(sp.Max(value, low), high),
     r"\operatorname{twice}": lambda value: 2 * value,
@@ -37,6 +38,7 @@ OVER: dict[str, Any] = {
     "j": THREE,
     "t": THREE,
     "y": range(2),
+    r"\sum": THREE,
     "i<j": [{"i": 0, "j": 1}, {"i": 0, "j": 2}, {"i": 1, "j": 2}],
 }
 
@@ -55,6 +57,7 @@ def read(text: str) -> Any:
         (r"\sum_{i=1}^{n-1}i", 3),
         (r"\sum_{i=1}^nx_{i-1}", 7),
         (r"\sum_{i=1}^{0}x_i+1", 1),
+        (r"\sum Z-n", 12),
         (r"\prod_ix_i", 8),
         (r"\max_i x_i-\min_i(x_i+1)", 2),
         (r"\max(n,b,2)", 4),
@@ -96,6 +99,7 @@ def test_each_construction_has_its_value(text: str, value: Any) -> None:
     ("text", "reason"),
     [
         (r"\sum_zx_i", "'z' is not in `over`"),
+        (r"\prod x_i", "over what does this go"),
         (r"\sum_{i\in T}x_i", "'T' is no set"),
         (r"\sum_{i:\,n}x_i", "a condition needs a relation"),
         (r"\begin{cases}1&n>b\end{cases}", "no case holds"),
