@@ -6,7 +6,7 @@ import pytest
 
 from llmref.tex import without_layout
 from tests import pages
-from tests.mutation.equations import edits, try_page
+from tests.mutation.equations import Found, as_table, edits, try_page
 
 PAGE = r"""
 :::{prf:theorem} Read
@@ -84,6 +84,19 @@ def test_each_change_is_in_one_place(text: str, changes: set[str]) -> None:
 def test_an_equation_that_a_check_reads_stops_the_build_and_another_does_not(page: str) -> None:
     assert pages.statements(page)[1] == ("some-unread", ["u=v-w\n"])
     found = try_page(page)
-    assert (found.killed, found.unread) == (4, 1)
+    assert (found.killed, found.displays, found.read) == (4, 2, 1)
     assert [line.partition(":")[0] for line in found.alive] == ["some-unread"] * 2
     assert all(line.endswith("(not read)") for line in found.alive)
+
+
+def test_the_table_counts_all_pages_and_says_what_was_measured() -> None:
+    found = {"a/b": Found(2, 1, 2, ["one"]), "c/d": Found(1, 1, 997)}
+    assert as_table(found, "`abc`").splitlines() == [
+        "| Page | Displays | Read | Changes | Stop the build | Share |",
+        "|---|--:|--:|--:|--:|--:|",
+        "| {doc}`a/b` | 2 | 1 | 3 | 2 | 66 % |",
+        "| {doc}`c/d` | 1 | 1 | 997 | 997 | 100 % |",
+        "| all | 3 | 2 | 1000 | 999 | 99 % |",
+        "",
+        "By `make mutate-pages WRITE=1`. Measured at commit `abc`.",
+    ]

@@ -2,7 +2,7 @@
 
 What is done is kept in _build/mutation, so a run that was stopped goes on where it was; a topic is
 tried anew when its code, tests or page have changed. Leaves out: changes in what the topic imports
-(remove the folder after those), and a published table.
+(remove the folder after those).
 """
 
 import argparse
@@ -13,13 +13,17 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from tests.measured import share, table
 from tests.mutation.by_page import reject_by_page
 from tests.mutation.by_tests import TopicTests
 from tests.mutation.sites import files, mutants_of, topics
 from tests.small_site import ROOT
 
+TABLE = ROOT / "docs" / "_mutants.md"
 KEPT = ROOT / "_build" / "mutation"
 
 
@@ -50,12 +54,12 @@ def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
     }
 
 
-def kept(topic: str) -> dict[str, object] | None:
+def kept(topic: str) -> dict[str, Any] | None:
     """What is known of the topic as it is now."""
     path = KEPT / f"{topic.replace('/', '.')}.json"
     if not path.is_file():
         return None
-    found: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found if found["key"] == key(topic) else None
 
 
@@ -65,6 +69,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="so many mutants of each topic")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--write", action="store_true", help="write the table of the site")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     wanted = options.topics or topics()
@@ -112,16 +117,36 @@ def run_all(wanted: list[str], options: argparse.Namespace) -> int:
                 else:
                     print(summary(topic), flush=True)
         time.sleep(0.1)
+    if options.write and not failed:
+        TABLE.write_text(as_table({topic: kept(topic) or {} for topic in wanted}), encoding="utf-8")
+        print(f"{TABLE.relative_to(ROOT)} is written")
     return 1 if failed else 0
+
+
+def as_table(known: Mapping[str, Mapping[str, Any]], at: str | None = None) -> str:
+    """The table of the site: what tests and pages reject, of each topic and of all."""
+    rows = []
+    for topic, it in known.items():
+        counts = [len(it["mutants"]), *(_killed(it, by) for by in ("tests", "page"))]
+        rows.append((f"{{doc}}`{topic}`", *counts))
+    totals = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
+    rows.append(("all", *totals))
+    rows.append(("share", "", *(share(it, totals[0]) for it in totals[1:])))
+    drawn = not all(it["all"] for it in known.values())
+    words = "A sample of each topic's mutants, the same on every machine. " if drawn else ""
+    heads = ("Topic", "Wrong versions", "Tests reject", "The page alone rejects")
+    return table(heads, rows, words + "By `make mutate WRITE=1`.", at)
+
+
+def _killed(known: Mapping[str, Any], by: str) -> int:
+    return sum(it[by] == "killed" for it in known["mutants"])
 
 
 def summary(topic: str) -> str:
     known = kept(topic)
     assert known is not None
-    found: list[dict[str, str]] = known["mutants"]  # type: ignore[assignment]
-    tests = sum(it["tests"] == "killed" for it in found)
-    page = sum(it["page"] == "killed" for it in found)
-    return f"{topic}: of {len(found)} mutants the tests reject {tests}, the page {page}"
+    tests, page = _killed(known, "tests"), _killed(known, "page")
+    return f"{topic}: of {len(known['mutants'])} mutants the tests reject {tests}, the page {page}"
 
 
 if __name__ == "__main__":

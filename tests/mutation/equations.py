@@ -9,7 +9,6 @@ Leaves out: words, formulas within the text, and proofs.
 import argparse
 import contextlib
 import io
-import json
 import multiprocessing
 import os
 import re
@@ -24,10 +23,12 @@ from llmref.verify.errors import VerificationError
 from llmref.verify.names import names_of
 from llmref.verify.reader import OTHER, Reader
 from llmref.verify.stated import agree, equation_tokens
+from tests.measured import share, table
 from tests.mutation.sites import topics
 from tests.pages import cells, statements
 from tests.small_site import ROOT
 
+TABLE = ROOT / "docs" / "_mutated_equations.md"
 Edit = tuple[int, int, tuple[str, ...]]  # tokens from here up to there become these
 _SYMBOL = re.compile(
     r"[A-Za-z0-9]|\\(?:[a-zA-Z]*(?:alpha|beta|gamma|delta|eps|silon|theta|lambda|mu|nu|rho|sigma|tau"
@@ -42,9 +43,14 @@ _ACCENTS = (r"\bar", r"\hat", r"\tilde", r"\overline")
 class Found:
     """What became of the mutants of one page."""
 
+    displays: int = 0
+    read: int = 0
     killed: int = 0
     alive: list[str] = field(default_factory=list)
-    unread: int = 0
+
+    @property
+    def tried(self) -> int:
+        return self.killed + len(self.alive)
 
 
 def units(found: list[str]) -> list[tuple[int, int]]:
@@ -148,10 +154,8 @@ def try_page(topic: str) -> Found:
                 exec(compile(cell, f"{topic}, cell {number}", "exec"), scope)
     finally:
         verify.statement = original
-    found = Found()
+    found = Found(len(blocks), sum(map(bool, rejected.values())))
     for key, (present, breaks) in blocks.items():
-        if not rejected[key]:
-            found.unread += 1
         for edit in edits(present, breaks):
             if rejected[key].get(edit):
                 found.killed += 1
@@ -186,33 +190,45 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation.equations", description=__doc__)
     parser.add_argument("topics", nargs="*", help="group/name; all if none is given")
     parser.add_argument("--alive", action="store_true", help="list what stops nothing")
-    parser.add_argument("--json", action="store_true", help="print data")
+    parser.add_argument("--write", action="store_true", help="write the table of the site")
     options = parser.parse_args()
-    table, failed = {}, False
+    found, failed = {}, False
     wanted = options.topics or topics()
     # A process for each page: cells change torch's default dtype, and may switch gradients off.
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
-    for topic, found in zip(wanted, pool.map(_tried, wanted), strict=True):
-        if isinstance(found, str):
-            print(found, file=sys.stderr)
+    for topic, outcome in zip(wanted, pool.map(_tried, wanted), strict=True):
+        if isinstance(outcome, str):
+            print(outcome, file=sys.stderr)
             failed = True
             continue
-        tried = found.killed + len(found.alive)
-        equations = sum(len(blocks) for _, blocks in statements(topic))
-        table[topic] = {
-            "equations": equations,
-            "read": equations - found.unread,
-            "mutants": tried,
-            "stopped": found.killed,
-        }
-        if not options.json:
-            print(f"{topic}: {equations - found.unread} of {equations} displays are read, ", end="")
-            print(f"{found.killed} of {tried} changes stop the build", flush=True)
-        for line in found.alive if options.alive else ():
+        found[topic] = outcome
+        print(f"{topic}: {outcome.read} of {outcome.displays} displays are read, ", end="")
+        print(f"{outcome.killed} of {outcome.tried} changes stop the build", flush=True)
+        for line in outcome.alive if options.alive else ():
             print(f"  {line}")
-    if options.json:
-        print(json.dumps(table, indent=1))
+    if options.write and not failed:
+        TABLE.write_text(as_table(found), encoding="utf-8")
+        print(f"{TABLE.relative_to(ROOT)} is written")
     return int(failed)
+
+
+def as_table(found: Mapping[str, Found], at: str | None = None) -> str:
+    """The table of the site: what was read and stopped, of each page and of all."""
+    rows = [
+        (
+            f"{{doc}}`{topic}`",
+            it.displays,
+            it.read,
+            it.tried,
+            it.killed,
+            share(it.killed, it.tried),
+        )
+        for topic, it in found.items()
+    ]
+    totals = [sum(column) for column in zip(*(row[1:5] for row in rows), strict=True)]
+    rows.append(("all", *totals, share(totals[3], totals[2])))
+    heads = ("Page", "Displays", "Read", "Changes", "Stop the build", "Share")
+    return table(heads, rows, "By `make mutate-pages WRITE=1`.", at)
 
 
 if __name__ == "__main__":
