@@ -39,6 +39,12 @@ def test_a_data_file_that_the_wheel_lacks_is_refused(project: Project) -> None:
         check_wheel(project.release)
 
 
+def test_settings_of_the_checkout_are_not_missed(project: Project) -> None:
+    project.write("llmref/part/.npmrc", "")
+    project.commit()
+    assert "3 files" in check_wheel(project.release)
+
+
 def test_a_wheel_of_another_version_is_refused(project: Project, tmp_path: Path) -> None:
     wheel = build_wheel(project.root, tmp_path)
     project.edit("pyproject.toml", 'version = "0.2.0"', 'version = "0.2.1"')
