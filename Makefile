@@ -14,7 +14,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser mutate bench bench-build bench-site oracle agreement release-check zenodo lint schemas format serve clean distclean
+.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser mutate bench bench-build bench-site oracle agreement raise-oracles release-check zenodo lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -110,6 +110,10 @@ oracle: $(VENV)/.oracle ## Compare with third-party libraries (about 2 GB of pac
 
 agreement: $(VENV)/.oracle ## Write docs/agreement.json, or a topic's rows of it: make agreement T=tests/oracle/test_kl.py
 	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . $(or $(T),tests/oracle) --write-agreement
+
+raise-oracles: $(VENV)/.oracle ## Raise the libraries to their newest versions, all or L="trl verl", and compare again (needs a network)
+	@$(BIN)/python -m tests.raise_oracles $(L)
+	@$(MAKE) --no-print-directory agreement T=
 
 release-check: $(VENV)/.docs $(VENV)/.test ## See whether this commit can be released: TAG=v0.1.0, or the tag that it has; QUICK=1 leaves out the two builds
 	@$(BIN)/python -m llmref.hosting.release $(if $(TAG),--tag "$(TAG)") $(if $(QUICK),--quick)

@@ -1,23 +1,20 @@
-"""Reports on the whole site: the ledger of results, what rests on what, agreement, totals."""
+"""Reports on the whole site: the ledger of results, what rests on what, totals."""
 
 from docutils import nodes
-from sphinx.util import logging
 
+from llmref.sphinxext.results.agreement import read_agreement
 from llmref.sphinxext.results.data import ExecutedCheck
 from llmref.sphinxext.results.graph import draw
-from llmref.sphinxext.results.nodes import Fold, FoldSummary, count, rejections
+from llmref.sphinxext.results.nodes import count, rejections
 from llmref.sphinxext.results.tables import (
     Place,
     counts,
     listed,
     page_title,
-    read_agreement,
     ref,
     refs,
     table,
 )
-
-logger = logging.getLogger(__name__)
 
 
 def write_totals(place: Place) -> list[nodes.Node]:
@@ -109,34 +106,3 @@ def write_graph(place: Place) -> list[nodes.Node]:
     svg = draw(graph, link, f"What rests on what: {group or 'all results'}")
     picture = nodes.container("", nodes.raw("", svg, format="html"), classes=["graph-scroll"])
     return [paragraph, picture]
-
-
-def write_agreement(place: Place) -> list[nodes.Node]:
-    """List what agrees with which library: of this page, or of all pages in the ledger."""
-    docname = place.docname
-    rows = read_agreement(place.env.srcdir)
-    mine = [row for row in rows if row["topic"] == docname] or (rows if docname == "ledger" else [])
-    cells = [
-        [
-            nodes.Text(row["formula"]),
-            nodes.Text(f"{row['library']} {row['version']}"),
-            nodes.Text(row["convention"]),
-            nodes.Text(f"{row['largest_difference']:.1e} (allowed {row['allowed']:.0e})"),
-        ]
-        for row in mine
-    ]
-    if not mine:
-        test = f"tests/oracle/test_{docname.rpartition('/')[2]}.py"
-        logger.warning(
-            "no comparison is recorded for this page: run make agreement T=%s",
-            test,
-            location=docname,
-        )
-        return []
-    written = table(["Formula", "Library", "Its convention", "Largest difference"], cells)
-    written["classes"].append("agreement")  # on a phone its rows are stacked
-    if docname == "ledger":
-        return [written]
-    libraries = sorted({row["library"] for row in mine})
-    summary = FoldSummary("", f"{count(len(mine), 'comparison')} with {listed(libraries)}")
-    return [Fold("", summary, written)]
