@@ -165,7 +165,8 @@ addEventListener("afterprint", undoPrint);
 for (const place of document.querySelectorAll(".ledger-filter")) {
   const rows = [...document.querySelectorAll("tr[class*='group-']")];
   const choices = {
-    group: "Group", kind: "Result", check: "Check", library: "Library", difference: "Difference",
+    group: "Group", kind: "Result", check: "Check", since: "Since", errata: "Errata",
+    library: "Library", difference: "Difference",
   };
   addFilter(place, rows, choices, "entries");
 }
