@@ -69,7 +69,7 @@ def _write_all(place: Place, rows: list[dict[str, Any]]) -> list[nodes.Node]:
     )
     return [
         nodes.paragraph("", text, classes=["page-status"]),
-        _versions(rows),
+        Fold("", FoldSummary("", "The libraries and their versions"), _versions(rows)),
         nodes.container(classes=["ledger-filter"]),
         *(_section(place, topic, [r for r in rows if r["topic"] == topic]) for topic in known),
     ]
@@ -111,8 +111,13 @@ def _cells(row: dict[str, Any]) -> list[nodes.Node]:
         nodes.Text(row["formula"]),
         nodes.Text(f"{row['library']} {row['version']}"),
         nodes.Text(row["convention"]),
-        nodes.Text(f"{row['largest_difference']:.1e} (allowed {row['allowed']:.0e})"),
+        nodes.Text(f"{_short(row['largest_difference'], 1)} (allowed {_short(row['allowed'], 0)})"),
     ]
+
+
+def _short(number: float, digits: int) -> str:
+    """'4.4e-16', and '0' for what is exact."""
+    return f"{number:.{digits}e}" if number else "0"
 
 
 def _classes(row: dict[str, Any]) -> list[str]:

@@ -66,6 +66,7 @@ def test_all_comparisons_are_on_one_page_by_topic(compared: Site) -> None:
     kl = rows[2][1]
     for text in ("k3, gradient", "open_clip_torch 3.3.0", "2.5e-07 (allowed 1e-06)"):
         assert f"<p>{text}</p>" in kl
+    assert "<p>0 (allowed 1e-12)</p>" in rows[0][1] + rows[1][1]
     assert "&lt;per token&gt;" in rows[1][1]
     section = page.split('id="agreement-b-kl"')[1]
     assert 'href="b/kl.html#in-practice"' in section.split("<table")[0]
