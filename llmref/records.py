@@ -53,8 +53,13 @@ def read_published(path: Path) -> dict[str, Published]:
 
     Raises: ValueError that names the line which is not of the form above.
     """
+    return parse_published(path.read_text(encoding="utf-8"), path.name)
+
+
+def parse_published(text: str, name: str) -> dict[str, Published]:
+    """Read the text of such a list, by id; an error calls it by its name."""
     published = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -63,7 +68,7 @@ def read_published(path: Path) -> dict[str, Published]:
         elif len(words) == 4 and words[2] == "->":
             entry = Published(words[0], words[1], words[3])
         else:
-            raise ValueError(f"{path.name}, line {number}: 'id version [-> id]', got {line!r}")
+            raise ValueError(f"{name}, line {number}: 'id version [-> id]', got {line!r}")
         published[entry.id] = entry
     return published
 

@@ -15,6 +15,7 @@ import tempfile
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from sphinx.builders.html import _assets
 from sphinx.testing.util import SphinxTestApp
@@ -118,19 +119,20 @@ class Site:
         folder = self.root / "_build" / name
         _assets._file_checksum_inner.cache_clear()  # of style sheets, for a single build
         filecmp.clear_cache()  # by size and time, which two texts may share in one process
-        app = SphinxTestApp(
-            "html",
-            srcdir=self.root,
-            builddir=folder,
-            warningiserror=True,
-            confoverrides={"nitpicky": True, **config},
-        )
-        try:
-            app.build()
-            said = app.status.getvalue(), strip_escape_sequences(app.warning.getvalue())
-            return Built(app.statuscode, *said, folder / "html")
-        finally:
-            app.cleanup()
+        with patch.dict(os.environ):  # by which a build tells its kernels of the published ids
+            app = SphinxTestApp(
+                "html",
+                srcdir=self.root,
+                builddir=folder,
+                warningiserror=True,
+                confoverrides={"nitpicky": True, **config},
+            )
+            try:
+                app.build()
+                said = app.status.getvalue(), strip_escape_sequences(app.warning.getvalue())
+                return Built(app.statuscode, *said, folder / "html")
+            finally:
+                app.cleanup()
 
     def build(self, *options: str) -> Built:
         arguments = self.command(*options)[3:]  # without 'python -m sphinx'

@@ -9,9 +9,6 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-import llmref
-from llmref.hosting.citation import read_work
-
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -50,11 +47,3 @@ def test_the_pins_are_in_order_and_each_package_has_one() -> None:
     names = [line.partition("==")[0] for line in lines]
     assert names == sorted(names, key=str.lower)
     assert len(pinned()) == len(lines)
-
-
-def test_the_version_is_the_same_wherever_it_stands() -> None:
-    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    newest = re.search(r"^## (\S+)", changelog, re.MULTILINE)
-    assert newest
-    versions = {llmref.__version__, PROJECT["version"], read_work(ROOT / "CITATION.cff").version}
-    assert versions == {newest[1]}

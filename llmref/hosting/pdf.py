@@ -3,8 +3,8 @@
 `python -m llmref.hosting.pdf SITE PDF`. Chromium puts the built pages into one document
 (print/book.js) and prints it. Only the print tells on which page everything stands, so that the
 page numbers of the contents are written into it. Leaves out: folded code that sets up or draws, the
-tables of mistakes, which stand at the checks too, the graph, and the ledger, whose place a list of
-all results with their pages takes.
+tables of mistakes, which stand at the checks too, the graph, all comparisons with libraries, which
+each page has, and the ledger, whose place a list of all results with their pages takes.
 """
 
 import io

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pybtex.database import parse_string
 
+import llmref
 from llmref.hosting.citation import Work, as_tex, citations, read_work, release_link
 from tests.small_site import Site
 
@@ -89,7 +90,7 @@ def test_no_form_holds_the_number_of_the_result(entries: dict[str, str]) -> None
 def test_the_work_is_read_from_the_projects_own_citation_file() -> None:
     work = read_work(ROOT / "CITATION.cff")
     assert work.authors == ("The llmref authors",)
-    assert work.version == "0.1.0"
+    assert work.version == llmref.__version__
     assert work.year.isdigit()
 
 
@@ -111,7 +112,7 @@ def test_a_result_offers_its_citations_without_a_script(site: Site) -> None:
     assert "[Of $x$ and y](https://example.org/book/index.html#a-b)" in cite
     assert "@misc" in cite
     assert "Link to version" in cite
-    assert "https://example.org/book/v0.1.0/index.html#a-b" in cite
+    assert f"https://example.org/book/v{llmref.__version__}/index.html#a-b" in cite
 
 
 def test_a_title_that_no_bibliography_can_hold_fails_at_its_line(site: Site) -> None:

@@ -259,7 +259,7 @@ MOVING = """() => [...document.querySelectorAll("*")].flatMap((it) => ["", "::be
   .map(() => it.outerHTML.slice(0, 100)))"""
 
 
-@pytest.mark.parametrize("name", ["index", "rl/gspo", "ledger"])
+@pytest.mark.parametrize("name", ["index", "rl/gspo", "ledger", "agreement"])
 def test_nothing_moves_for_who_asked_for_rest(browser: Browser, served: str, name: str) -> None:
     with visiting(browser) as page:
         page.goto(f"{served}{name}.html")

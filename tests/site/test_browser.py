@@ -323,7 +323,8 @@ def test_pages_that_list_others_come_last(page: Page, served: str) -> None:
     page.goto(f"{served}search.html?q=k3+unbiased")
     found = hits(page).evaluate_all("(links) => links.map((link) => link.href)")
     names = [url.removeprefix(served) for url in found]
-    lists = [name == "ledger.html" or bool(re.fullmatch(r"api/\w+\.html", name)) for name in names]
+    last = re.compile(r"(agreement|ledger|api/\w+)\.html")
+    lists = [bool(last.fullmatch(name)) for name in names]
     assert any(lists)
     assert lists == sorted(lists)
     assert names[0].startswith("rl/kl.html")
@@ -431,6 +432,23 @@ def test_the_ledger_is_narrowed_by_words(page: Page, served: str) -> None:
     rows = page.locator("tr[class*='group-']:visible")
     assert 0 < rows.count() < 20
     assert rows.first.inner_text()
+
+
+def test_comparisons_are_narrowed_by_library_difference_and_words(page: Page, served: str) -> None:
+    page.goto(served + "agreement.html")
+    rows = page.locator("tr[class*='group-']:visible")
+    every = rows.count()
+    page.get_by_label("Library").select_option("library-trl")
+    of_trl = rows.count()
+    assert 0 < of_trl < every
+    assert all("trl" in text for text in rows.all_inner_texts())
+    page.get_by_label("Difference").select_option("difference-0")
+    assert 0 < rows.count() < of_trl
+    page.get_by_label("Words").fill("no such words anywhere")
+    assert rows.count() == 0
+    assert page.get_by_label("Words").is_visible()  # though nothing is left below it
+    # What an entry of another page would have is no choice here.
+    assert page.get_by_label("Check").count() == 0
 
 
 def test_the_same_link_opens_a_fold_again(page: Page, served: str) -> None:

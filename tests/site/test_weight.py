@@ -33,7 +33,15 @@ def test_a_derivation_is_light_and_stands_still(
 
 @pytest.mark.parametrize("profile", [DESKTOP, PHONE], ids=lambda profile: profile.name)
 @pytest.mark.parametrize(
-    "page", ["index.html", "ledger.html", "graph.html", "search.html", "search.html?q=softmax"]
+    "page",
+    [
+        "index.html",
+        "ledger.html",
+        "agreement.html",
+        "graph.html",
+        "search.html",
+        "search.html?q=softmax",
+    ],
 )
 def test_no_other_page_moves_either(
     browser: Browser, address: str, page: str, profile: Profile

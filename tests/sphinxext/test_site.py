@@ -185,17 +185,22 @@ def test_a_folded_section_is_complete_and_in_the_contents(good: Built) -> None:
 def test_the_ledger_shows_every_result_with_what_it_rests_on(good: Built) -> None:
     ledger = good.page("index")
     assert "4 results, 5 checks executed, 5 mistakes and 3 sign flips rejected." in ledger
-    assert "the sides agree; 3 sign flips rejected</p>" in ledger
+    assert "Of the results, 1 is a definition, which needs no check." in ledger
+    assert "The checks by kind: 3 exact, 2 identity." in ledger
     assert 'href="topic.html#topic-shift"' in ledger
     rows = re.findall(r'<tr class="([^"]*)">(.*?)</tr>', ledger, re.DOTALL)
     shift = next((c, r) for c, r in rows if 'href="topic.html#topic-shift"' in r.split("</td>")[0])
     classes = shift[0].split()
     assert {"group-topic", "kind-theorem", "check-identity", "check-exact"} <= set(classes)
     cells = shift[1].split("</td>")
-    assert "topic-square" in cells[2]
-    assert "other-lemma" in cells[2]
+    assert "the sides agree</p>" in cells[1]
+    assert "3 mistakes and 3 sign flips" in cells[2]
+    assert "topic-square" in cells[3]
+    assert "other-lemma" in cells[3]
     square = next(r for _, r in rows if 'href="topic.html#topic-square"' in r.split("</td>")[0])
-    assert "topic-shift" in square.split("</td>")[3]
+    assert "topic-shift" in square.split("</td>")[4]
+    assert "definition" in square.split("</td>")[1]
+    assert re.sub("<.*?>", "", square.split("</td>")[2]).strip() == ""  # nothing was tried
 
 
 def test_a_result_says_what_to_read_to_prove_it_from_scratch(good: Built) -> None:

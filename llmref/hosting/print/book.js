@@ -3,7 +3,7 @@
 "use strict";
 
 // What is for the screen, or would be printed twice.
-const LEFT_OUT = new Set(["contributing.html", "graph.html", "interview.html", "ledger.html"]);
+const LEFT_OUT = new Set(["agreement.html", "contributing.html", "graph.html", "interview.html", "ledger.html"]);
 // Of no use on paper; code that only sets up, draws or checks, and the mistakes, which stand at the
 // checks.
 const USELESS = ".headerlink, .cite, .katex-mathml, .ledger-filter, .question-filter, "

@@ -42,6 +42,7 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
     of_site = _digest(
         sorted(map(repr, map(_shown, domain.results.values()))),
         sorted(repr((check.docname, check.record)) for check in domain.checks),
+        sorted(map(repr, domain.errata)),
         agreed,
     )
     topics = env.domains["topic"]

@@ -1,8 +1,8 @@
 """Results with permanent ids, the checks that confirm them, and what the site says of both.
 
 data, nodes: what a result is, and how it looks. directives, folding: what authors write. checks:
-what a cell returned. domain: all results, and what a strict build refuses. reports, ledger, with
-tables and graph: what the build writes into pages.
+what a cell returned. domain: all results, and what a strict build refuses. reports, ledger,
+agreement, with tables and graph: what the build writes into pages.
 Leaves out: how cells run (execution), which pages go stale (incremental).
 """
 

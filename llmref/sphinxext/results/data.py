@@ -1,4 +1,4 @@
-"""What the site knows of one result, of one check, and of what a page shows of others."""
+"""What the site knows of a result, a check, an erratum, and of what a page shows of others."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,15 @@ class ExecutedCheck:
     docname: str
     line: int
     record: dict[str, Any]
+
+
+@dataclass
+class Erratum:
+    """A line that says what was false of some results: its page and section there."""
+
+    docname: str
+    section: str
+    results: list[str]
 
 
 @dataclass

@@ -129,7 +129,7 @@ class ReportDirective(SphinxDirective):
     """A place where the build writes: status, totals, mistakes, agreement, ledger, and so on.
 
     `graph` takes a group as its argument, 'rl', or none for all results; `showcase` takes the id
-    of a result whose first check reads its statement.
+    of a result whose first check reads its statement; `agreement` takes `all` for all pages.
     """
 
     optional_arguments = 1

@@ -18,8 +18,9 @@ from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
 from llmref.records import read_published
-from llmref.sphinxext.results.data import BY_HAND, ExecutedCheck, Result, Shown
+from llmref.sphinxext.results.data import BY_HAND, Erratum, ExecutedCheck, Result, Shown
 from llmref.sphinxext.results.directives import ProofDirective, ResultDirective
+from llmref.sphinxext.results.errata import cited_results, read_errata
 from llmref.sphinxext.results.graph import build_graph, cycles
 from llmref.sphinxext.results.nodes import CheckNode, Proof, Report, ResultBox
 from llmref.tex import shows
@@ -46,8 +47,8 @@ class ResultsDomain(Domain):
     directives: ClassVar = {**dict.fromkeys(KINDS, ResultDirective), "proof": ProofDirective}
     roles: ClassVar = {"ref": XRefRole(warn_dangling=True, innernodeclass=nodes.inline)}
     dangling_warnings: ClassVar = {"ref": "no result has the id %(target)s"}
-    initial_data: ClassVar = {"results": {}, "checks": [], "shows": {}}
-    data_version = 2
+    initial_data: ClassVar = {"results": {}, "checks": [], "shows": {}, "errata": []}
+    data_version = 3
 
     @property
     def results(self) -> dict[str, Result]:
@@ -63,6 +64,11 @@ class ResultsDomain(Domain):
     def shows(self) -> dict[str, Shown]:
         """By docname."""
         return self.data["shows"]  # type: ignore[no-any-return]
+
+    @property
+    def errata(self) -> list[Erratum]:
+        """What was false once, in the order of reading."""
+        return self.data["errata"]  # type: ignore[no-any-return]
 
     def graph(self) -> "networkx.DiGraph":
         """What rests on what."""
@@ -81,6 +87,7 @@ class ResultsDomain(Domain):
         for id_ in [id_ for id_, r in self.results.items() if r.docname == docname]:
             del self.results[id_]
         self.data["checks"] = [check for check in self.checks if check.docname != docname]
+        self.data["errata"] = [erratum for erratum in self.errata if erratum.docname != docname]
         self.shows.pop(docname, None)
 
     def merge_domaindata(self, docnames: Iterable[str], otherdata: dict[str, Any]) -> None:
@@ -98,14 +105,16 @@ class ResultsDomain(Domain):
                     )
                 self.results[id_] = result
         self.checks.extend(check for check in otherdata["checks"] if check.docname in mine)
+        self.errata.extend(erratum for erratum in otherdata["errata"] if erratum.docname in mine)
         self.shows.update({d: shown for d, shown in otherdata["shows"].items() if d in mine})
 
     def process_doc(self, env: BuildEnvironment, docname: str, document: nodes.document) -> None:
         """Collect the checks of a page, and what each proof on it rests on."""
         for check in document.findall(CheckNode):
             self.checks.append(ExecutedCheck(docname, check.line or 1, check["record"]))
+        self.errata.extend(read_errata(document, docname))
         self.shows[docname] = Shown(
-            cited=_references(document),
+            cited=cited_results(document),
             linked=_linked_headings(document),
             reports=[(node["report"], node["argument"]) for node in document.findall(Report)],
         )
@@ -122,7 +131,7 @@ class ResultsDomain(Domain):
                     logger.warning("a proof without a result before it", location=node)
                     continue
                 result = self.results[box["ids"][0]]  # which may have a second proof
-                result.rests_on = list(dict.fromkeys([*result.rests_on, *_references(node)]))
+                result.rests_on = list(dict.fromkeys([*result.rests_on, *cited_results(node)]))
         for check in document.findall(CheckNode):
             _require_shown(check, formulas, docname)
 
@@ -255,13 +264,3 @@ def _linked_headings(document: nodes.document) -> list[tuple[str, str]]:
         if node.get("refdomain") == "doc"
     )
     return sorted({(page, anchor) for page, anchor in links if anchor})
-
-
-def _references(part: nodes.Element) -> list[str]:
-    """The results that a part of a page cites, each once, in order."""
-    targets = (
-        node["reftarget"]
-        for node in part.findall(pending_xref)
-        if node.get("refdomain") == "prf" and node.get("reftype") == "ref"
-    )
-    return list(dict.fromkeys(targets))

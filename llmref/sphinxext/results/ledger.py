@@ -1,37 +1,60 @@
-"""Reports on the whole site: the ledger of results, what rests on what, agreement, totals."""
+"""Reports on the whole site: the ledger of results, what rests on what, totals."""
+
+from collections import Counter
+from typing import Any
 
 from docutils import nodes
-from sphinx.util import logging
 
-from llmref.sphinxext.results.data import ExecutedCheck
+from llmref.sphinxext.results.agreement import PAGE, read_agreement
+from llmref.sphinxext.results.data import Erratum, ExecutedCheck, Result
+from llmref.sphinxext.results.domain import ResultsDomain
 from llmref.sphinxext.results.graph import draw
-from llmref.sphinxext.results.nodes import Fold, FoldSummary, count, rejections
+from llmref.sphinxext.results.nodes import count, rejections
 from llmref.sphinxext.results.tables import (
     Place,
     counts,
+    link_to_page,
     listed,
     page_title,
-    read_agreement,
     ref,
     refs,
     table,
 )
 
-logger = logging.getLogger(__name__)
-
 
 def write_totals(place: Place) -> list[nodes.Node]:
-    """Count the results, checks and mistakes of the whole site."""
-    text = counts(place.domain.stated(), place.domain.checks)
-    return [nodes.paragraph("", f"{text}.", classes=["page-status"])]
+    """Count what the whole site has: all of it from what the build has read."""
+    domain, stated = place.domain, place.domain.stated()
+    written = nodes.paragraph("", f"{counts(stated, domain.checks)}.", classes=["page-status"])
+    if defined := sum(result.kind == "definition" for result in stated):
+        are = "is a definition, which needs" if defined == 1 else "are definitions, which need"
+        written += nodes.Text(f" Of the results, {defined:,} {are} no check.")
+    if rows := read_agreement(place.env.srcdir):
+        libraries = len({row["library"] for row in rows})
+        agree = "library agrees" if libraries == 1 else "libraries agree"
+        written += nodes.Text(f" {libraries} {agree} in ")
+        written += _link(place, PAGE, count(len(rows), "comparison"))
+        written += nodes.Text(".")
+    if domain.errata:
+        page = min(erratum.docname for erratum in domain.errata)
+        lines = count(len(domain.errata), "erratum", "errata")
+        written += [nodes.Text(" "), _link(place, page, lines), nodes.Text(" so far.")]
+    return [written]
 
 
-def _read_statements(place: Place) -> nodes.paragraph:
-    """For how many results the check has read the equation that the statement displays."""
+def _link(place: Place, docname: str, text: str) -> nodes.Node:
+    return link_to_page(docname, text) if docname in place.env.found_docs else nodes.Text(text)
+
+
+def _of_checks(place: Place) -> nodes.paragraph:
+    """How the checks have compared, and for how many statements they have read the very text."""
     domain = place.domain
+    kinds = Counter(check.record["kind"].replace("_", " ") for check in domain.checks)
+    told = [f"{number:,} {kind}" for kind, number in sorted(kinds.items(), key=_most_first)]
     displayed = sum(result.equations > 0 for result in domain.results.values())
     read = {c.record["result"] for c in domain.checks if c.record["statement"]}
     text = (
+        f"The checks by kind: {', '.join(told) or 'none'}. "
         f"{count(displayed, 'statement')} {'displays' if displayed == 1 else 'display'} an "
         f"equation, and for {count(len(read), 'result')} a check reads that very text: "
         "a sign changed there stops the build."
@@ -39,49 +62,93 @@ def _read_statements(place: Place) -> nodes.paragraph:
     return nodes.paragraph("", text)
 
 
+def _most_first(kind: tuple[str, int]) -> tuple[int, str]:
+    return -kind[1], kind[0]
+
+
+_HEADER = ["Result", "Checks", "Rejected", "Rests on", "Supports", "Since", "Errata"]
+
+
 def write_ledger(place: Place) -> list[nodes.Node]:
     """List every result, page by page: its checks, what it rests on, and what it supports."""
     domain = place.domain
-    graph = place.graph
-    agreed: dict[str, set[str]] = {}
-    for row in read_agreement(place.env.srcdir):
-        agreed.setdefault(row["topic"], set()).add(f"{row['library']} {row['version']}")
-    by_result: dict[str, list[ExecutedCheck]] = {}
-    for check in domain.checks:
-        by_result.setdefault(check.record["result"], []).append(check)
     written = [
         *write_totals(place),
-        _read_statements(place),
+        _of_checks(place),
         nodes.container(classes=["ledger-filter"]),
     ]
+    checks, errata = _by_result(domain)
     for docname in sorted({result.docname for result in domain.results.values()}):
         results = [r for r in domain.results.values() if r.docname == docname]
-        rows = []
-        for result in results:
-            checks = by_result.get(result.id, [])
-            shown = [
-                nodes.paragraph(
-                    "",
-                    f"{c.record['kind'].replace('_', ' ')}: {c.record['figure']}; "
-                    f"{rejections(len(c.record['rejected']), c.record['turned'])}",
-                )
-                for c in checks
-            ]
-            title = nodes.paragraph("", "", ref(result.id, result.id), nodes.Text(": "))
-            title += nodes.Text(f"{result.title} ({result.kind})")
-            kinds = sorted({c.record["kind"] for c in checks})
-            classes = [f"kind-{result.kind}", *(f"check-{kind}" for kind in kinds)]
-            supports = sorted(graph.successors(result.id)) if result.id in graph else []
-            rests = [refs(result.rests_on), refs(supports)]
-            cells = [title, shown or nodes.Text("definition"), *rests]
-            rows.append((cells, [f"group-{docname.split('/')[0]}", *classes]))
         heading = nodes.title("", "", *page_title(place.env, docname))
         section = nodes.section("", heading, ids=[f"ledger-{docname.replace('/', '-')}"])
-        if libraries := agreed.get(docname):
-            section += nodes.paragraph("", f"Agrees with {listed(sorted(libraries))}.")
-        section += table(["Result", "Checks", "Rests on", "Supports"], rows)
+        section += _agreed(place, docname)
+        section += table(
+            _HEADER, [_row(place, r, checks.get(r.id, []), errata.get(r.id, [])) for r in results]
+        )
         written.append(section)
     return written
+
+
+def _by_result(
+    domain: ResultsDomain,
+) -> tuple[dict[str, list[ExecutedCheck]], dict[str, list[Erratum]]]:
+    checks: dict[str, list[ExecutedCheck]] = {}
+    for check in domain.checks:
+        checks.setdefault(check.record["result"], []).append(check)
+    errata: dict[str, list[Erratum]] = {}
+    for erratum in domain.errata:
+        for id_ in erratum.results:
+            errata.setdefault(id_, []).append(erratum)
+    return checks, errata
+
+
+def _agreed(place: Place, docname: str) -> list[nodes.Node]:
+    """With which libraries the functions of the page agree: a comparison is of no one result."""
+    rows = [row for row in read_agreement(place.env.srcdir) if row["topic"] == docname]
+    if not rows:
+        return []
+    libraries = sorted({f"{row['library']} {row['version']}" for row in rows})
+    paragraph = nodes.paragraph("", f"Agrees with {listed(libraries)} in ")
+    compared = count(len(rows), "comparison")
+    paragraph += link_to_page(docname, compared, heading="in-practice")
+    paragraph += nodes.Text(".")
+    return [paragraph]
+
+
+def _row(
+    place: Place, result: Result, checks: list[ExecutedCheck], errata: list[Erratum]
+) -> tuple[list[Any], list[str]]:
+    """The cells of a result, and the classes that the filter asks for."""
+    title = nodes.paragraph("", "", ref(result.id, result.id), nodes.Text(": "))
+    title += nodes.Text(f"{result.title} ({result.kind})")
+    shown = [
+        nodes.paragraph("", f"{c.record['kind'].replace('_', ' ')}: {c.record['figure']}")
+        for c in checks
+    ]
+    graph = place.graph
+    supports = sorted(graph.successors(result.id)) if result.id in graph else []
+    cells: list[Any] = [title, shown or nodes.Text("definition"), _rejected(checks)]
+    cells += [refs(result.rests_on), refs(supports), nodes.Text(result.since), _mended(errata)]
+    kinds = sorted({c.record["kind"] for c in checks})
+    classes = [f"group-{result.docname.split('/')[0]}", f"kind-{result.kind}"]
+    classes += [f"check-{kind}" for kind in kinds]
+    classes += [f"since-{result.since}"] if result.since else []
+    return cells, [*classes, *(["errata-mended"] if errata else [])]
+
+
+def _rejected(checks: list[ExecutedCheck]) -> nodes.Text:
+    """'2 mistakes and 1 sign flip', of all checks of a result."""
+    mistakes = sum(len(check.record["rejected"]) for check in checks)
+    turned = sum(check.record["turned"] for check in checks)
+    return nodes.Text(rejections(mistakes, turned).removesuffix(" rejected") if checks else "")
+
+
+def _mended(errata: list[Erratum]) -> nodes.Node:
+    """'1 mended', which leads to where the errata say what was false."""
+    if not errata:
+        return nodes.Text("")
+    return link_to_page(errata[0].docname, f"{len(errata)} mended", heading=errata[0].section)
 
 
 def write_graph(place: Place) -> list[nodes.Node]:
@@ -109,34 +176,3 @@ def write_graph(place: Place) -> list[nodes.Node]:
     svg = draw(graph, link, f"What rests on what: {group or 'all results'}")
     picture = nodes.container("", nodes.raw("", svg, format="html"), classes=["graph-scroll"])
     return [paragraph, picture]
-
-
-def write_agreement(place: Place) -> list[nodes.Node]:
-    """List what agrees with which library: of this page, or of all pages in the ledger."""
-    docname = place.docname
-    rows = read_agreement(place.env.srcdir)
-    mine = [row for row in rows if row["topic"] == docname] or (rows if docname == "ledger" else [])
-    cells = [
-        [
-            nodes.Text(row["formula"]),
-            nodes.Text(f"{row['library']} {row['version']}"),
-            nodes.Text(row["convention"]),
-            nodes.Text(f"{row['largest_difference']:.1e} (allowed {row['allowed']:.0e})"),
-        ]
-        for row in mine
-    ]
-    if not mine:
-        test = f"tests/oracle/test_{docname.rpartition('/')[2]}.py"
-        logger.warning(
-            "no comparison is recorded for this page: run make agreement T=%s",
-            test,
-            location=docname,
-        )
-        return []
-    written = table(["Formula", "Library", "Its convention", "Largest difference"], cells)
-    written["classes"].append("agreement")  # on a phone its rows are stacked
-    if docname == "ledger":
-        return [written]
-    libraries = sorted({row["library"] for row in mine})
-    summary = FoldSummary("", f"{count(len(mine), 'comparison')} with {listed(libraries)}")
-    return [Fold("", summary, written)]

@@ -92,8 +92,8 @@ def displayed_formula(tex: str) -> nodes.math_block:
     return nodes.math_block(tex, tex, number=None, label=None, nowrap=False, **{"no-wrap": False})
 
 
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def count(number: int, noun: str, many: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else many or f'{noun}s'}"
 
 
 def rejections(mistakes: int, turned: int) -> str:

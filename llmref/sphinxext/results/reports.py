@@ -1,6 +1,6 @@
 """What the build writes about results into the pages: status, mistakes, what to read first.
 
-Leaves out: the reports on the whole site (ledger).
+Leaves out: the reports on the whole site (ledger), and on libraries (agreement).
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from docutils import nodes
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
+from llmref.sphinxext.results.agreement import read_agreement, write_agreement
 from llmref.sphinxext.results.graph import study_path
 from llmref.sphinxext.results.ledger import (
-    write_agreement,
     write_graph,
     write_ledger,
     write_totals,
@@ -31,7 +31,6 @@ from llmref.sphinxext.results.tables import (
     Place,
     counts,
     listed,
-    read_agreement,
     ref,
     refs,
     table,

@@ -1,10 +1,8 @@
 """What reports are made of: a place to write, counts in words, links to results, tables."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
@@ -49,11 +47,6 @@ class Place:
         )
 
 
-def read_agreement(srcdir: str | Path) -> list[dict[str, Any]]:
-    path = Path(srcdir) / "agreement.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-
-
 def counts(results: list[Result], checks: list[ExecutedCheck]) -> str:
     mistakes = sum(len(check.record["rejected"]) for check in checks)
     turned = sum(check.record["turned"] for check in checks)
@@ -83,7 +76,18 @@ def ref(id_: str, text: str = "") -> pending_xref:
     )
 
 
-def link_to_page(docname: str, text: str) -> pending_xref:
+def link_to_page(docname: str, text: str, *, heading: str = "") -> pending_xref:
+    """Link to a page, or to a heading there, which must exist."""
+    if heading:
+        return pending_xref(
+            "",
+            nodes.inline("", text),
+            refdomain="doc",
+            reftype="myst",
+            reftarget=docname,
+            reftargetid=heading,
+            refexplicit=True,
+        )
     return pending_xref(
         "",
         nodes.inline("", text),

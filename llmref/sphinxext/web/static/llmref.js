@@ -82,25 +82,29 @@ function addFilter(place, items, choices, noun) {
   };
   const words = add("Words", document.createElement("input"));
   words.type = "search";
-  const selects = Object.entries(choices).map(([name, label]) => {
+  const classes = items.map((item) => [...item.classList]);
+  const selects = Object.entries(choices).flatMap(([name, label]) => {
+    const found = classes.map((list) => list.filter((value) => value.startsWith(name + "-")));
+    const values = [...new Set(found.flat())].sort();
+    // What all items have alike, or none has, is no choice.
+    if (!values.length || (values.length === 1 && found.every((list) => list.length))) return [];
     const select = add(label, document.createElement("select"));
-    const values = items.flatMap((item) => [...item.classList]).filter((value) => value.startsWith(name + "-"));
     select.add(new Option("all", ""));
-    for (const value of [...new Set(values)].sort()) {
+    for (const value of values) {
       select.add(new Option(value.slice(name.length + 1).replaceAll("_", " "), value));
     }
-    return select;
+    return [select];
   });
   const parts = [...document.querySelectorAll("article section section, .topic-questions")]
-    .filter((part) => items.some((item) => part.contains(item)));
+    .filter((part) => !part.contains(place) && items.some((item) => part.contains(item)));
   const count = document.createElement("output");
   place.append(count);
   const apply = () => {
-    const classes = selects.map((select) => select.value).filter(Boolean);
+    const chosen = selects.map((select) => select.value).filter(Boolean);
     const asked = words.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const item of items) {
       const text = item.textContent.toLowerCase();
-      item.hidden = !classes.every((value) => item.classList.contains(value))
+      item.hidden = !chosen.every((value) => item.classList.contains(value))
         || !asked.every((word) => text.includes(word));
     }
     for (const part of parts) part.hidden = !items.some((item) => !item.hidden && part.contains(item));
@@ -160,7 +164,11 @@ addEventListener("beforeprint", preparePrint);
 addEventListener("afterprint", undoPrint);
 for (const place of document.querySelectorAll(".ledger-filter")) {
   const rows = [...document.querySelectorAll("tr[class*='group-']")];
-  addFilter(place, rows, { group: "Group", kind: "Result", check: "Check" }, "entries");
+  const choices = {
+    group: "Group", kind: "Result", check: "Check", since: "Since", errata: "Errata",
+    library: "Library", difference: "Difference",
+  };
+  addFilter(place, rows, choices, "entries");
 }
 for (const place of document.querySelectorAll(".question-filter")) {
   const questions = [...document.querySelectorAll("details.question")];
