@@ -39,7 +39,7 @@ llmref_citation = str(ROOT / "CITATION.cff")
 llmref_show_all = True  # a public function that no page shows is a warning
 llmref_wheel_of = str(ROOT)  # stands beside the site, and notebooks install it
 # In llms.txt
-llmref_optional = ("agreement", "building", "contributing", "errata", "graph", "ledger")
+llmref_optional = ("agreement", "building", "contributing", "errata", "graph", "ledger", "trust")
 llmref_source_url = f"{_repository}/blob/{_revision}/{{path}}#L{{first}}-L{{last}}"
 
 # HTML
