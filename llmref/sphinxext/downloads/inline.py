@@ -1,5 +1,7 @@
 """What stands inside a line: roles and links, replaced in the text around them."""
 
+from urllib.parse import unquote
+
 from markdown_it.token import Token
 
 from llmref.sphinxext.downloads.page import Page
@@ -49,6 +51,7 @@ def _link(page: Page, text: str, link: Token) -> list[Edit]:
     path, _, anchor = target.removeprefix("project:").partition("#")
     if "//" in path or (docname := page.named(path) if path else page.docname) == "":
         return []
+    anchor = unquote(anchor)  # the parser encodes what is not ASCII, as in '#α'
     place = page.env.metadata[docname].get("myst_slugs", {}).get(anchor, (0, anchor, ""))
     address = page.of_page(docname, place[1])
     start, end = link.meta["at"]

@@ -270,6 +270,17 @@ def test_without_an_address_links_are_relative(site: Site) -> None:
     assert Path(site.root / "_build/html/index.md").read_text().endswith("- [B](a/b.html)\n")
 
 
+def test_a_link_to_a_heading_that_is_not_ascii_leads_to_it(site: Site) -> None:
+    """The parser percent-encodes such a link; the site has an id for the heading without it."""
+    site.configure("myst_heading_anchors = 2")
+    site.write("index.md", "# I\n\n## Decay and ε in Adam\n\n[](#decay-and-ε-in-adam)\n")
+    built = site.build()
+    assert built.warnings == ""
+    text = (built.html / "index.md").read_text(encoding="utf-8")
+    assert text.endswith("[Decay and ε in Adam](index.html#decay-and-in-adam)\n")
+    assert 'id="decay-and-in-adam"' in built.page("index")
+
+
 def test_only_the_import_of_a_page_s_own_code_by_hand_is_taken_out() -> None:
     own = _own_import("norm/rms_norm")
     home = "from llmref.practice.by_hand.norm"
