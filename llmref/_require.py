@@ -11,8 +11,16 @@ from torch import Tensor
 _WRITTEN = r"([\w\[\]]+) \(([^)]*)\)"
 
 
+def require_tensor(**values: object) -> None:
+    """Raise TypeError for a value that is no tensor."""
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
 def require_floating(**tensors: Tensor) -> None:
     """Raise TypeError for a tensor that is not floating point, of 16 bits at least."""
+    require_tensor(**tensors)
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
@@ -22,6 +30,7 @@ def require_floating(**tensors: Tensor) -> None:
 
 def require_one_dtype(**tensors: Tensor) -> None:
     """Raise TypeError unless the tensors are floating point and of one dtype."""
+    require_tensor(**tensors)
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
         seen = ", ".join(f"{name} {tensor.dtype}" for name, tensor in tensors.items())
@@ -31,12 +40,15 @@ def require_one_dtype(**tensors: Tensor) -> None:
 def require_float_dtype(**dtypes: torch.dtype) -> None:
     """Raise TypeError for a dtype that is not floating point."""
     for name, dtype in dtypes.items():
+        if not isinstance(dtype, torch.dtype):
+            raise TypeError(f"{name} must be a dtype of torch, got {dtype!r}")
         if not dtype.is_floating_point:
             raise TypeError(f"{name} must be floating point, got {dtype}")
 
 
 def require_integers(**tensors: Tensor) -> None:
     """Raise TypeError for a tensor of real or complex numbers, or of booleans."""
+    require_tensor(**tensors)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
             raise TypeError(f"{name} must hold integers, got {tensor.dtype}")
@@ -77,7 +89,8 @@ def require_size(least: int, /, *, hint: str = "", **values: object) -> None:
 
 
 def require_at_least(least: int, /, **values: float) -> None:
-    """Raise ValueError for a value that is below `least`, infinite or NaN."""
+    """Raise unless a value is a number, of `least` at least and finite."""
+    require_number(**values)
     for name, value in values.items():
         if not least <= value < float("inf"):
             finite = " and finite" if isinstance(value, float) else ""
@@ -87,7 +100,7 @@ def require_at_least(least: int, /, **values: float) -> None:
 def require_positive(**values: float | Tensor) -> None:
     """Raise ValueError unless a value, or every entry of a tensor, is positive and finite."""
     for name, value in values.items():
-        seen = _first_outside("(0, inf)", value)
+        seen = _first_outside("(0, inf)", name, value)
         if seen is not None:
             raise ValueError(f"{name} must be positive and finite, got {seen}")
 
@@ -98,13 +111,14 @@ def require_in(interval: str, /, *, hint: str = "", **values: float | Tensor) ->
     `hint` ends the message.
     """
     for name, value in values.items():
-        seen = _first_outside(interval, value)
+        seen = _first_outside(interval, name, value)
         if seen is not None:
             raise ValueError(f"{name} must be in {interval}, got {seen}{hint}")
 
 
 def require_finite(where: str = "", /, **tensors: Tensor) -> None:
     """Raise ValueError if an entry is infinite or NaN; `where` says which ones were looked at."""
+    require_tensor(**tensors)
     for name, tensor in tensors.items():
         bad = tensor[~tensor.isfinite()]
         if bad.numel():
@@ -116,6 +130,7 @@ def require_finite(where: str = "", /, **tensors: Tensor) -> None:
 
 def require_constant(**tensors: Tensor) -> None:
     """Raise ValueError if gradients would flow through a tensor that the derivation holds fixed."""
+    require_tensor(**tensors)
     for name, tensor in tensors.items():
         if tensor.requires_grad:
             raise ValueError(f"{name} must not require grad: it is a constant here, detach it")
@@ -131,6 +146,7 @@ def require_choice(choices: object, /, **values: object) -> None:
 def require_dim(dim: int, /, **tensors: Tensor) -> None:
     """Raise unless `dim` is an int, and an axis of each tensor."""
     require_int(dim=dim)
+    require_tensor(**tensors)
     for name, tensor in tensors.items():
         if not -tensor.ndim <= dim < tensor.ndim:
             known = f"in [{-tensor.ndim}, {tensor.ndim})" if tensor.ndim else "which has none"
@@ -160,6 +176,7 @@ def require_shapes(axes: str, /, **tensors: Tensor | None) -> None:
         tensor = tensors[name]
         if tensor is None:
             continue
+        require_tensor(**{name: tensor})
         shape = tuple(tensor.shape)
         letters = _letters(written)
         seen = _bind(letters, shape)
@@ -186,8 +203,9 @@ def boolean_mask(mask: Tensor) -> Tensor:
     return mask.bool()
 
 
-def _first_outside(interval: str, value: float | Tensor) -> str | None:
+def _first_outside(interval: str, name: str, value: float | Tensor) -> str | None:
     """The value, or the first entry, that is not in the interval; None if there is none."""
+    _require_real(name, value)
     low, high = (float(end) for end in interval[1:-1].split(","))
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high
@@ -195,6 +213,14 @@ def _first_outside(interval: str, value: float | Tensor) -> str | None:
         return None if above and below else str(value)
     outside = value[~torch.logical_and(above, below)]  # type: ignore[arg-type]
     return f"{outside.flatten()[0].item():g}" if outside.numel() else None
+
+
+def _require_real(name: str, value: object) -> None:
+    """Raise TypeError unless it is a real number, or a tensor of such."""
+    if not isinstance(value, Tensor):
+        require_number(**{name: value})
+    elif value.is_complex():
+        raise TypeError(f"{name} must be real, got {value.dtype}")
 
 
 def _letters(written: str) -> list[str]:

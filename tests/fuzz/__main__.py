@@ -1,0 +1,90 @@
+"""`make fuzz`: call every public function with generated arguments, and say what came of it.
+
+Exit status 1 if there is a find; each is printed with the command that makes its call alone.
+"""
+
+import argparse
+import sys
+import traceback
+from collections import Counter
+from dataclasses import asdict
+
+import torch
+
+from tests.fuzz.draw import draw
+from tests.fuzz.forked import forked
+from tests.fuzz.judge import ERROR, FIND, LARGE, RESULT, Verdict, is_large, judge, made
+from tests.fuzz.targets import Target, targets
+
+KINDS = (RESULT, ERROR, LARGE, FIND)
+
+
+def fuzz(target: Target, calls: int) -> list[Verdict]:
+    """The verdicts of the first calls of a target, in order."""
+    found = []
+    for number, answer in forked(lambda it: asdict(judge(draw(target, it))), range(calls)):
+        if answer is not None:
+            found.append(Verdict(**answer))
+        elif is_large(draw(target, number)):
+            found.append(Verdict(LARGE))
+        else:
+            found.append(Verdict(FIND, "it crashed or never ended"))
+    return found
+
+
+def show(target: Target, number: int) -> int:
+    """One call, here and now: its arguments, what it ends in, and its verdict."""
+    drawn = draw(target, number)
+    print(drawn)
+    for name, value in drawn.values.items():
+        print(f"{'*' if name in drawn.changes else ' '} {name} = {value!r}")
+    try:
+        print(made(drawn, draw(target, number).values))
+    except Exception:
+        traceback.print_exc()
+    verdict = fuzz(target, number + 1)[number]
+    print(verdict.kind, verdict.words)
+    return int(verdict.kind == FIND)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("names", nargs="*", help="the start of names: rl, rl.grpo_loss; or all")
+    parser.add_argument("--calls", type=int, default=200, help="so many of each function")
+    parser.add_argument("--call", type=int, help="this one alone, with its arguments")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    known = targets()
+    chosen = [
+        name
+        for name in known
+        if not options.names or any(f"{name}.".startswith(f"{it}.") for it in options.names)
+    ]
+    if not chosen:
+        parser.error(f"no function: {', '.join(options.names)}")
+    if options.call is not None:
+        return show(known[chosen[0]], options.call)
+    table: dict[str, Counter[str]] = {}
+    for name in chosen:
+        verdicts = fuzz(known[name], options.calls)
+        table[name] = Counter(it.kind for it in verdicts)
+        print(f"{name}: {dict(table[name])}", file=sys.stderr, flush=True)
+        for number, verdict in enumerate(verdicts):
+            if verdict.kind == FIND:
+                print(f"FIND {draw(known[name], number)}\n     {verdict.words}", flush=True)
+    print_table(table)
+    return int(any(row[FIND] for row in table.values()))
+
+
+def print_table(table: dict[str, Counter[str]]) -> None:
+    print(f"{'':50} {'calls':>8}" + "".join(f"{kind:>12}" for kind in KINDS))
+    rows = [*table.items()]
+    for group in dict.fromkeys(name.partition(".")[0] for name in table):
+        inside = [row for name, row in rows if name.startswith(f"{group}.")]
+        rows.append((f"{group}: {len(inside)}", sum(inside, Counter())))
+    for name, row in rows:
+        print(f"{name:50} {row.total():8}" + "".join(f"{row[kind]:12}" for kind in KINDS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

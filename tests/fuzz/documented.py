@@ -1,0 +1,80 @@
+"""What a call may end in although it looks like a find, by function, each with its reason.
+
+Not here: what holds for all functions (see judge).
+"""
+
+# Other names of an argument in what an error says.
+ALSO_NAMED: dict[str, tuple[str, ...]] = {
+    # The name that a part gives to what the whole calls otherwise.
+    "attn_mask": ("mask",),
+    "rope_layout": ("layout",),
+    "rope_base": ("base",),
+    "qk_norm_eps": ("eps",),
+    "hidden_dim": ("hidden",),
+    "dim": ("embed_dim", "normalized_shape"),
+    "h": ("x", "input"),
+    "softcap": ("cap",),
+    "lora_alpha": ("alpha",),
+    "base": ("base_weight",),
+    "functions": ("num_functions",),
+    "betas": ("beta1", "beta2"),
+    "result": ("logp", "length"),
+    "config": ("dropout", "alpha", "r"),
+    # The word for it in a sentence.
+    "a": ("states",),
+    "b": ("states",),
+    "block_table": ("blocks",),
+    "data": ("encode_bytes needs bytes",),
+    "text": ("needs str",),
+    "id": ("no token has the id",),
+    "ids": ("no token has the id",),
+    "merges": ("merge",),
+    "pattern": ("regular expression",),
+    "source": ("target_modules", "must be off", "r", "lora_alpha"),
+    "x": ("input", "tensor"),
+    "packed": ("unpack_int4 needs bytes",),
+    "q": ("last axis",),
+    "masks": ("mask",),
+    "valid": ("sequence",),
+    "mask": ("no token is counted",),
+    "tokens_per_second": ("mfu",),
+    "codes": ("codes",),
+    "scale": ("scales",),
+    "peak": ("peaks",),
+    "tokens": ("token",),
+    "lengths": ("length",),
+    "shape": ("m", "n"),
+    "matrix": ("m", "n"),
+    "lrs": ("rate",),
+    "logits": ("num_experts", "softmax", "x", "tensor"),
+    "state": ("is missing", "is no weight", "keys"),
+    "weight": ("rows",),
+    "words": ("word",),
+    "dtype": ("frequencies",),
+    "qx": ("codes",),
+    "chosen": ("penalty",),
+    "rejected": ("penalty",),
+}
+
+# Errors other than ValueError and TypeError that a docstring promises.
+ERRORS: dict[str, tuple[type[BaseException], ...]] = {}
+
+# Warnings that a docstring promises.
+WARNINGS: dict[str, str] = {}
+
+# Infinities that a docstring promises, of finite arguments.
+INFINITE: dict[str, str] = {}
+
+# Arguments that a docstring says are changed in place.
+IN_PLACE: dict[str, str] = {
+    "components.add_peft_adapters": "it wraps layers of the model",
+    "components.load_peft_state_dict": "it fills the adapters of the model",
+    "components.load_transformers": "it fills the decoder",
+    **{
+        f"inference.PagedKVCache{method}": "it writes into the blocks of its pool, or counts them"
+        for method in ("", ".append", ".block_table", ".fork", ".free", ".read")
+    },
+}
+
+# Where float32 need not be close to float64: what is rounded to a grid, drawn, or chosen.
+COARSE: dict[str, str] = {}
