@@ -80,6 +80,11 @@ def require_number(**values: object) -> None:
             raise TypeError(f"{name} must be a number, got {value!r}")
 
 
+def require_number_or_tensor(**values: object) -> None:
+    """Raise TypeError for a value that is neither a number nor a tensor."""
+    require_number(**{name: it for name, it in values.items() if not isinstance(it, Tensor)})
+
+
 def require_size(least: int, /, *, hint: str = "", **values: object) -> None:
     """Raise unless a value is an int, of `least` at least; `hint` ends the message."""
     require_int(**values)
@@ -126,6 +131,24 @@ def require_finite(where: str = "", /, **tensors: Tensor) -> None:
                 f"{name} must be finite{where}, got {bad[0].item()} "
                 f"({bad.numel()} of {tensor.numel()} entries)"
             )
+
+
+def require_real(**tensors: Tensor) -> None:
+    """Raise TypeError unless a tensor holds integers, booleans or floating-point numbers."""
+    require_tensor(**tensors)
+    for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise TypeError(f"{name} must be real, got {tensor.dtype}")
+
+
+def require_broadcastable(**tensors: Tensor) -> None:
+    """Raise ValueError unless the shapes broadcast to one."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    try:
+        torch.broadcast_shapes(*shapes.values())  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        seen = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"needs shapes that broadcast, got {seen}") from None
 
 
 def require_constant(**tensors: Tensor) -> None:
@@ -193,8 +216,10 @@ def boolean_mask(mask: Tensor) -> Tensor:
 
     Shapes: mask (...) -> (...)
     Source: a convention of this package; torch takes a floating-point mask for a bias.
-    Raises: ValueError if an entry is neither 0 nor 1 (as in an additive mask).
+    Raises: TypeError unless it is a tensor; ValueError if an entry is neither 0 nor 1 (as in an
+    additive mask).
     """
+    require_tensor(mask=mask)
     if mask.dtype == torch.bool:
         return mask
     outside = mask[(mask != 0) & (mask != 1)]
@@ -217,10 +242,13 @@ def _first_outside(interval: str, name: str, value: float | Tensor) -> str | Non
 
 def _require_real(name: str, value: object) -> None:
     """Raise TypeError unless it is a real number, or a tensor of such."""
+    require_number_or_tensor(**{name: value})
     if not isinstance(value, Tensor):
-        require_number(**{name: value})
-    elif value.is_complex():
-        raise TypeError(f"{name} must be real, got {value.dtype}")
+        return
+    if value.is_floating_point():
+        require_floating(**{name: value})
+    else:
+        require_real(**{name: value})
 
 
 def _letters(written: str) -> list[str]:

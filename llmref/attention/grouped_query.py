@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from llmref._numeric import widen
-from llmref._require import require_positive, require_shapes, require_size
+from llmref._require import (
+    require_floating,
+    require_positive,
+    require_shapes,
+    require_size,
+    require_tensor,
+)
 from llmref.attention._heads import heads_per_group, merge_heads, require_head_dim, split_heads
 from llmref.attention._masking import bias_and_allowed, expand_mask, one_mask, require_heads_axis
 from llmref.attention.scaled_dot_product import (
@@ -134,6 +140,8 @@ class GroupedQueryAttention(nn.Module):
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
         """Self-attention of x (B, T, C)."""
+        require_floating(x=x)
+        require_shapes("weight (_, C), x (B, T, C)", weight=self.q_proj.weight, x=x)
         require_heads_axis(attn_mask)
         query = split_heads(self.q_proj(x), self.num_heads)  # (B, H, T, D)
         key = split_heads(self.k_proj(x), self.num_kv_heads)  # (B, G, T, D)
@@ -200,7 +208,8 @@ def _fold(
 
 
 def _head_blocks(weight: Tensor, heads: int) -> Tensor:
-    if weight.ndim not in (1, 2) or weight.shape[0] % heads:
+    require_tensor(weight=weight)
+    if weight.ndim not in (1, 2) or weight.shape[0] % heads or not weight.shape[0]:
         raise ValueError(
             f"needs a weight (heads * D, C) or a bias (heads * D,) of {heads} heads, "
             f"got {tuple(weight.shape)}"

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import check_distribution, widen
-from llmref._require import boolean_mask, require_in, require_positive, require_shapes
+from llmref._require import (
+    boolean_mask,
+    require_in,
+    require_number,
+    require_positive,
+    require_shapes,
+)
 from llmref.attention._inputs import require_inputs, require_scores
 from llmref.attention._masking import bias_and_allowed, expand_mask
 
@@ -28,6 +34,7 @@ def attention_scores(query: Tensor, key: Tensor, scale: float | None = None) -> 
     require_inputs(query=query, key=key)
     if scale is None:
         scale = query.shape[-1] ** -0.5
+    require_number(scale=scale)
     require_in("(-inf, inf)", scale=scale)
     # eq. eq-attention-scores. The scale goes to T D numbers in place of T S.
     return ((scale * widen(query)) @ widen(key).mT).to(query.dtype)
@@ -42,6 +49,7 @@ def soft_cap(scores: Tensor, cap: float) -> Tensor:
     Differs: float16 and bfloat16 are computed in float32 and rounded once.
     Raises: TypeError unless scores is floating point; ValueError unless cap is positive and finite.
     """
+    require_number(cap=cap)
     require_positive(cap=cap)
     return (cap * torch.tanh(widen(scores, "scores") / cap)).to(scores.dtype)  # eq. eq-soft-cap
 

@@ -15,6 +15,7 @@ from llmref._require import (
     require_at_least,
     require_axis,
     require_choice,
+    require_floating,
     require_one_dtype,
     require_shapes,
 )
@@ -98,6 +99,7 @@ def fold_rms_norm(weight: Tensor, gamma: Tensor) -> Tensor:
     Source: Ashkboos et al. 2024, arXiv:2401.15024, section 3.
     Raises: ValueError for shapes that do not fit.
     """
+    require_floating(weight=weight, gamma=gamma)
     require_shapes("weight (out, n), gamma (n,)", weight=weight, gamma=gamma)
     return weight * gamma
 
@@ -115,6 +117,7 @@ def layer_norm_to_rms_norm(
     """
     centred: list[tuple[Tensor, Tensor | None]] = []
     for weight, bias in writers:
+        require_floating(weight=weight)
         require_shapes("weight (n, in), bias (n,)", weight=weight, bias=bias)
         columns = weight - weight.mean(0, keepdim=True)
         centred.append((columns, None if bias is None else bias - bias.mean()))

@@ -20,6 +20,7 @@ from llmref._require import (
     require_integers,
     require_number,
     require_positive,
+    require_real,
     require_shapes,
     require_size,
 )
@@ -84,6 +85,7 @@ def round_to_format(x: Tensor, values: Tensor, *, overflow: Overflow) -> Tensor:
     """
     require_floating(x=x)
     require_choice(Overflow, overflow=overflow)
+    require_real(values=values)
     grid = values.double()
     if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or not (grid.diff() > 0).all():
         raise ValueError(f"values must be (codes,) and ascend from 0, got {tuple(values.shape)}")
@@ -205,6 +207,7 @@ def fp8_scale(x: Tensor, *, max_value: float) -> Tensor:
     not empty, and the scale is finite.
     """
     require_positive(max_value=max_value)
+    require_floating(x=x)
     wide = widen(x.detach())
     require_finite(x=x)
     if not wide.numel():

@@ -11,6 +11,7 @@ from llmref._require import (
     require_at_least,
     require_choice,
     require_in,
+    require_number,
     require_positive,
     require_size,
 )
@@ -103,6 +104,7 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def _require_rates(min_lr: float, max_lr: float) -> None:
+    require_number(max_lr=max_lr)
     require_positive(max_lr=max_lr)
     require_at_least(0, min_lr=min_lr)
     if min_lr > max_lr:

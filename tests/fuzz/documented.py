@@ -57,13 +57,25 @@ ALSO_NAMED: dict[str, tuple[str, ...]] = {
 }
 
 # Errors other than ValueError and TypeError that a docstring promises.
-ERRORS: dict[str, tuple[type[BaseException], ...]] = {}
+ERRORS: dict[str, tuple[type[BaseException], ...]] = {
+    f"inference.{name}": (MemoryError,)  # no block is free
+    for name in ("BlockPool.allocate", "BlockPool.copy", "PagedKVCache.append")
+}
 
 # Warnings that a docstring promises.
-WARNINGS: dict[str, str] = {}
+WARNINGS: dict[str, str] = {"components.BPETokenizer.train": "only .* merges"}
 
 # Infinities that a docstring promises, of finite arguments.
-INFINITE: dict[str, str] = {}
+INFINITE: dict[str, str] = {
+    "attention.additive_mask": "-inf is what it is for",
+    "attention.empty_state": "the maximum over nothing is -inf",
+    "attention.online_logsumexp": "a row of no entries has the sum 0, whose logarithm is -inf",
+    "functional.filtered_logprob": "a token that a filter has removed has the probability 0",
+    **{
+        f"functional.{name}": "what is filtered out gets -inf"
+        for name in ("min_p_filter", "process_logits", "top_k_filter", "top_p_filter")
+    },
+}
 
 # Arguments that a docstring says are changed in place.
 IN_PLACE: dict[str, str] = {
@@ -77,4 +89,6 @@ IN_PLACE: dict[str, str] = {
 }
 
 # Where float32 need not be close to float64: what is rounded to a grid, drawn, or chosen.
-COARSE: dict[str, str] = {}
+COARSE: dict[str, str] = {
+    "functional.stochastic_round": "it draws, in each dtype another number of digits",
+}

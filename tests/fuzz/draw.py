@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.fuzz.targets import MADE, Target, Valid
 from tests.fuzz.values import is_replaceable, replaced
@@ -74,6 +74,8 @@ def in_dtype(value: Any, dtype: torch.dtype) -> Any:
     """All floating-point tensors in another dtype."""
     if isinstance(value, Tensor):
         return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, nn.Module):
+        return value.to(dtype)
     return mapped(value, lambda it: in_dtype(it, dtype), lambda it: it)
 
 

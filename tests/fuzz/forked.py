@@ -22,11 +22,11 @@ BYTES = 2**30
 
 def forked(attempt: Callable[[int], Any], numbers: range) -> Iterator[tuple[int, Any]]:
     """What `attempt` gives for each number, as JSON has it; None if it did not come back."""
-    number = numbers.start
-    while number < numbers.stop:
-        for number, answer in _one_child(attempt, range(number, numbers.stop)):
+    begun = numbers.start
+    while begun < numbers.stop:
+        for number, answer in _one_child(attempt, range(begun, numbers.stop)):
+            begun = number + 1
             yield number, answer
-        number += 1
 
 
 def _one_child(attempt: Callable[[int], Any], numbers: range) -> Iterator[tuple[int, Any]]:

@@ -150,9 +150,7 @@ def of_training() -> list[Call]:
             peak_flops=50.0,
         ),
         call(training.muon_scale, (3, 5), rule="original"),
-        call(
-            training.quadratic_second_moment, [0.1, 0.2], curvature=1.5, noise_var=0.3, start=2.0
-        ),
+        call(training.quadratic_second_moment, [0.1, 0.2], curvature=1.5, noise_var=0.3, start=2.0),
         call(training.training_seconds, 100.0, flops_per_token=7.0, mfu=0.4, peak_flops=50.0),
         call(training.unit_roundoff, torch.float32),
         call(training.update_loss_scale, 1024.0, 4, overflow=False, **grow),

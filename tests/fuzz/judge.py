@@ -78,7 +78,9 @@ def of_error(drawn: Drawn, error: Exception) -> Verdict:
 
 def _of_memory(error: Exception) -> bool:
     text = str(error)
-    found = re.search("allocate memory|[Oo]verflow|too large|too big|out of memory", text)
+    found = re.search(
+        "allocate memory|[Oo]verflow|too large|too big|out of memory|int to unsigned", text
+    )
     return found is not None and not is_own(error)
 
 
@@ -94,7 +96,7 @@ def is_named(drawn: Drawn, error: Exception) -> bool:
     names |= {it.replace("_", " ") for it in names}
     names |= {it.name for it in drawn.values.values() if isinstance(it, File)}
     if not all(it.isfinite().all() for it in numbers(drawn.values)) or is_extreme(drawn):
-        names.add("finite")  # a result that is not, which has another name
+        names |= {"finite", "inf", "NaN", "overflow", "overflows", "must fit"}  # of a result
     names |= {also for it in names for also in ALSO_NAMED.get(it, ())}
     return any(re.search(rf"\b{re.escape(it)}\b", message) for it in names)
 
@@ -158,7 +160,9 @@ def numbers(value: Any, depth: int = 5) -> Iterator[Tensor]:
         small = value.is_floating_point() and value.dtype.itemsize < 2  # has no arithmetic
         yield value.detach().float() if small else value.detach()
     elif isinstance(value, float | complex):
-        yield torch.tensor(value, dtype=torch.complex128 if isinstance(value, complex) else torch.float64)
+        yield torch.tensor(
+            value, dtype=torch.complex128 if isinstance(value, complex) else torch.float64
+        )
     elif isinstance(value, nn.Module):
         yield from numbers([*value.parameters(), *value.buffers()])
     elif isinstance(value, list | tuple | dict):

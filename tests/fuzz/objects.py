@@ -100,10 +100,8 @@ def of_attention() -> Iterator[Call | Method]:
     cached = call(attention.CachedAttention, 8, 4, 2, head_dim=4, qk_norm_eps=1e-5, window=2)
     yield cached
     yield method(cached, "forward", x)
-    latent = call(
-        *(attention.LatentAttention, 8, 2),
-        **{"head_dim": 3, "rope_dim": 4, "value_dim": 5, "latent_dim": 6, "query_latent_dim": 7},
-    )
+    sizes = {"head_dim": 3, "rope_dim": 4, "value_dim": 5, "latent_dim": 6, "query_latent_dim": 7}
+    latent = call(attention.LatentAttention, 8, 2, **sizes)
     yield latent
     yield method(latent, "forward", x, absorbed=True)
     yield method(latent, "up_projections")
@@ -220,7 +218,11 @@ def of_norm() -> Iterator[Call | Method]:
 
 def objects() -> list[Call | Method]:
     """All of this module, and the tuples that have names and no methods of their own."""
-    packed = torch.tensor([[1, 2]]), torch.tensor([[True, True]]), *torch.tensor([[[0, 0]], [[0, 1]]])
+    packed = (
+        torch.tensor([[1, 2]]),
+        torch.tensor([[True, True]]),
+        *torch.tensor([[[0, 0]], [[0, 1]]]),
+    )
     return [
         *(*of_attention(), *of_bpe(), *of_components(), *of_inference(), *of_norm()),
         call(functional.PackedBatch, *packed),

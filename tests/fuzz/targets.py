@@ -110,9 +110,7 @@ def _with(function: Callable[..., Any], values: dict[str, Any]) -> Any:
 
 def _of_call(it: Call) -> Valid:
     function = it.function
-    return Valid(
-        _bound(function, it), _hints(function), lambda values: _with(function, values)
-    )
+    return Valid(_bound(function, it), _hints(function), lambda values: _with(function, values))
 
 
 def _of_method(it: Method) -> Valid:

@@ -25,12 +25,12 @@ def check_mask(
     Raises: ValueError if the last axes are not (T or 1, S), an entry is neither 0 nor 1, or a row
     is empty and allow_empty_rows is False.
     """
+    allowed = boolean_mask(mask)
     if mask.ndim < 2 or mask.shape[-1] != key_len or mask.shape[-2] not in (1, query_len):
         raise ValueError(
             f"a mask for {query_len} queries and {key_len} keys must end in "
             f"({query_len} or 1, {key_len}), got {tuple(mask.shape)}"
         )
-    allowed = boolean_mask(mask)
     return allowed if allow_empty_rows else require_rows(allowed)
 
 
@@ -83,13 +83,14 @@ def _combine(
 ) -> Tensor:
     if not masks:
         raise ValueError("there is no mask to combine")
-    shapes = [tuple(mask.shape) for mask in masks]
+    allowed = [boolean_mask(mask) for mask in masks]
+    shapes = [tuple(mask.shape) for mask in allowed]
     if not _fit(shapes):
         raise ValueError(
             "masks must be (T, S) or (B or 1, H or 1, T or 1, S) with one T and S, got "
             + " and ".join(str(shape) for shape in shapes)
         )
-    combined = reduce(operation, [boolean_mask(mask) for mask in masks])
+    combined = reduce(operation, allowed)
     return combined if allow_empty_rows else require_rows(combined)
 
 

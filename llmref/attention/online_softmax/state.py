@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_in, require_shapes, require_size
+from llmref._require import require_floating, require_in, require_shapes, require_size
 from llmref.attention.online_softmax._sums import (
     reference_point,
     require_resolved,
@@ -81,10 +81,10 @@ def merge_states(a: SoftmaxState, b: SoftmaxState) -> SoftmaxState:
     Raises: ValueError if the shapes differ, m is not finite where a state is not empty, or a sum of
     finite values overflows.
     """
-    if [x.shape for x in a] != [x.shape for x in b]:
-        raise ValueError(f"states must have the same shapes, got {_shapes(a)} and {_shapes(b)}")
     _check_state(a)
     _check_state(b)
+    if [x.shape for x in a] != [x.shape for x in b]:
+        raise ValueError(f"states must have the same shapes, got {_shapes(a)} and {_shapes(b)}")
     m = torch.maximum(a.m, b.m)
     shift = reference_point(m)
     keep_a, keep_b = (a.m - shift).exp(), (b.m - shift).exp()  # at most 1; 0 for an empty state
@@ -173,6 +173,7 @@ def _shapes(state: SoftmaxState) -> list[tuple[int, ...]]:
 
 
 def _check_state(state: SoftmaxState) -> None:
+    require_floating(m=state.m, l=state.l, o=state.o)
     if state.m.shape != state.l.shape or state.o.shape[:-1] != state.l.shape:
         raise ValueError(f"a state is m (...), l (...), o (..., Dv), got {_shapes(state)}")
     if not (state.m.isfinite() | ((state.m == -math.inf) & (state.l == 0))).all():

@@ -32,6 +32,7 @@ def load_balancing_loss(probs: Tensor, experts: Tensor, mask: Tensor | None = No
     require_shapes(
         "probs (..., E), experts (..., k), mask (...)", probs=probs, experts=experts, mask=mask
     )
+    require_integers(experts=experts)
     require_k(experts.shape[-1], probs.shape[-1])
     counted = _counted(probs, mask, "probs")
     check_distribution(counted, name="probs")

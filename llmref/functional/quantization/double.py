@@ -11,6 +11,7 @@ from llmref._require import (
     require_at_least,
     require_finite,
     require_float_dtype,
+    require_floating,
     require_in,
     require_integers,
     require_shapes,
@@ -104,6 +105,7 @@ def double_dequantize(
     require_float_dtype(dtype=dtype)
     require_in("[0, 255]", index=index)
     require_size(1, block_size=block_size)
+    require_floating(mean=mean, peak=peak)
     require_in("[0, inf)", mean=mean, peak=peak)
     require_finite(mean=mean, peak=peak)
     require_shapes("index (n,), mean ()", index=index, mean=mean)

@@ -13,6 +13,7 @@ from torch import Tensor
 from llmref._require import (
     require_dim,
     require_float_dtype,
+    require_floating,
     require_in,
     require_int,
     require_integers,
@@ -154,6 +155,8 @@ def dequantize_groupwise(
     Raises: as dequantize; ValueError if the scales do not divide the last axis of q, or there are
     not as many zero points.
     """
+    require_integers(q=q)
+    require_floating(scale=scale)
     if zero_point is not None:
         require_shapes("scale (...), zero_point (...)", scale=scale, zero_point=zero_point)
     if q.ndim == 0 or scale.shape[:-1] != q.shape[:-1] or not scale.numel():
@@ -182,6 +185,7 @@ def _usable(scale: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _split_groups(x: Tensor, group_size: int) -> Tensor:
+    require_floating(x=x)
     require_size(1, group_size=group_size)
     if x.ndim == 0 or x.shape[-1] % group_size:
         raise ValueError(f"group_size {group_size} must divide the last axis of {tuple(x.shape)}")

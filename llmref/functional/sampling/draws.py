@@ -14,6 +14,7 @@ from llmref._numeric import widen
 from llmref._require import (
     require_choice,
     require_float_dtype,
+    require_floating,
     require_ids,
     require_number,
     require_shapes,
@@ -155,6 +156,9 @@ def _uniform(
 ) -> Tensor:
     """Odd multiples of 2^-s, s the digits of the dtype: symmetric about 1/2, never 0 or 1."""
     require_float_dtype(dtype=dtype)
+    require_floating(dtype=torch.empty(0, dtype=dtype))
+    for size in shape:
+        require_size(0, shape=size)
     digits = 1 - round(math.log2(torch.finfo(dtype).eps))
     device = generator.device if generator is not None else device
     steps = torch.randint(2 ** (digits - 1), tuple(shape), generator=generator, device=device)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llmref._numeric import widen
 from llmref._require import (
+    require_broadcastable,
     require_choice,
     require_dim,
     require_finite,
@@ -59,6 +60,7 @@ def kl_gaussian(mu_p: Tensor, std_p: Tensor, mu_q: Tensor, std_q: Tensor) -> Ten
     require_floating(mu_p=mu_p, std_p=std_p, mu_q=mu_q, std_q=std_q)
     require_finite(mu_p=mu_p, mu_q=mu_q)
     require_positive(std_p=std_p, std_q=std_q)
+    require_broadcastable(mu_p=mu_p, std_p=std_p, mu_q=mu_q, std_q=std_q)
     dtype = torch.promote_types(mu_p.dtype, mu_q.dtype)
     mu_p, std_p, mu_q, std_q = (widen(x) for x in (mu_p, std_p, mu_q, std_q))
     # The widths alone cost a k3 of their log variance ratio: no cancellation, never negative.
