@@ -46,6 +46,14 @@ def require_float_dtype(**dtypes: torch.dtype) -> None:
             raise TypeError(f"{name} must be floating point, got {dtype}")
 
 
+def require_wide_dtype(**dtypes: torch.dtype) -> None:
+    """Raise TypeError for a dtype that is not floating point, of 16 bits at least."""
+    require_float_dtype(**dtypes)
+    for name, dtype in dtypes.items():
+        if dtype.itemsize < 2:
+            raise TypeError(f"{name} must have 16 bits at least, got {dtype}")
+
+
 def require_integers(**tensors: Tensor) -> None:
     """Raise TypeError for a tensor of real or complex numbers, or of booleans."""
     require_tensor(**tensors)

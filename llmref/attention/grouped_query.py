@@ -197,6 +197,7 @@ def _fold(
     """The queries as (B, G, r * T, D), and one mask for all of them."""
     require_heads_axis(attn_mask)
     named = {"query": query, "key": key, "value": value}
+    require_tensor(**named)
     require_shapes("query (B, H, T, D), key (B, G, S, D), value (B, G, S, Dv)", **named)
     B, H, T, D = query.shape
     G, S = key.shape[1:3]
@@ -209,9 +210,9 @@ def _fold(
 
 def _head_blocks(weight: Tensor, heads: int) -> Tensor:
     require_tensor(weight=weight)
-    if weight.ndim not in (1, 2) or weight.shape[0] % heads or not weight.shape[0]:
+    if weight.ndim not in (1, 2) or weight.shape[0] % heads:
         raise ValueError(
             f"needs a weight (heads * D, C) or a bias (heads * D,) of {heads} heads, "
             f"got {tuple(weight.shape)}"
         )
-    return weight.reshape(heads, -1, *weight.shape[1:])
+    return weight.reshape(heads, weight.shape[0] // heads, *weight.shape[1:])

@@ -37,7 +37,10 @@ def attention_scores(query: Tensor, key: Tensor, scale: float | None = None) -> 
     require_number(scale=scale)
     require_in("(-inf, inf)", scale=scale)
     # eq. eq-attention-scores. The scale goes to T D numbers in place of T S.
-    return ((scale * widen(query)) @ widen(key).mT).to(query.dtype)
+    scaled = scale * widen(query)
+    if scaled.isinf().sum() > query.isinf().sum():
+        raise ValueError(f"query times scale {scale:g} must be finite in {scaled.dtype}")
+    return (scaled @ widen(key).mT).to(query.dtype)
 
 
 def soft_cap(scores: Tensor, cap: float) -> Tensor:

@@ -80,6 +80,7 @@ class LearnedPositions(nn.Module):
         does not have, a negative one too, or shapes that do not fit.
         """
         require_ids(len(self.weight), positions=positions)
+        require_floating(x=x)
         axes = "x (..., T, C), weight (_, C)"
         require_shapes(axes, x=x, weight=self.weight)
         if positions.shape not in (x.shape[-2:-1], x.shape[:-1]):

@@ -167,5 +167,6 @@ def _activate(gate: Tensor, activation: Activation, beta: float) -> Tensor:
 
 def _require_activation(activation: str, beta: float) -> None:
     require_choice(Activation, activation=activation)
+    require_number(beta=beta)
     if beta != 1.0 and activation != "silu":
         raise ValueError(f"beta is the slope of silu, got beta {beta} with {activation!r}")

@@ -181,6 +181,7 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
     Raises: TypeError unless x is floating point; ValueError unless there are at least two vectors,
     all distances are finite and t is positive.
     """
+    require_floating(x=x)
     require_axis("B", 2, "x (B, D)", x=x)
     require_number(t=t)
     require_positive(t=t)

@@ -200,6 +200,6 @@ def _normalize(
     if eps is None:
         eps = torch.finfo(wide_dtype(x)).eps
     wide, axes = prepare(x, normalized_shape, eps, "rms_norm", weight=weight)
-    if torch.tensor(eps, dtype=wide.dtype) == 0 and (wide == 0).all(axes).any():
+    if torch.as_tensor(eps, dtype=wide.dtype) == 0 and (wide == 0).all(axes).any():
         raise ValueError("rms_norm of a row of zeros with eps = 0 is 0/0: give eps > 0")
     return divide_by_rms(wide, axes, eps)

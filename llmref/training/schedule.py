@@ -80,6 +80,7 @@ def quadratic_second_moment(
         start is not finite, or the result is too large for a float.
     """
     require_at_least(0, curvature=curvature, noise_var=noise_var)
+    require_number(start=start)
     require_in("(-inf, inf)", start=start)
     second_moment = float(start) * float(start)
     for index, lr in enumerate(lrs):

@@ -26,14 +26,24 @@ ALSO_NAMED: dict[str, tuple[str, ...]] = {
     "block_table": ("blocks",),
     "data": ("encode_bytes needs bytes",),
     "text": ("needs str",),
-    "id": ("no token has the id",),
-    "ids": ("no token has the id",),
+    "id": ("no token has the id", "an id must"),
+    "ids": ("no token has the id", "an id must"),
     "merges": ("merge",),
-    "pattern": ("regular expression",),
+    "pattern": ("regular expression", "text"),
     "source": ("target_modules", "must be off", "r", "lora_alpha"),
-    "x": ("input", "tensor"),
-    "packed": ("unpack_int4 needs bytes",),
-    "q": ("last axis",),
+    "x": ("input", "tensor", "signal"),
+    "packed": ("unpack_int4 needs",),
+    "query": ("num_heads",),
+    "segment_ids": ("document",),
+    "desirable": ("a mask",),
+    "corpus": ("text",),
+    "vocab_size": ("num_merges",),
+    "ratio": ("hidden",),
+    "writers": ("weight", "bias"),
+    "model": ("weight",),
+    "q": ("last axis", "x", "dtype"),
+    "k": ("x",),
+    "positions": ("cos",),
     "masks": ("mask",),
     "valid": ("sequence",),
     "mask": ("no token is counted",),
@@ -62,11 +72,18 @@ ERRORS: dict[str, tuple[type[BaseException], ...]] = {
     for name in ("BlockPool.allocate", "BlockPool.copy", "PagedKVCache.append")
 }
 
+# What layers pass on to torch, whose error says so: a check of dtypes would refuse autocast, and a
+# block takes whatever its two parts take.
+LAYERS = (".forward", ".head_outputs", ".logits")
+OF_LAYERS = "have the same dtype"
+OF_BLOCKS = {"norm.ResidualBlock.forward": "shapes cannot be multiplied"}
+
 # Warnings that a docstring promises.
 WARNINGS: dict[str, str] = {"components.BPETokenizer.train": "only .* merges"}
 
 # Infinities that a docstring promises, of finite arguments.
 INFINITE: dict[str, str] = {
+    "training.token_weights": "a piece without a counted token, whose own mean is 0/0",
     "attention.additive_mask": "-inf is what it is for",
     "attention.empty_state": "the maximum over nothing is -inf",
     "attention.online_logsumexp": "a row of no entries has the sum 0, whose logarithm is -inf",

@@ -22,7 +22,8 @@ PEFT = {"r": 2, "lora_alpha": 4, "target_modules": ["q"], "rank_pattern": {"0.q"
 
 def next_log_probs(tokens: Tensor) -> Tensor:
     """Five tokens, of which each prefers the one after the last."""
-    return -(torch.arange(5) - tokens[:, -1:] - 1).abs().double().log_softmax(-1).abs()
+    last = tokens[:, -1:] if tokens.shape[1] else torch.zeros(len(tokens), 1)
+    return -(torch.arange(5) - last - 1).abs().double().log_softmax(-1).abs()
 
 
 def next_logits(ids: Tensor, cache: object = None) -> Tensor:

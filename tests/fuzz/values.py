@@ -40,7 +40,9 @@ TEXTS: tuple[Any, ...] = ("", "none", "mean", "sum", "\ud800", "é€ 12\n", "a"
 
 def replaced(value: Any, hint: Any, rng: Random, *, inside: bool = False) -> tuple[str, Any]:
     """Something else in place of the value, and its name; inside a list it keeps its kind."""
-    if not inside and isinstance(value, PLAIN) and rng.random() < 0.12:
+    if "PathLike" in str(hint) and isinstance(value, str):
+        return _one_of(("", "no/such/folder", ".", "other"), rng)
+    if not inside and hint is not str and isinstance(value, PLAIN) and rng.random() < 0.12:
         other = rng.choice(OTHERS)
         return f"{_shown(other)} in place of it", other
     choices = [it for it in get_args(hint) if isinstance(it, str)]
@@ -53,12 +55,12 @@ def replaced(value: Any, hint: Any, rng: Random, *, inside: bool = False) -> tup
     if isinstance(value, Fraction | int | float) or (value is None and _is_number(hint)):
         return _one_of([*INTS, *REALS, *([] if inside else rng.sample(NUMBERS_ELSEWHERE, 5))], rng)
     if isinstance(value, (str, bytes)):
-        return _one_of([*TEXTS, *([] if inside else [b"ab \xff"])], rng)
+        return _one_of([*TEXTS, *([] if inside or hint is str else [b"ab \xff"])], rng)
     if value is None:
         return tensor(torch.ones(2, 3, dtype=rng.choice([torch.float64, torch.bool])), rng)
     for kind, change in CONTAINERS:
         if isinstance(value, kind):
-            return change(value, rng)
+            return sequence(value, rng, inside) if change is sequence else change(value, rng)
     raise TypeError(f"nothing stands in place of a {type(value).__name__}")
 
 
@@ -179,13 +181,13 @@ def file(value: File, rng: Random) -> tuple[str, Any]:
     return "damaged", File(value.name, bytes(content))
 
 
-def sequence(value: Any, rng: Random) -> tuple[str, Any]:
+def sequence(value: Any, rng: Random, inside: bool = False) -> tuple[str, Any]:
     """A list or tuple of another length, or with another item; a tuple with names keeps them."""
     named = hasattr(value, "_fields")
     kind = rng.randrange(8)
     items = list(value)
     places = [place for place, it in enumerate(items) if is_replaceable(it, None)]
-    if (kind < 4 or named) and places:
+    if (kind < 4 or named or inside) and places:
         place = rng.choice(places)
         name, items[place] = replaced(items[place], None, rng, inside=True)
         at = value._fields[place] if named else place

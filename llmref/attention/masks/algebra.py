@@ -10,7 +10,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from llmref._require import boolean_mask, require_float_dtype, require_in
+from llmref._require import boolean_mask, require_float_dtype, require_in, require_int
 from llmref.attention._masking import require_selection
 from llmref.attention.masks._rows import require_rows
 
@@ -26,6 +26,7 @@ def check_mask(
     is empty and allow_empty_rows is False.
     """
     allowed = boolean_mask(mask)
+    require_int(query_len=query_len, key_len=key_len)
     if mask.ndim < 2 or mask.shape[-1] != key_len or mask.shape[-2] not in (1, query_len):
         raise ValueError(
             f"a mask for {query_len} queries and {key_len} keys must end in "

@@ -29,6 +29,8 @@ class PairIndex:
         # all places of a pair come in the step that makes the newer of its two tokens.
         self.places: defaultdict[Pair, list[int]] = defaultdict(list)
         for word, weight in words.items():
+            if weight != weight:
+                raise ValueError(f"words must map to how often they occur, got {weight}")
             start, end = len(self.symbols), len(self.symbols) + len(word)
             self.symbols += word
             self.weight += [weight] * len(word)

@@ -16,6 +16,7 @@ from llmref._require import (
     require_integers,
     require_shapes,
     require_size,
+    require_wide_dtype,
 )
 from llmref.functional.quantization._grid import decoded_as, finite
 
@@ -102,7 +103,7 @@ def double_dequantize(
     value overflows dtype.
     """
     require_integers(index=index)
-    require_float_dtype(dtype=dtype)
+    require_wide_dtype(dtype=dtype)
     require_in("[0, 255]", index=index)
     require_size(1, block_size=block_size)
     require_floating(mean=mean, peak=peak)

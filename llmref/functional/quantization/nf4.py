@@ -17,6 +17,7 @@ from llmref._require import (
     require_integers,
     require_size,
     require_tensor,
+    require_wide_dtype,
 )
 from llmref.functional.quantization._grid import decoded_as, finite
 
@@ -110,7 +111,7 @@ def nf4_dequantize(
     value overflows dtype.
     """
     require_integers(idx=idx)
-    require_float_dtype(dtype=dtype)
+    require_wide_dtype(dtype=dtype)
     _require_blocks(idx, absmax, shape, block_size)
     require_in("[0, 15]", idx=idx)
     require_in("[0, inf)", absmax=absmax)

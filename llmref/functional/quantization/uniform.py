@@ -12,13 +12,13 @@ from torch import Tensor
 
 from llmref._require import (
     require_dim,
-    require_float_dtype,
     require_floating,
     require_in,
     require_int,
     require_integers,
     require_shapes,
     require_size,
+    require_wide_dtype,
 )
 from llmref.functional.quantization._grid import code_range, decoded_as, finite, grid_of
 
@@ -96,7 +96,7 @@ def dequantize(
     if the scale is not positive and finite, the shapes do not fit, or a value overflows dtype.
     """
     require_integers(q=q)
-    require_float_dtype(dtype=dtype)
+    require_wide_dtype(dtype=dtype)
     steps, offset = grid_of(q, scale, zero_point, torch.promote_types(dtype, torch.float32))
     # eq. eq-dequantize. Widened first: int8 minus a scalar tensor stays int8 and wraps.
     return decoded_as(steps * (q.long() - offset), dtype)

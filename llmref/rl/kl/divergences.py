@@ -44,7 +44,10 @@ def kl_categorical(logits_p: Tensor, logits_q: Tensor, *, dim: int = -1) -> Tens
     log_ratio = torch.where(missing_in_p | missing_in_q, 0.0, logq - logp)
     # p log(p/q) has both signs, and rounding would decide what is left of a small divergence;
     # p k3 differs from it by q - p, whose sum is 0, and has one sign.
-    terms = torch.where(missing_in_p, logq.exp(), logp.exp() * expm1_minus_x(log_ratio))
+    p, q, is_far = logp.exp(), logq.exp(), log_ratio > 1  # far: no q / p that may overflow
+    near = p * expm1_minus_x(torch.where(is_far, 0.0, log_ratio))
+    terms = torch.where(is_far, q - p * (1 + log_ratio), near)
+    terms = torch.where(missing_in_p, q, terms)
     terms = torch.where(missing_in_q & ~missing_in_p, torch.inf, terms)
     return terms.sum(dim=dim).to(torch.result_type(logits_p, logits_q))  # eq. eq-kl-definition
 
