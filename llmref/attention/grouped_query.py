@@ -45,6 +45,7 @@ def repeat_kv(x: Tensor, n_rep: int) -> Tensor:
     Raises: ValueError if x is not (B, G, T, D) or n_rep is below 1; TypeError unless that is an
     int.
     """
+    require_tensor(x=x)
     require_shapes("x (B, G, T, D)", x=x)
     require_size(1, n_rep=n_rep)
     return x.repeat_interleave(n_rep, dim=1)
@@ -97,6 +98,7 @@ def grouped_query_attention_backward(
     Raises: as grouped_query_attention; ValueError if grad_output is not (B, H, T, Dv).
     """
     folded, mask = _fold(query, key, value, attn_mask, is_causal)
+    require_tensor(grad_output=grad_output)
     axes = "query (B, H, T, D), value (B, G, S, Dv), grad_output (B, H, T, Dv)"
     require_shapes(axes, query=query, value=value, grad_output=grad_output)
     grad = grad_output.reshape(*folded.shape[:-1], value.shape[-1])
@@ -158,6 +160,7 @@ def tie_kv_weight(weight: Tensor, num_kv_heads: int, num_heads: int) -> Tensor:
     Raises: ValueError unless num_kv_heads divides num_heads and the rows of the weight; TypeError
     unless the sizes are ints.
     """
+    require_tensor(weight=weight)
     index = kv_head_index(num_heads, num_kv_heads).to(weight.device)
     return _head_blocks(weight, num_kv_heads)[index].flatten(0, 1)
 
@@ -209,7 +212,6 @@ def _fold(
 
 
 def _head_blocks(weight: Tensor, heads: int) -> Tensor:
-    require_tensor(weight=weight)
     if weight.ndim not in (1, 2) or weight.shape[0] % heads:
         raise ValueError(
             f"needs a weight (heads * D, C) or a bias (heads * D,) of {heads} heads, "

@@ -14,6 +14,7 @@ from llmref._require import (
     boolean_mask,
     require_in,
     require_number,
+    require_one_dtype,
     require_positive,
     require_shapes,
 )
@@ -38,7 +39,7 @@ def attention_scores(query: Tensor, key: Tensor, scale: float | None = None) -> 
     require_in("(-inf, inf)", scale=scale)
     # eq. eq-attention-scores. The scale goes to T D numbers in place of T S.
     scaled = scale * widen(query)
-    if scaled.isinf().sum() > query.isinf().sum():
+    if (~scaled.isfinite()).sum() > (~query.isfinite()).sum():
         raise ValueError(f"query times scale {scale:g} must be finite in {scaled.dtype}")
     return (scaled @ widen(key).mT).to(query.dtype)
 
@@ -166,7 +167,8 @@ def scaled_dot_product_attention_backward(
     require_inputs(query=query, key=key, value=value)
     axes = "query (..., T, D), value (..., S, Dv), grad_output (..., T, Dv)"
     require_shapes(axes, query=query, value=value, grad_output=grad_output)
-    q, k, v, grad = (widen(x) for x in (query, key, value, grad_output))
+    q, k, v, grad = (*map(widen, (query, key, value)), widen(grad_output, "grad_output"))
+    require_one_dtype(query=q, grad_output=grad)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     weights = attention_weights(q, k, attn_mask, is_causal, scale, softcap=softcap)
     # eq. eq-attention-backward, line by line

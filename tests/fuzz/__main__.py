@@ -4,9 +4,11 @@ Exit status 1 if there is a find; each is printed with the command that makes it
 """
 
 import argparse
+import itertools
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import torch
@@ -19,17 +21,20 @@ from tests.fuzz.targets import Target, targets
 KINDS = (RESULT, ERROR, LARGE, FIND)
 
 
-def fuzz(target: Target, calls: int) -> list[Verdict]:
-    """The verdicts of the first calls of a target, in order."""
-    found = []
-    for number, answer in forked(lambda it: asdict(judge(draw(target, it))), range(calls)):
-        if answer is not None:
-            found.append(Verdict(**answer))
-        elif is_large(draw(target, number)):
-            found.append(Verdict(LARGE))
-        else:
-            found.append(Verdict(FIND, "it crashed or never ended"))
-    return found
+def fuzz(chosen: list[Target], calls: range) -> Iterator[tuple[Target, list[Verdict]]]:
+    """Each target with the verdicts of its calls, in order."""
+    pairs = [(target, number) for target in chosen for number in calls]
+    answers = forked(lambda place: asdict(judge(draw(*pairs[place]))), range(len(pairs)))
+    for target in chosen:
+        found = []
+        for place, answer in itertools.islice(answers, len(calls)):
+            if answer is not None:
+                found.append(Verdict(**answer))
+            elif is_large(draw(*pairs[place])):
+                found.append(Verdict(LARGE))
+            else:
+                found.append(Verdict(FIND, "it crashed or never ended"))
+        yield target, found
 
 
 def show(target: Target, number: int) -> int:
@@ -42,7 +47,7 @@ def show(target: Target, number: int) -> int:
         print(made(drawn, draw(target, number).values))
     except Exception:
         traceback.print_exc()
-    verdict = fuzz(target, number + 1)[number]
+    ((_, (verdict,)),) = fuzz([target], range(number, number + 1))
     print(verdict.kind, verdict.words)
     return int(verdict.kind == FIND)
 
@@ -65,13 +70,12 @@ def main() -> int:
     if options.call is not None:
         return show(known[chosen[0]], options.call)
     table: dict[str, Counter[str]] = {}
-    for name in chosen:
-        verdicts = fuzz(known[name], options.calls)
-        table[name] = Counter(it.kind for it in verdicts)
-        print(f"{name}: {dict(table[name])}", file=sys.stderr, flush=True)
+    for target, verdicts in fuzz([known[name] for name in chosen], range(options.calls)):
+        table[target.name] = Counter(it.kind for it in verdicts)
+        print(f"{target.name}: {dict(table[target.name])}", file=sys.stderr, flush=True)
         for number, verdict in enumerate(verdicts):
             if verdict.kind == FIND:
-                print(f"FIND {draw(known[name], number)}\n     {verdict.words}", flush=True)
+                print(f"FIND {draw(target, number)}\n     {verdict.words}", flush=True)
     print_table(table)
     return int(any(row[FIND] for row in table.values()))
 

@@ -39,6 +39,7 @@ ALSO_NAMED: dict[str, tuple[str, ...]] = {
     "corpus": ("text",),
     "vocab_size": ("num_merges",),
     "ratio": ("hidden",),
+    "max_len": ("positions",),
     "writers": ("weight", "bias"),
     "model": ("weight",),
     "q": ("last axis", "x", "dtype"),
@@ -94,6 +95,11 @@ INFINITE: dict[str, str] = {
     },
 }
 
+# NaN of finite arguments that do not belong together, which no check could see but by the result.
+NAN: dict[str, str] = {
+    "attention.flash_attention_backward": "the sums of other scores than those of its keys",
+}
+
 # Arguments that a docstring says are changed in place.
 IN_PLACE: dict[str, str] = {
     "components.add_peft_adapters": "it wraps layers of the model",
@@ -107,5 +113,6 @@ IN_PLACE: dict[str, str] = {
 
 # Where float32 need not be close to float64: what is rounded to a grid, drawn, or chosen.
 COARSE: dict[str, str] = {
+    "components.LoRALinear": "it draws a factor",
     "functional.stochastic_round": "it draws, in each dtype another number of digits",
 }

@@ -43,12 +43,13 @@ def _one_child(attempt: Callable[[int], Any], numbers: range) -> Iterator[tuple[
             lines = _lines(pipe.fileno())
             for number in numbers:
                 line = next(lines, None)
-                answer = None if line is None else json.loads(line)
-                if answer and "failed" in answer:
-                    raise RuntimeError(answer["failed"])
-                yield number, answer
-                if answer is None:
+                if line is None:
+                    yield number, None
                     return
+                failed, answer = json.loads(line)
+                if failed:
+                    raise RuntimeError(failed)
+                yield number, answer
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -82,11 +83,11 @@ def _answer(attempt: Callable[[int], Any], numbers: range, write: int) -> None:
             for number in numbers:
                 signal.setitimer(signal.ITIMER_PROF, SECONDS)
                 try:
-                    answer = attempt(number)
+                    line = ["", attempt(number)]
                 except Exception:  # of the fuzz itself
-                    answer = {"failed": traceback.format_exc()}
+                    line = [traceback.format_exc(), None]
                 signal.setitimer(signal.ITIMER_PROF, 0)
-                os.write(write, json.dumps(answer).encode() + b"\n")
+                os.write(write, json.dumps(line).encode() + b"\n")
     finally:
         os._exit(0)
 

@@ -23,6 +23,7 @@ from tests.fuzz.documented import (
     IN_PLACE,
     INFINITE,
     LAYERS,
+    NAN,
     OF_BLOCKS,
     OF_LAYERS,
     WARNINGS,
@@ -115,8 +116,8 @@ def is_named(drawn: Drawn, error: Exception) -> bool:
     names = {it.removeprefix(MADE) for it in names}
     names |= {it.replace("_", " ") for it in names}
     names |= {it.name for it in drawn.values.values() if isinstance(it, File)}
-    if not all(it.isfinite().all() for it in numbers(drawn.values)) or is_extreme(drawn):
-        names |= {"finite", "inf", "NaN", "overflow", "overflows", "must fit"}  # of a result
+    if own:  # of a result
+        names |= {"finite", "inf", "NaN", "nan", "overflow", "overflows", "must fit"}
     names |= {also for it in names for also in ALSO_NAMED.get(it, ())}
     return any(re.search(rf"\b{re.escape(it)}\b", message) for it in names)
 
@@ -131,7 +132,7 @@ def of_result(drawn: Drawn, found: list[Tensor]) -> str:
     """What is wrong with a result, or nothing."""
     if not all(it.isfinite().all() for it in numbers(drawn.values)):
         return ""  # what is made of a NaN or an infinity is the caller's
-    if any(it.isnan().any() for it in found):
+    if any(it.isnan().any() for it in found) and drawn.name not in NAN:
         return "NaN from finite arguments"
     extreme = is_extreme(drawn)
     infinite = any(it.isinf().any() for it in found)
@@ -190,10 +191,11 @@ def numbers(value: Any, depth: int = 5) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         small = value.is_floating_point() and value.dtype.itemsize < 2  # has no arithmetic
         yield value.detach().float() if small else value.detach()
-    elif isinstance(value, float | complex):
-        yield torch.tensor(
-            value, dtype=torch.complex128 if isinstance(value, complex) else torch.float64
-        )
+    elif isinstance(value, int | float):
+        exceeds = isinstance(value, int) and abs(value) > 2**1000  # which no float holds
+        yield torch.tensor(1e300 if exceeds else float(value), dtype=torch.float64)
+    elif isinstance(value, complex):
+        yield torch.tensor(value, dtype=torch.complex128)
     elif isinstance(value, nn.Module):
         yield from numbers([*value.parameters(), *value.buffers()])
     elif isinstance(value, list | tuple | dict):
@@ -234,15 +236,15 @@ def is_extreme(drawn: Drawn) -> bool:
 
 
 def is_large(drawn: Drawn) -> bool:
-    """Whether an argument is so large a number that a machine may be too small."""
-    return any(abs(it) >= 2**16 for it in _counts(drawn.values) if not math.isnan(it))
+    """Whether an argument is so large an integer that a machine may be too small."""
+    return any(abs(it) >= 2**16 for it in _integers(drawn.values))
 
 
-def _counts(value: Any) -> Iterator[float]:
-    if isinstance(value, int | float):
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
         yield value
-    elif isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-        yield value.item()
+    elif isinstance(value, Tensor) and value.numel() == 1 and value.dtype == torch.int64:
+        yield int(value)
     elif isinstance(value, list | tuple | dict):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _counts(item)
+            yield from _integers(item)

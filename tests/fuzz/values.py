@@ -237,7 +237,10 @@ def instance(value: Any, rng: Random) -> tuple[str, Any]:
     known = {it.name: getattr(value, it.name) for it in dataclasses.fields(value)}
     field = rng.choice([name for name, it in known.items() if is_replaceable(it, None)])
     name, other = replaced(known[field], None, rng, inside=True)
-    return f"{field}: {name}", dataclasses.replace(value, **{field: other})
+    try:
+        return f"{field}: {name}", dataclasses.replace(value, **{field: other})
+    except (ValueError, TypeError):  # it is checked where it is made
+        return "as it was", value
 
 
 CONTAINERS: tuple[tuple[Any, Callable[[Any, Random], tuple[str, Any]]], ...] = (

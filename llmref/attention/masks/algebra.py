@@ -10,7 +10,12 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from llmref._require import boolean_mask, require_float_dtype, require_in, require_int
+from llmref._require import (
+    boolean_mask,
+    require_in,
+    require_int,
+    require_wide_dtype,
+)
 from llmref.attention._masking import require_selection
 from llmref.attention.masks._rows import require_rows
 
@@ -71,7 +76,7 @@ def additive_mask(
     zeros allow; ValueError unless value is negative and minus infinity or within the range of
     dtype, or if an entry of the mask is neither 0 nor 1.
     """
-    require_float_dtype(dtype=dtype)
+    require_wide_dtype(dtype=dtype)
     require_selection(mask=mask)
     least = -math.inf if value == -math.inf else torch.finfo(dtype).min
     require_in(f"[{least}, 0)", value=value)

@@ -8,6 +8,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from llmref._numeric import wide_dtype
 from llmref._require import (
     require_floating,
     require_in,
@@ -187,10 +188,10 @@ def gauge_transform(module: MultiHeadAttention, qk: Tensor, vo: Tensor) -> Multi
     for name, matrix in (("qk", qk), ("vo", vo)):
         if matrix.shape != (H, D, D):
             raise ValueError(f"{name} must be {(H, D, D)}, got {tuple(matrix.shape)}")
-        inverse, info = torch.linalg.inv_ex(matrix)
+        inverse, info = torch.linalg.inv_ex(matrix.to(wide_dtype(matrix)))
         if info.any() or not inverse.isfinite().all():
             raise ValueError(f"{name} must be invertible in every head")
-        inverses.append(inverse)
+        inverses.append(inverse.to(matrix.dtype))
     result = copy.deepcopy(module)
     turns = ((result.q_proj, qk), (result.k_proj, inverses[0].mT), (result.v_proj, vo))
     with torch.no_grad():

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 
+from llmref._require import require_int
+
 Pair = tuple[int, int]
 
 
@@ -62,6 +64,7 @@ class PairIndex:
 
         Raises: ValueError if the pair never occurred, or was merged before.
         """
+        require_int(new_id=new_id)
         if pair not in self.places:
             raise ValueError(f"pair must occur in the words, got {pair}")
         a, b = pair
