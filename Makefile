@@ -14,7 +14,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser mutate bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
+.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser mutate fuzz bench bench-build bench-site oracle agreement lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -95,6 +95,9 @@ test-browser: html pdf epub $(VENV)/.test $(VENV)/.browser ## Look at the site a
 
 mutate: $(VENV)/.docs $(VENV)/.test ## Try wrong versions of the formulas, all (hours) or a topic's: make mutate T=rl/kl
 	@$(BIN)/python -m tests.mutation $(T)
+
+fuzz: $(VENV)/.test ## Call every public function with generated arguments (ten minutes), or some: make fuzz F=rl
+	@$(BIN)/python -m tests.fuzz $(F)
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
 	@$(BIN)/python -m pytest -q -o python_files='bench_*.py' tests/bench

@@ -133,7 +133,8 @@ def require_finite(where: str = "", /, **tensors: Tensor) -> None:
     """Raise ValueError if an entry is infinite or NaN; `where` says which ones were looked at."""
     require_tensor(**tensors)
     for name, tensor in tensors.items():
-        bad = tensor[~tensor.isfinite()]
+        wide = tensor.float() if tensor.is_floating_point() and tensor.itemsize < 2 else tensor
+        bad = wide[~wide.isfinite()]
         if bad.numel():
             raise ValueError(
                 f"{name} must be finite{where}, got {bad[0].item()} "
@@ -187,6 +188,7 @@ def require_dim(dim: int, /, **tensors: Tensor) -> None:
 
 def require_axis(letter: str, least: int, axes: str, /, **tensors: Tensor) -> None:
     """Raise ValueError unless one axis is long enough: 'G', 2, 'rewards (B, G)'."""
+    require_tensor(**tensors)
     require_shapes(axes, **tensors)
     for name, written in re.findall(_WRITTEN, axes):
         size = _bind(_letters(written), tuple(tensors[name].shape)).get(letter)  # type: ignore[union-attr]

@@ -44,6 +44,7 @@ def info_nce(
     negative, the temperature is not one positive and finite number, a vector to be normalised is 0,
     or the reduction is unknown.
     """
+    require_tensor(query=query, key=key)
     require_shapes("query (B, D), key (B, D)", query=query, key=key)
     _require_number(temperature=temperature)
     direction = _unit if normalize else widen

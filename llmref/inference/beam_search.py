@@ -16,6 +16,7 @@ from llmref._numeric import widen
 from llmref._require import (
     require_axis,
     require_choice,
+    require_floating,
     require_in,
     require_int,
     require_integers,
@@ -157,6 +158,7 @@ def certificate(result: BeamResult) -> bool:
     Source: derived here.
     Differs: an equality that holds in exact arithmetic may be lost, or won, by rounding.
     """
+    require_floating(pruned=result.pruned, score=result.score)
     require_shapes("pruned (), score ()", pruned=result.pruned, score=result.score)
     alpha = result.length_penalty
     longest = result.max_new_tokens if alpha > 0 else 1

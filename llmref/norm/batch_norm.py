@@ -181,7 +181,8 @@ def merge_batch_stats(means: Tensor, variances: Tensor, counts: Tensor) -> tuple
     ValueError for shapes that do not fit, no part, a count below 1, or a negative variance.
     """
     named = {"means": means, "variances": variances, "counts": counts}
-    require_tensor(**named)
+    require_tensor(counts=counts)
+    require_floating(means=means, variances=variances)
     require_axis("K", 1, "means (K, C), variances (K, C), counts (K,)", **named)
     require_integers(counts=counts)
     if not (counts >= 1).all():

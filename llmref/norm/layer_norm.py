@@ -100,6 +100,7 @@ def layer_norm_jacobian(x: Tensor, *, eps: float) -> Tensor:
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450 (the forward formula, differentiated).
     Raises: as layer_norm; ValueError if the reciprocal of the standard deviation overflows.
     """
+    require_floating(x=x)
     require_axis("n", 1, "x (..., n)", x=x)
     n = x.size(-1)
     x_hat, _, rstd = _normalize(x, n, eps, "layer_norm_jacobian")

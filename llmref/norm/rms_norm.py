@@ -59,6 +59,7 @@ def rms_norm_backward(
     Raises: as rms_norm; ValueError if grad_output has another shape than x, or if 1 / rms
     overflows.
     """
+    require_floating(x=x, grad_output=grad_output)
     require_shapes("x (...), grad_output (...)", x=x, grad_output=grad_output)
     shape = normalized_shape
     if shape is None:
@@ -82,6 +83,7 @@ def rms_norm_jacobian(x: Tensor, *, eps: float | None) -> Tensor:
     Source: Zhang & Sennrich 2019, arXiv:1910.07467 (the forward formula, differentiated).
     Raises: as rms_norm; ValueError if 1 / rms overflows.
     """
+    require_floating(x=x)
     require_axis("n", 1, "x (..., n)", x=x)
     n = x.size(-1)
     x_hat, rrms = _normalize(x, n, eps, None)
@@ -117,7 +119,7 @@ def layer_norm_to_rms_norm(
     """
     centred: list[tuple[Tensor, Tensor | None]] = []
     for weight, bias in writers:
-        require_floating(weight=weight)
+        require_floating(weight=weight, bias=weight if bias is None else bias)
         require_shapes("weight (n, in), bias (n,)", weight=weight, bias=bias)
         columns = weight - weight.mean(0, keepdim=True)
         centred.append((columns, None if bias is None else bias - bias.mean()))

@@ -1,10 +1,13 @@
 """`make fuzz`: call every public function with generated arguments, and say what came of it.
 
-Exit status 1 if there is a find; each is printed with the command that makes its call alone.
+Exit status 1 if there is a find; each is printed with the command that makes its call alone. A run
+of all functions without a find is counted in docs/fuzz.json.
 """
 
 import argparse
 import itertools
+import json
+import subprocess
 import sys
 import traceback
 from collections import Counter
@@ -17,6 +20,7 @@ from tests.fuzz.draw import draw
 from tests.fuzz.forked import forked
 from tests.fuzz.judge import ERROR, FIND, LARGE, RESULT, Verdict, is_large, judge, made
 from tests.fuzz.targets import Target, targets
+from tests.small_site import ROOT
 
 KINDS = (RESULT, ERROR, LARGE, FIND)
 
@@ -77,15 +81,35 @@ def main() -> int:
             if verdict.kind == FIND:
                 print(f"FIND {draw(target, number)}\n     {verdict.words}", flush=True)
     print_table(table)
+    if chosen == list(known) and not any(row[FIND] for row in table.values()):
+        write(table)
     return int(any(row[FIND] for row in table.values()))
+
+
+def groups(table: dict[str, Counter[str]]) -> dict[str, list[Counter[str]]]:
+    """The rows of each group."""
+    found: dict[str, list[Counter[str]]] = {}
+    for name, row in table.items():
+        found.setdefault(name.partition(".")[0], []).append(row)
+    return found
+
+
+def write(table: dict[str, Counter[str]]) -> None:
+    """Keep the counts of each group, and which state of the code they are of."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    counts = {
+        group: {"functions": len(rows), "calls": sum(map(Counter.total, rows))}
+        | {kind: sum(row[kind] for row in rows) for kind in KINDS}
+        for group, rows in groups(table).items()
+    }
+    text = json.dumps({"commit": git.stdout.strip(), "groups": counts}, indent=2)
+    (ROOT / "docs" / "fuzz.json").write_text(text + "\n", encoding="utf-8")
 
 
 def print_table(table: dict[str, Counter[str]]) -> None:
     print(f"{'':50} {'calls':>8}" + "".join(f"{kind:>12}" for kind in KINDS))
     rows = [*table.items()]
-    for group in dict.fromkeys(name.partition(".")[0] for name in table):
-        inside = [row for name, row in rows if name.startswith(f"{group}.")]
-        rows.append((f"{group}: {len(inside)}", sum(inside, Counter())))
+    rows += [(f"{group}: {len(it)}", sum(it, Counter())) for group, it in groups(table).items()]
     for name, row in rows:
         print(f"{name:50} {row.total():8}" + "".join(f"{row[kind]:12}" for kind in KINDS))
 

@@ -63,6 +63,7 @@ def made(drawn: Drawn, values: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "overflow encountered")  # of numpy's own numbers
         if drawn.name in WARNINGS:
             warnings.filterwarnings("ignore", WARNINGS[drawn.name])
         return drawn.valid.make(

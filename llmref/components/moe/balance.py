@@ -9,6 +9,7 @@ from llmref._require import (
     require_floating,
     require_in,
     require_integers,
+    require_number,
     require_positive,
     require_shapes,
 )
@@ -72,6 +73,7 @@ def update_expert_bias(bias: Tensor, load: Tensor, *, rate: float) -> Tensor:
     require_floating(bias=bias)
     require_integers(load=load)
     require_shapes("bias (E), load (E)", bias=bias, load=load)
+    require_number(rate=rate)
     require_positive(rate=rate)
     require_finite(bias=bias)
     require_in("[0, inf)", load=load)
