@@ -14,7 +14,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser mutate mutate-pages bench bench-build bench-site oracle agreement raise-oracles release-check zenodo lint schemas format serve clean distclean
+.PHONY: help html strict page topic epub pdf hosted linkcheck test test-all test-site test-browser mutate mutate-pages fuzz bench bench-build bench-site oracle agreement raise-oracles release-check zenodo lint schemas format serve clean distclean
 
 BIN := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -98,6 +98,9 @@ mutate: $(VENV)/.docs $(VENV)/.test ## Try wrong versions of the formulas, all (
 
 mutate-pages: $(VENV)/.docs $(VENV)/.test ## Change the equations that pages display, all or a topic's: make mutate-pages T=rl/kl
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation.equations $(if $(WRITE),--write) $(T)
+
+fuzz: $(VENV)/.test ## Call every public function with generated arguments (ten minutes), or some: make fuzz F=rl
+	@$(BIN)/python -m tests.fuzz $(F)
 
 bench: $(VENV)/.test ## Measure speed and memory, as ratios within one run
 	@$(BIN)/python -m pytest -q -o python_files='bench_*.py' tests/bench

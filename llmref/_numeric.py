@@ -100,6 +100,8 @@ def bounded(x: Tensor, low: float, high: float) -> Tensor:
 
     Shapes: x (...) -> (...)
     """
+    limit = torch.finfo(x.dtype).max  # an end beyond it is one that nothing reaches
+    low, high = (end if abs(end) <= limit else math.copysign(math.inf, end) for end in (low, high))
     return torch.where(x < low, low, torch.where(x > high, high, x))
 
 

@@ -11,8 +11,16 @@ from torch import Tensor
 _WRITTEN = r"([\w\[\]]+) \(([^)]*)\)"
 
 
+def require_tensor(**values: object) -> None:
+    """Raise TypeError for a value that is no tensor."""
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
 def require_floating(**tensors: Tensor) -> None:
     """Raise TypeError for a tensor that is not floating point, of 16 bits at least."""
+    require_tensor(**tensors)
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
@@ -22,6 +30,7 @@ def require_floating(**tensors: Tensor) -> None:
 
 def require_one_dtype(**tensors: Tensor) -> None:
     """Raise TypeError unless the tensors are floating point and of one dtype."""
+    require_tensor(**tensors)
     dtypes = {tensor.dtype for tensor in tensors.values()}
     if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
         seen = ", ".join(f"{name} {tensor.dtype}" for name, tensor in tensors.items())
@@ -31,12 +40,23 @@ def require_one_dtype(**tensors: Tensor) -> None:
 def require_float_dtype(**dtypes: torch.dtype) -> None:
     """Raise TypeError for a dtype that is not floating point."""
     for name, dtype in dtypes.items():
+        if not isinstance(dtype, torch.dtype):
+            raise TypeError(f"{name} must be a dtype of torch, got {dtype!r}")
         if not dtype.is_floating_point:
             raise TypeError(f"{name} must be floating point, got {dtype}")
 
 
+def require_wide_dtype(**dtypes: torch.dtype) -> None:
+    """Raise TypeError for a dtype that is not floating point, of 16 bits at least."""
+    require_float_dtype(**dtypes)
+    for name, dtype in dtypes.items():
+        if dtype.itemsize < 2:
+            raise TypeError(f"{name} must have 16 bits at least, got {dtype}")
+
+
 def require_integers(**tensors: Tensor) -> None:
     """Raise TypeError for a tensor of real or complex numbers, or of booleans."""
+    require_tensor(**tensors)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
             raise TypeError(f"{name} must hold integers, got {tensor.dtype}")
@@ -68,6 +88,11 @@ def require_number(**values: object) -> None:
             raise TypeError(f"{name} must be a number, got {value!r}")
 
 
+def require_number_or_tensor(**values: object) -> None:
+    """Raise TypeError for a value that is neither a number nor a tensor."""
+    require_number(**{name: it for name, it in values.items() if not isinstance(it, Tensor)})
+
+
 def require_size(least: int, /, *, hint: str = "", **values: object) -> None:
     """Raise unless a value is an int, of `least` at least; `hint` ends the message."""
     require_int(**values)
@@ -77,7 +102,8 @@ def require_size(least: int, /, *, hint: str = "", **values: object) -> None:
 
 
 def require_at_least(least: int, /, **values: float) -> None:
-    """Raise ValueError for a value that is below `least`, infinite or NaN."""
+    """Raise unless a value is a number, of `least` at least and finite."""
+    require_number(**values)
     for name, value in values.items():
         if not least <= value < float("inf"):
             finite = " and finite" if isinstance(value, float) else ""
@@ -87,7 +113,7 @@ def require_at_least(least: int, /, **values: float) -> None:
 def require_positive(**values: float | Tensor) -> None:
     """Raise ValueError unless a value, or every entry of a tensor, is positive and finite."""
     for name, value in values.items():
-        seen = _first_outside("(0, inf)", value)
+        seen = _first_outside("(0, inf)", name, value)
         if seen is not None:
             raise ValueError(f"{name} must be positive and finite, got {seen}")
 
@@ -98,15 +124,17 @@ def require_in(interval: str, /, *, hint: str = "", **values: float | Tensor) ->
     `hint` ends the message.
     """
     for name, value in values.items():
-        seen = _first_outside(interval, value)
+        seen = _first_outside(interval, name, value)
         if seen is not None:
             raise ValueError(f"{name} must be in {interval}, got {seen}{hint}")
 
 
 def require_finite(where: str = "", /, **tensors: Tensor) -> None:
     """Raise ValueError if an entry is infinite or NaN; `where` says which ones were looked at."""
+    require_tensor(**tensors)
     for name, tensor in tensors.items():
-        bad = tensor[~tensor.isfinite()]
+        wide = tensor.float() if tensor.is_floating_point() and tensor.itemsize < 2 else tensor
+        bad = wide[~wide.isfinite()]
         if bad.numel():
             raise ValueError(
                 f"{name} must be finite{where}, got {bad[0].item()} "
@@ -114,8 +142,27 @@ def require_finite(where: str = "", /, **tensors: Tensor) -> None:
             )
 
 
+def require_real(**tensors: Tensor) -> None:
+    """Raise TypeError unless a tensor holds integers, booleans or floating-point numbers."""
+    require_tensor(**tensors)
+    for name, tensor in tensors.items():
+        if tensor.is_complex():
+            raise TypeError(f"{name} must be real, got {tensor.dtype}")
+
+
+def require_broadcastable(**tensors: Tensor) -> None:
+    """Raise ValueError unless the shapes broadcast to one."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    try:
+        torch.broadcast_shapes(*shapes.values())  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        seen = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"needs shapes that broadcast, got {seen}") from None
+
+
 def require_constant(**tensors: Tensor) -> None:
     """Raise ValueError if gradients would flow through a tensor that the derivation holds fixed."""
+    require_tensor(**tensors)
     for name, tensor in tensors.items():
         if tensor.requires_grad:
             raise ValueError(f"{name} must not require grad: it is a constant here, detach it")
@@ -131,6 +178,7 @@ def require_choice(choices: object, /, **values: object) -> None:
 def require_dim(dim: int, /, **tensors: Tensor) -> None:
     """Raise unless `dim` is an int, and an axis of each tensor."""
     require_int(dim=dim)
+    require_tensor(**tensors)
     for name, tensor in tensors.items():
         if not -tensor.ndim <= dim < tensor.ndim:
             known = f"in [{-tensor.ndim}, {tensor.ndim})" if tensor.ndim else "which has none"
@@ -140,6 +188,7 @@ def require_dim(dim: int, /, **tensors: Tensor) -> None:
 
 def require_axis(letter: str, least: int, axes: str, /, **tensors: Tensor) -> None:
     """Raise ValueError unless one axis is long enough: 'G', 2, 'rewards (B, G)'."""
+    require_tensor(**tensors)
     require_shapes(axes, **tensors)
     for name, written in re.findall(_WRITTEN, axes):
         size = _bind(_letters(written), tuple(tensors[name].shape)).get(letter)  # type: ignore[union-attr]
@@ -160,6 +209,7 @@ def require_shapes(axes: str, /, **tensors: Tensor | None) -> None:
         tensor = tensors[name]
         if tensor is None:
             continue
+        require_tensor(**{name: tensor})
         shape = tuple(tensor.shape)
         letters = _letters(written)
         seen = _bind(letters, shape)
@@ -176,8 +226,10 @@ def boolean_mask(mask: Tensor) -> Tensor:
 
     Shapes: mask (...) -> (...)
     Source: a convention of this package; torch takes a floating-point mask for a bias.
-    Raises: ValueError if an entry is neither 0 nor 1 (as in an additive mask).
+    Raises: TypeError unless it is a tensor; ValueError if an entry is neither 0 nor 1 (as in an
+    additive mask).
     """
+    require_tensor(mask=mask)
     if mask.dtype == torch.bool:
         return mask
     outside = mask[(mask != 0) & (mask != 1)]
@@ -186,8 +238,9 @@ def boolean_mask(mask: Tensor) -> Tensor:
     return mask.bool()
 
 
-def _first_outside(interval: str, value: float | Tensor) -> str | None:
+def _first_outside(interval: str, name: str, value: float | Tensor) -> str | None:
     """The value, or the first entry, that is not in the interval; None if there is none."""
+    _require_real(name, value)
     low, high = (float(end) for end in interval[1:-1].split(","))
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high
@@ -195,6 +248,17 @@ def _first_outside(interval: str, value: float | Tensor) -> str | None:
         return None if above and below else str(value)
     outside = value[~torch.logical_and(above, below)]  # type: ignore[arg-type]
     return f"{outside.flatten()[0].item():g}" if outside.numel() else None
+
+
+def _require_real(name: str, value: object) -> None:
+    """Raise TypeError unless it is a real number, or a tensor of such."""
+    require_number_or_tensor(**{name: value})
+    if not isinstance(value, Tensor):
+        return
+    if value.is_floating_point():
+        require_floating(**{name: value})
+    else:
+        require_real(**{name: value})
 
 
 def _letters(written: str) -> list[str]:

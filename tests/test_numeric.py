@@ -27,6 +27,12 @@ def test_the_ends_of_a_bound_keep_their_gradient():
     assert gradients(lambda x: bounded(x, -1, 3), x) == [[0, 1, 1, 1, 0]]
 
 
+def test_an_end_beyond_the_dtype_is_never_reached():
+    x = torch.tensor([-3e38, 1.0, 3e38])
+    assert bounded(x, -1e39, 1e39).tolist() == x.tolist()
+    assert bounded(x, 0, 1e308).tolist() == [0, *x[1:].tolist()]
+
+
 def test_of_equal_numbers_the_first_has_the_whole_gradient():
     a, b = [1.0, 2.0, 5.0], [1.0, 3.0, 4.0]
     assert gradients(minimum, a, b) == [[1, 1, 0], [0, 0, 1]]

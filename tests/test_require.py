@@ -10,6 +10,7 @@ from llmref._require import (
     boolean_mask,
     require_at_least,
     require_axis,
+    require_broadcastable,
     require_choice,
     require_constant,
     require_dim,
@@ -21,10 +22,14 @@ from llmref._require import (
     require_int,
     require_integers,
     require_number,
+    require_number_or_tensor,
     require_one_dtype,
     require_positive,
+    require_real,
     require_shapes,
     require_size,
+    require_tensor,
+    require_wide_dtype,
 )
 from llmref.attention import (
     GroupedQueryAttention,
@@ -71,6 +76,7 @@ from llmref.norm import LayerNorm, RMSNorm
 from llmref.rl import binary_group_weight, k_step_advantage, masked_whiten
 
 ONES = torch.ones(2, 3)
+COMPLEX = torch.zeros(2, dtype=torch.complex64)
 NAN, WIDE, LEAF = ONES * math.nan, ONES.double(), torch.ones(1, requires_grad=True)
 IDS = torch.tensor([1, 3])
 Letters = Literal["a", "b"]
@@ -205,6 +211,29 @@ def test_the_ends_of_an_interval_belong_to_it_as_written(interval, inside, outsi
             lambda: require_choice(Letters, m="c"),
         ),
         (ValueError, "zeros and ones only, got 0.5", lambda: boolean_mask(ONES / 2)),
+        (TypeError, "mask must be a tensor, got list", lambda: boolean_mask([True])),
+        (TypeError, "x must be a tensor, got list", lambda: require_tensor(x=[1.0])),
+        (TypeError, "x must be a tensor, got str", lambda: require_shapes("x (...)", x="a")),
+        (TypeError, "x must be real, got", lambda: require_real(x=COMPLEX)),
+        (TypeError, "x must be real, got", lambda: require_in("[0, 1]", x=COMPLEX)),
+        (TypeError, "x must be a number, got 'a'", lambda: require_positive(x="a")),
+        (TypeError, "x must be a number, got None", lambda: require_at_least(0, x=None)),
+        (TypeError, "x must be a number, got None", lambda: require_number_or_tensor(x=None)),
+        (
+            TypeError,
+            "dtype must be a dtype of torch, got 'float32'",
+            lambda: require_float_dtype(dtype="float32"),
+        ),
+        (
+            TypeError,
+            "dtype must have 16 bits at least, got torch.float8_e4m3fn",
+            lambda: require_wide_dtype(dtype=torch.float8_e4m3fn),
+        ),
+        (
+            ValueError,
+            r"needs shapes that broadcast, got a \(2,\), b \(3,\)",
+            lambda: require_broadcastable(a=torch.zeros(2), b=torch.zeros(3)),
+        ),
         (ValueError, "zeros and ones only, got nan", lambda: boolean_mask(NAN)),
     ],
 )

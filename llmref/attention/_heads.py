@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from llmref._require import require_shapes, require_size
+from llmref._require import require_shapes, require_size, require_tensor
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -30,6 +30,7 @@ def merge_heads(x: Tensor) -> Tensor:
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.2.
     Raises: ValueError if x has no head axis.
     """
+    require_tensor(x=x)
     require_shapes("x (..., H, T, D)", x=x)
     return x.transpose(-3, -2).flatten(-2)
 

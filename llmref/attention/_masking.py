@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from llmref._require import boolean_mask
+from llmref._require import boolean_mask, require_floating, require_tensor
 
 
 def expand_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -18,6 +18,7 @@ def expand_mask(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
     Shapes: mask broadcastable to shape -> shape
     Raises: ValueError that names both shapes if it does not broadcast.
     """
+    require_tensor(mask=mask)
     try:
         return mask.expand(shape)
     except RuntimeError:
@@ -31,7 +32,10 @@ def require_heads_axis(mask: Tensor | None) -> None:
 
     Raises: ValueError that says where the axis of the heads goes.
     """
-    if mask is not None and mask.ndim == 3:
+    if mask is None:
+        return
+    require_tensor(attn_mask=mask)
+    if mask.ndim == 3:
         raise ValueError(
             f"attn_mask {tuple(mask.shape)} has three axes: give (T, S), or four with the heads "
             "second, (B or 1, H or 1, T or 1, S)"
@@ -43,6 +47,7 @@ def require_selection(**masks: Tensor) -> None:
 
     Raises: TypeError that names the argument.
     """
+    require_tensor(**masks)
     for name, mask in masks.items():
         if mask.is_floating_point():
             raise TypeError(
@@ -88,6 +93,7 @@ def bias_and_allowed(
     if attn_mask is not None:
         expand_mask(attn_mask, shape)  # whether it fits; the mask itself stays small
         if attn_mask.is_floating_point():
+            require_floating(attn_mask=attn_mask)
             bias = attn_mask
         else:
             allowed = boolean_mask(attn_mask)

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from llmref._numeric import widen
-from llmref._require import require_positive, require_shapes, require_size
+from llmref._require import (
+    require_floating,
+    require_positive,
+    require_shapes,
+    require_size,
+    require_tensor,
+)
 from llmref.attention._heads import heads_per_group, merge_heads, require_head_dim, split_heads
 from llmref.attention._masking import bias_and_allowed, expand_mask, one_mask, require_heads_axis
 from llmref.attention.scaled_dot_product import (
@@ -39,6 +45,7 @@ def repeat_kv(x: Tensor, n_rep: int) -> Tensor:
     Raises: ValueError if x is not (B, G, T, D) or n_rep is below 1; TypeError unless that is an
     int.
     """
+    require_tensor(x=x)
     require_shapes("x (B, G, T, D)", x=x)
     require_size(1, n_rep=n_rep)
     return x.repeat_interleave(n_rep, dim=1)
@@ -91,6 +98,7 @@ def grouped_query_attention_backward(
     Raises: as grouped_query_attention; ValueError if grad_output is not (B, H, T, Dv).
     """
     folded, mask = _fold(query, key, value, attn_mask, is_causal)
+    require_tensor(grad_output=grad_output)
     axes = "query (B, H, T, D), value (B, G, S, Dv), grad_output (B, H, T, Dv)"
     require_shapes(axes, query=query, value=value, grad_output=grad_output)
     grad = grad_output.reshape(*folded.shape[:-1], value.shape[-1])
@@ -134,6 +142,8 @@ class GroupedQueryAttention(nn.Module):
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Tensor:
         """Self-attention of x (B, T, C)."""
+        require_floating(x=x)
+        require_shapes("weight (_, C), x (B, T, C)", weight=self.q_proj.weight, x=x)
         require_heads_axis(attn_mask)
         query = split_heads(self.q_proj(x), self.num_heads)  # (B, H, T, D)
         key = split_heads(self.k_proj(x), self.num_kv_heads)  # (B, G, T, D)
@@ -150,6 +160,7 @@ def tie_kv_weight(weight: Tensor, num_kv_heads: int, num_heads: int) -> Tensor:
     Raises: ValueError unless num_kv_heads divides num_heads and the rows of the weight; TypeError
     unless the sizes are ints.
     """
+    require_tensor(weight=weight)
     index = kv_head_index(num_heads, num_kv_heads).to(weight.device)
     return _head_blocks(weight, num_kv_heads)[index].flatten(0, 1)
 
@@ -189,6 +200,7 @@ def _fold(
     """The queries as (B, G, r * T, D), and one mask for all of them."""
     require_heads_axis(attn_mask)
     named = {"query": query, "key": key, "value": value}
+    require_tensor(**named)
     require_shapes("query (B, H, T, D), key (B, G, S, D), value (B, G, S, Dv)", **named)
     B, H, T, D = query.shape
     G, S = key.shape[1:3]
@@ -205,4 +217,4 @@ def _head_blocks(weight: Tensor, heads: int) -> Tensor:
             f"needs a weight (heads * D, C) or a bias (heads * D,) of {heads} heads, "
             f"got {tuple(weight.shape)}"
         )
-    return weight.reshape(heads, -1, *weight.shape[1:])
+    return weight.reshape(heads, weight.shape[0] // heads, *weight.shape[1:])

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import check_distribution, widen
-from llmref._require import boolean_mask, require_in, require_positive, require_shapes
+from llmref._require import (
+    boolean_mask,
+    require_in,
+    require_number,
+    require_one_dtype,
+    require_positive,
+    require_shapes,
+)
 from llmref.attention._inputs import require_inputs, require_scores
 from llmref.attention._masking import bias_and_allowed, expand_mask
 
@@ -28,9 +35,13 @@ def attention_scores(query: Tensor, key: Tensor, scale: float | None = None) -> 
     require_inputs(query=query, key=key)
     if scale is None:
         scale = query.shape[-1] ** -0.5
+    require_number(scale=scale)
     require_in("(-inf, inf)", scale=scale)
     # eq. eq-attention-scores. The scale goes to T D numbers in place of T S.
-    return ((scale * widen(query)) @ widen(key).mT).to(query.dtype)
+    scaled = scale * widen(query)
+    if (~scaled.isfinite()).sum() > (~query.isfinite()).sum():
+        raise ValueError(f"query times scale {scale:g} must be finite in {scaled.dtype}")
+    return (scaled @ widen(key).mT).to(query.dtype)
 
 
 def soft_cap(scores: Tensor, cap: float) -> Tensor:
@@ -42,6 +53,7 @@ def soft_cap(scores: Tensor, cap: float) -> Tensor:
     Differs: float16 and bfloat16 are computed in float32 and rounded once.
     Raises: TypeError unless scores is floating point; ValueError unless cap is positive and finite.
     """
+    require_number(cap=cap)
     require_positive(cap=cap)
     return (cap * torch.tanh(widen(scores, "scores") / cap)).to(scores.dtype)  # eq. eq-soft-cap
 
@@ -155,7 +167,8 @@ def scaled_dot_product_attention_backward(
     require_inputs(query=query, key=key, value=value)
     axes = "query (..., T, D), value (..., S, Dv), grad_output (..., T, Dv)"
     require_shapes(axes, query=query, value=value, grad_output=grad_output)
-    q, k, v, grad = (widen(x) for x in (query, key, value, grad_output))
+    q, k, v, grad = (*map(widen, (query, key, value)), widen(grad_output, "grad_output"))
+    require_one_dtype(query=q, grad_output=grad)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     weights = attention_weights(q, k, attn_mask, is_causal, scale, softcap=softcap)
     # eq. eq-attention-backward, line by line

@@ -18,9 +18,11 @@ from llmref._require import (
     require_floating,
     require_ids,
     require_integers,
+    require_number,
     require_positive,
     require_shapes,
     require_size,
+    require_tensor,
 )
 from llmref.components.rope import Layout, rope_inv_freq
 
@@ -46,6 +48,7 @@ def sinusoidal_embedding(
     """
     require_choice(Layout, layout=layout)
     require_float_dtype(dtype=dtype)
+    require_tensor(positions=positions)
     if not positions.is_floating_point():
         require_integers(positions=positions)
     elif positions.dtype.itemsize < 4:
@@ -77,6 +80,7 @@ class LearnedPositions(nn.Module):
         does not have, a negative one too, or shapes that do not fit.
         """
         require_ids(len(self.weight), positions=positions)
+        require_floating(x=x)
         axes = "x (..., T, C), weight (_, C)"
         require_shapes(axes, x=x, weight=self.weight)
         if positions.shape not in (x.shape[-2:-1], x.shape[:-1]):
@@ -138,6 +142,7 @@ def alibi_effective_keys(slope: float) -> float:
     Source: the geometric series.
     Raises: ValueError unless slope is positive and finite, or if the number overflows.
     """
+    require_number(slope=slope)
     require_positive(slope=slope)
     keys = (1 + math.exp(-slope)) / -math.expm1(-slope)  # eq. eq-positions-effective-keys
     if keys == math.inf:

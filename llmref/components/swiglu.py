@@ -16,6 +16,7 @@ from llmref._require import (
     require_finite,
     require_floating,
     require_in,
+    require_number,
     require_positive,
     require_shapes,
     require_size,
@@ -83,10 +84,12 @@ def swiglu_hidden_dim(
     width becomes 0 or infinite; TypeError unless dim and multiple_of are ints.
     """
     require_size(1, dim=dim, multiple_of=multiple_of)
-    require_positive(ratio=float(ratio), multiplier=1.0 if multiplier is None else multiplier)
+    factor = 1.0 if multiplier is None else multiplier
+    require_number(ratio=ratio, multiplier=factor)
+    require_positive(ratio=float(ratio), multiplier=factor)
+    require_in("[0, inf)", width=float(ratio) * dim * max(factor, 1))
     hidden = int(ratio * dim)
     if multiplier is not None:
-        require_in("[0, inf)", width=multiplier * hidden)
         hidden = int(multiplier * hidden)
     require_size(1, hidden=hidden)
     return -(-hidden // multiple_of) * multiple_of  # eq. eq-swiglu-rounding
@@ -134,6 +137,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate, and write back."""
+        require_floating(x=x)
+        require_shapes("weight (F, dim), x (..., dim)", weight=self.gate_proj.weight, x=x)
         out: Tensor = self.down_proj(glu(self.gate_proj(x), self.up_proj(x), self.activation))
         return out
 
@@ -146,6 +151,7 @@ def fuse_gate_up(gate_w: Tensor, up_w: Tensor, *, order: Order) -> Tensor:
     Source: a convention of checkpoints.
     Raises: ValueError if the shapes differ or for another order.
     """
+    require_floating(gate_w=gate_w, up_w=up_w)
     require_shapes("gate_w (F, dim), up_w (F, dim)", gate_w=gate_w, up_w=up_w)
     require_choice(Order, order=order)
     return torch.cat((gate_w, up_w) if order == "gate_up" else (up_w, gate_w))
@@ -161,5 +167,6 @@ def _activate(gate: Tensor, activation: Activation, beta: float) -> Tensor:
 
 def _require_activation(activation: str, beta: float) -> None:
     require_choice(Activation, activation=activation)
+    require_number(beta=beta)
     if beta != 1.0 and activation != "silu":
         raise ValueError(f"beta is the slope of silu, got beta {beta} with {activation!r}")

@@ -20,6 +20,7 @@ from llmref._require import (
     require_floating,
     require_ids,
     require_in,
+    require_number,
     require_positive,
     require_shapes,
 )
@@ -197,7 +198,9 @@ def _log_probs(
     require_shapes(axes, **logits, mask=mask)
     require_floating(**logits)
     require_constant(teacher_logits=teacher_logits)
+    require_number(temperature=temperature)
     require_positive(temperature=temperature)
+    require_in("(0, 1e150]", temperature=temperature)  # its square is a factor of the loss
     counted = boolean_mask(mask)
     # The zeros come before any arithmetic: padding may hold NaN.
     kept = (torch.where(counted[..., None], x, 0.0).double() for x in logits.values())

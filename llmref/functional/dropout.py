@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_in, require_number, require_shapes
+from llmref._require import require_in, require_number, require_shapes, require_tensor
 
 
 def dropout(
@@ -41,6 +41,7 @@ def dropout_backward(grad_output: Tensor, mask: Tensor, *, p: float) -> Tensor:
     """
     wide = widen(grad_output, "grad_output")
     _require_p(p)
+    require_tensor(mask=mask)
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be boolean, got {mask.dtype}")
     require_shapes("mask (...), grad_output (...)", mask=mask, grad_output=grad_output)

@@ -14,10 +14,13 @@ from llmref._numeric import Reduction, reduce_rows, wide_dtype, widen
 from llmref._require import (
     require_axis,
     require_finite,
+    require_floating,
     require_ids,
+    require_number,
     require_positive,
     require_shapes,
     require_size,
+    require_tensor,
 )
 from llmref.functional.softmax import log_softmax, logsumexp
 
@@ -41,12 +44,14 @@ def info_nce(
     negative, the temperature is not one positive and finite number, a vector to be normalised is 0,
     or the reduction is unknown.
     """
+    require_tensor(query=query, key=key)
     require_shapes("query (B, D), key (B, D)", query=query, key=key)
     _require_number(temperature=temperature)
     direction = _unit if normalize else widen
     query, key = _one_dtype(direction(query, "query"), direction(key, "key"))
     if negatives is None:
         return info_nce_from_scores(query @ key.T / temperature, reduction=reduction)
+    require_tensor(negatives=negatives)
     axes = "B, K, D" if negatives.ndim == 3 else "K, D"
     require_shapes(f"query (B, D), negatives ({axes})", query=query, negatives=negatives)
     query, key, negatives = _one_dtype(query, key, direction(negatives, "negatives"))
@@ -123,6 +128,7 @@ def clip_loss_from_scores(scores: Tensor, *, reduction: Reduction = "mean") -> T
     Source: Radford et al. 2021, arXiv:2103.00020.
     Raises: as info_nce_from_scores; ValueError if scores is not square.
     """
+    require_floating(scores=scores)
     require_shapes("scores (B, B)", scores=scores)
     rows, columns = (info_nce_from_scores(s, reduction="none") for s in (scores, scores.T))
     return reduce_rows((rows + columns) / 2, reduction)  # eq. eq-clip
@@ -139,6 +145,7 @@ def mi_lower_bound(loss: Tensor, n_candidates: int) -> Tensor:
     unless n_candidates is an int.
     """
     require_size(2, n_candidates=n_candidates)
+    require_floating(loss=loss)
     if not (loss >= 0).all():
         raise ValueError(
             f"an InfoNCE loss is >= 0, got {loss.min().item():g}: is the positive in the "
@@ -175,7 +182,9 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
     Raises: TypeError unless x is floating point; ValueError unless there are at least two vectors,
     all distances are finite and t is positive.
     """
+    require_floating(x=x)
     require_axis("B", 2, "x (B, D)", x=x)
+    require_number(t=t)
     require_positive(t=t)
     i, j = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
     wide = widen(x)
@@ -186,6 +195,7 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
 
 def _positive_index(scores: Tensor, positive: Tensor | None) -> Tensor:
     """The column of each row's positive, (B, 1)."""
+    require_floating(scores=scores)
     if scores.ndim != 2 or scores.shape[0] < 1 or scores.shape[1] < 2:
         raise ValueError(
             f"scores must be (B, N) with at least one negative, so N >= 2, got "

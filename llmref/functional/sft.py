@@ -17,6 +17,7 @@ from llmref._require import (
     require_integers,
     require_shapes,
     require_size,
+    require_tensor,
 )
 from llmref.functional.aggregation import Aggregation, aggregate
 from llmref.functional.cross_entropy import cross_entropy
@@ -69,6 +70,7 @@ def sft_token_losses(logits: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tens
     TypeError for a wrong dtype.
     """
     named = {"logits": logits, "tokens": tokens, "mask": mask}
+    require_tensor(**named)
     require_shapes("logits (B, T, V), tokens (B, T), mask (B, T)", **named)
     counted = boolean_mask(mask)[:, 1:]
     require_ids(logits.shape[2], tokens=tokens[:, 1:][counted])

@@ -16,6 +16,7 @@ from llmref._numeric import widen
 from llmref._require import (
     require_axis,
     require_choice,
+    require_floating,
     require_in,
     require_int,
     require_integers,
@@ -122,6 +123,7 @@ def beam_search(
         require_int(eos_token_id=eos_token_id)
     require_integers(prompt=prompt)
     require_shapes("prompt (P)", prompt=prompt)
+    require_number(length_penalty=length_penalty)
     live, best = prompt.long()[None], None
     logp = torch.zeros(1, dtype=torch.float32, device=prompt.device)  # one beam: no equal copies
     pruned = torch.full_like(logp, -math.inf)
@@ -156,6 +158,8 @@ def certificate(result: BeamResult) -> bool:
     Source: derived here.
     Differs: an equality that holds in exact arithmetic may be lost, or won, by rounding.
     """
+    require_floating(pruned=result.pruned, score=result.score)
+    require_shapes("pruned (), score ()", pruned=result.pruned, score=result.score)
     alpha = result.length_penalty
     longest = result.max_new_tokens if alpha > 0 else 1
     bound = _score(result.pruned, longest, alpha)

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import bounded, check_distribution, minimum, wide_dtype, widen
-from llmref._require import require_ids, require_in, require_number, require_shapes, require_size
+from llmref._require import (
+    require_floating,
+    require_ids,
+    require_in,
+    require_number,
+    require_shapes,
+    require_size,
+)
 
 
 def acceptance_rate(target_probs: Tensor, draft_probs: Tensor) -> Tensor:
@@ -69,6 +76,7 @@ def speculative_step(
     an id outside [0, V), a drafted token that the draft cannot have drawn, or a uniform outside
     [0, 1).
     """
+    require_floating(target_probs=target_probs, draft_probs=draft_probs)
     require_shapes(
         "draft_probs (K, V), draft_tokens (K,)", draft_probs=draft_probs, draft_tokens=draft_tokens
     )

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from llmref._numeric import widen
-from llmref._require import require_at_least, require_size
+from llmref._numeric import wide_dtype, widen
+from llmref._require import require_at_least, require_floating, require_in, require_size
 
 Shape = int | Sequence[int]
 
@@ -35,6 +36,9 @@ def prepare(
     """
     shape = shape_tuple(normalized_shape)
     require_at_least(0, eps=eps)
+    given = {parameter: value for parameter, value in parameters.items() if value is not None}
+    require_floating(x=x, **given)
+    require_in(f"[0, {torch.finfo(wide_dtype(x)).max}]", eps=eps)
     if tuple(x.shape[-len(shape) :]) != shape:
         raise ValueError(f"{name} over {shape} needs an input (..., *{shape}), got {(*x.shape,)}")
     for parameter, value in parameters.items():

@@ -19,6 +19,7 @@ from llmref._require import (
     require_number,
     require_shapes,
     require_size,
+    require_tensor,
 )
 from llmref.norm.layer_norm import layer_norm, layer_norm_stats
 
@@ -155,6 +156,7 @@ def fold_batch_norm(
     """
     named = {"running_mean": running_mean, "running_var": running_var}
     axes = "running_mean (C,), running_var (C,), gamma (C,), beta (C,), bias (C,)"
+    require_floating(weight=weight, gamma=gamma, **named)
     require_shapes(axes, **named, gamma=gamma, beta=beta, bias=bias)
     if weight.shape[:1] != running_mean.shape:
         shape, C = tuple(weight.shape), len(running_mean)
@@ -179,6 +181,8 @@ def merge_batch_stats(means: Tensor, variances: Tensor, counts: Tensor) -> tuple
     ValueError for shapes that do not fit, no part, a count below 1, or a negative variance.
     """
     named = {"means": means, "variances": variances, "counts": counts}
+    require_tensor(counts=counts)
+    require_floating(means=means, variances=variances)
     require_axis("K", 1, "means (K, C), variances (K, C), counts (K,)", **named)
     require_integers(counts=counts)
     if not (counts >= 1).all():
@@ -197,6 +201,7 @@ def _checked(x: Tensor, eps: float, **parameters: Tensor | None) -> Tensor:
     """The input in float32 at least, after its axes and those of the parameters."""
     require_number(eps=eps)
     require_at_least(0, eps=eps)
+    require_floating(x=x)
     if x.ndim < 2:
         raise ValueError(f"x must be (N, C, ...), got {tuple(x.shape)}")
     require_floating(**{name: value for name, value in parameters.items() if value is not None})

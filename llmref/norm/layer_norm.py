@@ -9,7 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from llmref._require import require_at_least, require_axis, require_choice, require_shapes
+from llmref._require import (
+    require_at_least,
+    require_axis,
+    require_choice,
+    require_floating,
+    require_one_dtype,
+    require_shapes,
+)
 from llmref.norm._scale import divide_by_rms, largest_entry, power_of_two, require_finite
 from llmref.norm._shape import Shape, prepare, shape_tuple
 
@@ -67,6 +74,7 @@ def layer_norm_backward(
     Raises: as layer_norm; ValueError if grad_output has another shape than x, or if the reciprocal
     of the standard deviation overflows.
     """
+    require_floating(x=x, grad_output=grad_output)
     require_shapes("x (...), grad_output (...)", x=x, grad_output=grad_output)
     shape = normalized_shape
     if shape is None:
@@ -92,6 +100,7 @@ def layer_norm_jacobian(x: Tensor, *, eps: float) -> Tensor:
     Source: Ba, Kiros & Hinton 2016, arXiv:1607.06450 (the forward formula, differentiated).
     Raises: as layer_norm; ValueError if the reciprocal of the standard deviation overflows.
     """
+    require_floating(x=x)
     require_axis("n", 1, "x (..., n)", x=x)
     n = x.size(-1)
     x_hat, _, rstd = _normalize(x, n, eps, "layer_norm_jacobian")
@@ -108,10 +117,11 @@ def fold_layer_norm(
 
     Shapes: weight (out, n), bias (out,), gamma and beta (n,) -> (out, n), (out,)
     Source: folklore of quantisation and pruning; stated and proved as norm-layer-fold.
-    Raises: ValueError for shapes that do not fit.
+    Raises: TypeError unless all have one dtype; ValueError for shapes that do not fit.
     """
     named = {"weight": weight, "bias": bias, "gamma": gamma, "beta": beta}
     require_shapes("weight (out, n), bias (out,), gamma (n,), beta (n,)", **named)
+    require_one_dtype(**{name: it for name, it in named.items() if it is not None})
     shift = weight.new_zeros(len(weight)) if bias is None else bias
     # eq. eq-layer-norm-fold: gamma scales the columns.
     return weight * gamma, shift if beta is None else shift + weight @ beta

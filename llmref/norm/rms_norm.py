@@ -15,6 +15,7 @@ from llmref._require import (
     require_at_least,
     require_axis,
     require_choice,
+    require_floating,
     require_one_dtype,
     require_shapes,
 )
@@ -58,6 +59,7 @@ def rms_norm_backward(
     Raises: as rms_norm; ValueError if grad_output has another shape than x, or if 1 / rms
     overflows.
     """
+    require_floating(x=x, grad_output=grad_output)
     require_shapes("x (...), grad_output (...)", x=x, grad_output=grad_output)
     shape = normalized_shape
     if shape is None:
@@ -81,6 +83,7 @@ def rms_norm_jacobian(x: Tensor, *, eps: float | None) -> Tensor:
     Source: Zhang & Sennrich 2019, arXiv:1910.07467 (the forward formula, differentiated).
     Raises: as rms_norm; ValueError if 1 / rms overflows.
     """
+    require_floating(x=x)
     require_axis("n", 1, "x (..., n)", x=x)
     n = x.size(-1)
     x_hat, rrms = _normalize(x, n, eps, None)
@@ -98,6 +101,7 @@ def fold_rms_norm(weight: Tensor, gamma: Tensor) -> Tensor:
     Source: Ashkboos et al. 2024, arXiv:2401.15024, section 3.
     Raises: ValueError for shapes that do not fit.
     """
+    require_floating(weight=weight, gamma=gamma)
     require_shapes("weight (out, n), gamma (n,)", weight=weight, gamma=gamma)
     return weight * gamma
 
@@ -115,6 +119,7 @@ def layer_norm_to_rms_norm(
     """
     centred: list[tuple[Tensor, Tensor | None]] = []
     for weight, bias in writers:
+        require_floating(weight=weight, bias=weight if bias is None else bias)
         require_shapes("weight (n, in), bias (n,)", weight=weight, bias=bias)
         columns = weight - weight.mean(0, keepdim=True)
         centred.append((columns, None if bias is None else bias - bias.mean()))
@@ -197,6 +202,6 @@ def _normalize(
     if eps is None:
         eps = torch.finfo(wide_dtype(x)).eps
     wide, axes = prepare(x, normalized_shape, eps, "rms_norm", weight=weight)
-    if torch.tensor(eps, dtype=wide.dtype) == 0 and (wide == 0).all(axes).any():
+    if torch.as_tensor(eps, dtype=wide.dtype) == 0 and (wide == 0).all(axes).any():
         raise ValueError("rms_norm of a row of zeros with eps = 0 is 0/0: give eps > 0")
     return divide_by_rms(wide, axes, eps)

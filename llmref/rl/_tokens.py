@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_constant, require_finite, require_floating, require_shapes
+from llmref._require import (
+    require_constant,
+    require_finite,
+    require_floating,
+    require_shapes,
+    require_tensor,
+)
 
 WHERE = " where the mask counts"
 
@@ -70,6 +76,7 @@ def token_advantages(advantages: Tensor, counted: Tensor) -> Tensor:
     Shapes: advantages (N,) or (N, T), counted (N, T) -> (N, T)
     Raises: as token_values, with constant.
     """
+    require_tensor(advantages=advantages)
     if advantages.shape not in (counted.shape, counted.shape[:1]):
         raise ValueError(
             f"advantages must be (N,) or (N, T) = {tuple(counted.shape)}, got "

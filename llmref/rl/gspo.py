@@ -7,6 +7,7 @@ Leaves out: KL penalties (see kl), group advantages (see grpo).
 
 from torch import Tensor
 
+from llmref._require import require_tensor
 from llmref.functional._tokens import require_rows, token_mask
 from llmref.functional.aggregation import aggregate
 from llmref.rl._tokens import narrowed, token_advantages, token_log_probs
@@ -44,6 +45,7 @@ def gspo_loss(
     otherwise as sequence_ratio and ppo.clipped_surrogate.
     """
     log_ratio = _mean_log_ratio(logp, old_logp, mask)  # (N,)
+    require_tensor(advantages=advantages)
     if advantages.shape != log_ratio.shape:
         raise ValueError(
             f"advantages {tuple(advantages.shape)} must be (N,) = {tuple(log_ratio.shape)}, one "

@@ -17,6 +17,7 @@ from llmref._require import (
     require_finite,
     require_floating,
     require_in,
+    require_number,
     require_shapes,
 )
 from llmref.functional._tokens import require_rows, token_mask
@@ -57,6 +58,7 @@ def importance_weights(
         log_weight = log_weight.sum(dim=-1, keepdim=True).expand_as(pi)
     weights = log_weight.exp()  # eq. eq-off-policy-weights
     if cap is not None:
+        require_number(cap=cap)
         require_in("(0, inf)", cap=cap)
         weights = weights.clamp(max=_reachable(cap, weights.dtype))
     return narrowed(torch.where(counted, weights, 0.0), logp.dtype, "a weight")
@@ -72,6 +74,7 @@ def truncate_weights(weights: Tensor, *, cap: float) -> Tensor:
     in the dtype of the weights;
     TypeError for integers.
     """
+    require_number(cap=cap)
     require_in("(0, inf)", cap=cap)
     held = _weights(weights)
     return held.clamp(max=_reachable(cap, held.dtype))  # eq. eq-off-policy-truncation
@@ -87,6 +90,7 @@ def mask_weights(weights: Tensor, *, low: float, high: float) -> Tensor:
     integers.
     """
     require_at_least(0, low=low)
+    require_number(high=high)
     require_in("[0, inf)", high=high)
     if low > high:
         raise ValueError(f"low must be at most high, got low = {low}, high = {high}")

@@ -34,6 +34,7 @@ def kto_reference_point(policy_kl_logps: Tensor, ref_kl_logps: Tensor) -> Tensor
     log-probability is not finite or above 1e-6; TypeError unless floating point.
     """
     named = {"policy_kl_logps": policy_kl_logps, "ref_kl_logps": ref_kl_logps}
+    require_floating(**named)
     require_shapes("policy_kl_logps (M,), ref_kl_logps (M,)", **named)
     _require_some(policy_kl_logps, "response")
     require_constant(ref_kl_logps=ref_kl_logps)
@@ -173,10 +174,10 @@ def _below_zero(name: str, means: Tensor) -> Tensor:
 
 def _reference_point(reference_point: Tensor, policy_logps: Tensor) -> Tensor:
     """The baseline in float32 at least, once it is a divergence: one, or one for each response."""
+    require_floating(reference_point=reference_point)
     if reference_point.ndim:
         named = {"policy_logps": policy_logps, "reference_point": reference_point}
         require_shapes("policy_logps (N,), reference_point (N,)", **named)
-    require_floating(reference_point=reference_point)
     require_constant(reference_point=reference_point)
     require_in("[0, inf)", reference_point=reference_point)
     return widen(reference_point, "reference_point")

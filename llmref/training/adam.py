@@ -12,7 +12,9 @@ from torch import Tensor
 from llmref._require import (
     require_at_least,
     require_finite,
+    require_floating,
     require_in,
+    require_number,
     require_size,
 )
 from llmref.training._inputs import widened
@@ -211,12 +213,16 @@ def _rounded(state: tuple[Tensor, Tensor, Tensor], *given: Tensor) -> AdamState:
 
 
 def _require_betas(betas: Betas) -> None:
+    if len(betas) != 2:
+        raise ValueError(f"betas must be two numbers, got {betas}")
+    require_number(beta1=betas[0], beta2=betas[1])
     require_in("[0, 1)", beta1=betas[0], beta2=betas[1])
 
 
 def _require_moments(exp_avg: Tensor, exp_avg_sq: Tensor, betas: Betas) -> None:
     """Refuse betas and moments with which running means are none."""
     _require_betas(betas)
+    require_floating(exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     require_finite(exp_avg=exp_avg)
     require_in("[0, inf)", exp_avg_sq=exp_avg_sq)
     for name, moment, beta in zip(
@@ -234,7 +240,7 @@ def _require_quotient(exp_avg: Tensor, exp_avg_sq: Tensor, eps: float) -> None:
     """Refuse mean squares lost below the range of the dtype, unless eps hides the loss."""
     tiny = torch.finfo(exp_avg_sq.dtype).tiny
     lost = (exp_avg_sq < tiny) & (exp_avg != 0)
-    if eps**2 < tiny and lost.any():
+    if eps < math.sqrt(tiny) and lost.any():
         raise ValueError(
             f"exp_avg_sq must be at least {tiny:g} where exp_avg is not 0 (eps = {eps:g}), "
             f"got {exp_avg_sq[lost][0].item():g}"

@@ -14,7 +14,9 @@ from llmref._require import (
     require_at_least,
     require_finite,
     require_floating,
+    require_number,
     require_positive,
+    require_real,
     require_shapes,
     require_size,
 )
@@ -99,6 +101,7 @@ def clip_by_value(grads: Sequence[Tensor], *, max_value: float) -> list[Tensor]:
     Raises: as global_norm; ValueError if max_value is not positive and finite, or an entry is NaN
     or infinite.
     """
+    require_number(max_value=max_value)
     require_positive(max_value=max_value)
     require_finite(grads=_flat(grads))
     tops = [min(max_value, torch.finfo(grad.dtype).max) for grad in grads]
@@ -107,7 +110,8 @@ def clip_by_value(grads: Sequence[Tensor], *, max_value: float) -> list[Tensor]:
 
 def _counts(counts: Tensor) -> Tensor:
     """The counts in float64."""
-    wide = counts.double()
+    require_real(counts=counts)
+    wide = counts.detach().double()
     for count in wide.flatten():
         require_at_least(0, counts=float(count))
     return wide

@@ -20,6 +20,7 @@ from llmref._require import (
     require_integers,
     require_number,
     require_positive,
+    require_real,
     require_shapes,
     require_size,
 )
@@ -84,6 +85,7 @@ def round_to_format(x: Tensor, values: Tensor, *, overflow: Overflow) -> Tensor:
     """
     require_floating(x=x)
     require_choice(Overflow, overflow=overflow)
+    require_real(values=values)
     grid = values.double()
     if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0 or not (grid.diff() > 0).all():
         raise ValueError(f"values must be (codes,) and ascend from 0, got {tuple(values.shape)}")
@@ -162,6 +164,7 @@ def update_loss_scale(
     """
     require_number(scale=scale)
     require_in(_NORMAL, scale=scale, hint=", no normal float32")
+    require_number(growth_factor=growth_factor, backoff_factor=backoff_factor)
     require_in("(1, inf)", growth_factor=growth_factor)
     require_in("(0, 1)", backoff_factor=backoff_factor)
     require_size(1, growth_interval=growth_interval)
@@ -169,7 +172,9 @@ def update_loss_scale(
     require_in(f"[0, {growth_interval - 1}]", clean_steps=clean_steps)
     grow = not overflow and clean_steps + 1 == growth_interval
     factor = backoff_factor if overflow else growth_factor if grow else 1.0
-    following = torch.tensor(scale * factor, dtype=torch.float32).item()  # eq. eq-precision-dynamic
+    following = torch.tensor(
+        float(scale * factor), dtype=torch.float32
+    ).item()  # eq. eq-precision-dynamic
     if following < torch.finfo(torch.float32).tiny:
         raise ValueError(f"scale must stay a normal float32, got {following:g}: look for a NaN")
     steps = 0 if overflow or grow else clean_steps + 1
@@ -204,7 +209,9 @@ def fp8_scale(x: Tensor, *, max_value: float) -> Tensor:
     Raises: TypeError unless x is floating point; ValueError unless max_value > 0, x is finite and
     not empty, and the scale is finite.
     """
+    require_number(max_value=max_value)
     require_positive(max_value=max_value)
+    require_floating(x=x)
     wide = widen(x.detach())
     require_finite(x=x)
     if not wide.numel():

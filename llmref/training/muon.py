@@ -14,6 +14,7 @@ from llmref._require import (
     require_at_least,
     require_choice,
     require_finite,
+    require_floating,
     require_in,
     require_size,
 )
@@ -163,6 +164,7 @@ def muon_step(
     finite.
     """
     require_at_least(0, lr=lr, weight_decay=weight_decay, scale=scale)
+    require_floating(param=param)
     _require_two_axes("param", tuple(param.shape))
     theta, g, b = widened(param=param, grad=grad, momentum_buffer=momentum_buffer)
     direction, b = nesterov_momentum(g, b, momentum=momentum)

@@ -11,6 +11,7 @@ from llmref._require import (
     require_at_least,
     require_choice,
     require_in,
+    require_number,
     require_positive,
     require_size,
 )
@@ -79,6 +80,7 @@ def quadratic_second_moment(
         start is not finite, or the result is too large for a float.
     """
     require_at_least(0, curvature=curvature, noise_var=noise_var)
+    require_number(start=start)
     require_in("(-inf, inf)", start=start)
     second_moment = float(start) * float(start)
     for index, lr in enumerate(lrs):
@@ -103,6 +105,7 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def _require_rates(min_lr: float, max_lr: float) -> None:
+    require_number(max_lr=max_lr)
     require_positive(max_lr=max_lr)
     require_at_least(0, min_lr=min_lr)
     if min_lr > max_lr:

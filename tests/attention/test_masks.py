@@ -385,7 +385,7 @@ def test_prefixes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"an integer or \(B,\), got \(1, 2\)"):
         prefix_lm_mask(torch.tensor([[1, 2]]), 3)
     for prefix in (torch.tensor([1.0]), 1.5, True):
-        with pytest.raises(TypeError, match="prefix_len must hold integers"):
+        with pytest.raises(TypeError, match="prefix_len must (hold integers|be a number)"):
             prefix_lm_mask(prefix, 3)
 
 

@@ -140,6 +140,12 @@ def test_sums_are_wide_and_rounded_once():
     assert torch.equal(same, x)
 
 
+def test_an_expert_that_a_token_does_not_meet_may_overflow():
+    """exp(1000) of the second expert; the token meets the first alone, with weight 1."""
+    x, weights, experts = f64([1000.0]), f64([1.0]), torch.tensor([[0]])
+    assert moe_dense(x, weights, experts, [torch.neg, torch.exp]).item() == -1000
+
+
 def test_an_expert_without_tokens_has_a_gradient_of_zero():
     layer = SparseMoE(3, 4, 5, 1, router=lambda z, k: (torch.ones(2, 1), ids([[1], [1]])))
     layer(torch.ones(2, 3)).sum().backward()

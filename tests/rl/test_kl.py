@@ -171,6 +171,16 @@ def test_a_probability_that_underflows_is_still_an_outcome():
     assert kl_categorical(p, q) == torch.inf
 
 
+@pytest.mark.parametrize("far", [-89.0, -95.0, -200.0, -1e4, -1e30])
+def test_distributions_far_apart_have_a_finite_divergence(far):
+    """P = (1, 0) nearly, q a fair coin: log 2; q / p of the second outcome overflows float32."""
+    p, q = torch.tensor([0.0, far], requires_grad=True), torch.zeros(2)
+    kl = kl_categorical(p, q)
+    torch.testing.assert_close(kl, torch.tensor(math.log(2)))
+    assert gradient(lambda x: kl_categorical(x, q), p)[0].isfinite().all()
+    assert kl_categorical(q, p.detach()).item() == pytest.approx(-far / 2 - math.log(2), rel=1e-6)
+
+
 def test_excluded_outcomes_leave_the_gradient_finite():
     p = f64([0.3, -torch.inf, 0.1]).requires_grad_()
     q = f64([0.2, -torch.inf, 0.7]).requires_grad_()

@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llmref._require import require_axis, require_integers, require_shapes, require_size
+from llmref._require import (
+    require_axis,
+    require_floating,
+    require_integers,
+    require_shapes,
+    require_size,
+)
 from llmref.attention._heads import heads_per_group, merge_heads, require_head_dim, split_heads
 from llmref.attention._masking import (
     bias_and_allowed,
@@ -88,6 +94,8 @@ class CachedAttention(nn.Module):
         not the layer's, or the mask has three axes or does not broadcast. The cache is then
         unchanged.
         """
+        require_floating(x=x)
+        require_shapes("weight (_, C), x (B, T, C)", weight=self.q_proj.weight, x=x)
         require_heads_axis(attn_mask)
         past = 0 if cache is None else cache.length
         positions = torch.arange(past, past + x.shape[1], device=x.device)  # never from 0

@@ -16,6 +16,7 @@ from llmref._require import (
     require_int,
     require_shapes,
     require_size,
+    require_tensor,
 )
 
 
@@ -155,6 +156,7 @@ def _buffers(
 
 
 def _check_chunk(buffer: Tensor, key: Tensor, value: Tensor) -> None:
+    require_tensor(key=key, value=value)
     axes = "buffer (B, G, _, D), key (B, G, t, D), value (B, G, t, D)"
     require_shapes(axes, buffer=buffer, key=key, value=value)
     for name, x in (("key", key), ("value", value)):

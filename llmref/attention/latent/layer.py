@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from llmref._require import require_size
+from llmref._require import require_floating, require_shapes, require_size
 from llmref.attention._heads import merge_heads, split_heads
 from llmref.attention._masking import bias_and_allowed, require_heads_axis
 from llmref.attention.latent.forms import absorbed_latent_attention, latent_attention
@@ -79,6 +79,8 @@ class LatentAttention(nn.Module):
         Raises: as the cache's update and latent_attention; ValueError if the mask has three axes or
         does not broadcast. The cache is then unchanged.
         """
+        require_floating(x=x)
+        require_shapes("weight (_, C), x (B, T, C)", weight=self.kv_a_proj_with_mqa.weight, x=x)
         require_heads_axis(attn_mask)
         past = 0 if cache is None else cache.length
         query, query_rope = self._queries(x)

@@ -13,6 +13,7 @@ from llmref._require import (
     require_int,
     require_shapes,
     require_size,
+    require_tensor,
 )
 
 
@@ -57,6 +58,7 @@ class LatentCache:
         Raises: ValueError if the chunk does not fit or has other sizes or another device;
         TypeError for another dtype. The cache is then unchanged.
         """
+        require_tensor(latent=latent, key_rope=key_rope)
         axes = "cache (B, _, Dc), latent (B, t, Dc)"
         require_shapes(axes, cache=self._latent, latent=latent)
         axes = "latent (B, t, _), cache (_, _, Dr), key_rope (B, t, Dr)"

@@ -10,7 +10,12 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from llmref._require import boolean_mask, require_float_dtype, require_in
+from llmref._require import (
+    boolean_mask,
+    require_in,
+    require_int,
+    require_wide_dtype,
+)
 from llmref.attention._masking import require_selection
 from llmref.attention.masks._rows import require_rows
 
@@ -25,12 +30,13 @@ def check_mask(
     Raises: ValueError if the last axes are not (T or 1, S), an entry is neither 0 nor 1, or a row
     is empty and allow_empty_rows is False.
     """
+    allowed = boolean_mask(mask)
+    require_int(query_len=query_len, key_len=key_len)
     if mask.ndim < 2 or mask.shape[-1] != key_len or mask.shape[-2] not in (1, query_len):
         raise ValueError(
             f"a mask for {query_len} queries and {key_len} keys must end in "
             f"({query_len} or 1, {key_len}), got {tuple(mask.shape)}"
         )
-    allowed = boolean_mask(mask)
     return allowed if allow_empty_rows else require_rows(allowed)
 
 
@@ -70,7 +76,7 @@ def additive_mask(
     zeros allow; ValueError unless value is negative and minus infinity or within the range of
     dtype, or if an entry of the mask is neither 0 nor 1.
     """
-    require_float_dtype(dtype=dtype)
+    require_wide_dtype(dtype=dtype)
     require_selection(mask=mask)
     least = -math.inf if value == -math.inf else torch.finfo(dtype).min
     require_in(f"[{least}, 0)", value=value)
@@ -83,13 +89,14 @@ def _combine(
 ) -> Tensor:
     if not masks:
         raise ValueError("there is no mask to combine")
-    shapes = [tuple(mask.shape) for mask in masks]
+    allowed = [boolean_mask(mask) for mask in masks]
+    shapes = [tuple(mask.shape) for mask in allowed]
     if not _fit(shapes):
         raise ValueError(
             "masks must be (T, S) or (B or 1, H or 1, T or 1, S) with one T and S, got "
             + " and ".join(str(shape) for shape in shapes)
         )
-    combined = reduce(operation, [boolean_mask(mask) for mask in masks])
+    combined = reduce(operation, allowed)
     return combined if allow_empty_rows else require_rows(combined)
 
 

@@ -10,8 +10,10 @@ from llmref._require import (
     boolean_mask,
     require_in,
     require_integers,
+    require_number_or_tensor,
     require_shapes,
     require_size,
+    require_tensor,
 )
 from llmref.attention._masking import causal_offset, position_distance
 from llmref.attention.masks._rows import require_rows
@@ -80,6 +82,7 @@ def prefix_lm_mask(
     Raises: as causal_mask; TypeError unless prefix_len is an integer; ValueError if it has more
     than one axis or is not in [0, S].
     """
+    require_number_or_tensor(prefix_len=prefix_len)
     lengths = torch.as_tensor(prefix_len, device=device)
     require_integers(prefix_len=lengths)
     if lengths.ndim > 1:
@@ -158,6 +161,7 @@ def _distance(
 
 
 def _real_tokens(valid: Tensor) -> Tensor:
+    require_tensor(valid=valid)
     require_shapes("valid (B, T)", valid=valid)
     real = boolean_mask(valid)
     if not real.any(-1).all():

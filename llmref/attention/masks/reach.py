@@ -6,7 +6,7 @@ Leaves out: by how much. What can be reached is an upper bound on what has influ
 import torch
 from torch import Tensor
 
-from llmref._require import boolean_mask, require_shapes, require_size
+from llmref._require import boolean_mask, require_shapes, require_size, require_tensor
 
 
 def receptive_field(num_layers: int, window: int) -> int:
@@ -32,6 +32,7 @@ def dependency_matrix(mask: Tensor, num_layers: int) -> Tensor:
     TypeError unless that is an int.
     """
     require_size(0, num_layers=num_layers)
+    require_tensor(mask=mask)
     require_shapes("mask (..., T, T)", mask=mask)
     identity = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
     step = boolean_mask(mask) | identity  # the residual connection lets every token see itself

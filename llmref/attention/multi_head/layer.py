@@ -8,7 +8,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from llmref._require import require_in, require_size
+from llmref._numeric import wide_dtype
+from llmref._require import (
+    require_floating,
+    require_in,
+    require_one_dtype,
+    require_size,
+    require_tensor,
+)
 from llmref.attention._heads import merge_heads, require_head_dim, split_heads
 from llmref.attention.scaled_dot_product import attention_weights, scaled_dot_product_attention
 
@@ -137,6 +144,7 @@ class MultiHeadAttention(nn.Module):
         inputs = (query, query if key is None else key, query if value is None else value)
         layers = (self.q_proj, self.k_proj, self.v_proj)
         for name, x, layer in zip(("query", "key", "value"), inputs, layers, strict=True):
+            require_floating(**{name: x})
             if x.ndim != 3 or x.shape[-1] != layer.in_features:
                 raise ValueError(
                     f"{name} must be (B, T, {layer.in_features}), got {tuple(x.shape)}"
@@ -171,17 +179,19 @@ def gauge_transform(module: MultiHeadAttention, qk: Tensor, vo: Tensor) -> Multi
     Shapes: qk (H, D, D), vo (H, D, D), invertible -> a new module
     Source: Elhage et al. 2021, 'A mathematical framework for transformer circuits', for the
     products that stay the same.
-    Raises: ValueError if a shape differs or a matrix is singular.
+    Raises: TypeError unless both have the dtype of the weights; ValueError if a shape differs or a
+    matrix is singular.
     """
     H, D = module.num_heads, module.head_dim
+    require_one_dtype(qk=qk, vo=vo, weight=module.q_proj.weight)
     inverses = []
     for name, matrix in (("qk", qk), ("vo", vo)):
         if matrix.shape != (H, D, D):
             raise ValueError(f"{name} must be {(H, D, D)}, got {tuple(matrix.shape)}")
-        inverse, info = torch.linalg.inv_ex(matrix)
+        inverse, info = torch.linalg.inv_ex(matrix.to(wide_dtype(matrix)))
         if info.any() or not inverse.isfinite().all():
             raise ValueError(f"{name} must be invertible in every head")
-        inverses.append(inverse)
+        inverses.append(inverse.to(matrix.dtype))
     result = copy.deepcopy(module)
     turns = ((result.q_proj, qk), (result.k_proj, inverses[0].mT), (result.v_proj, vo))
     with torch.no_grad():
@@ -194,6 +204,7 @@ def gauge_transform(module: MultiHeadAttention, qk: Tensor, vo: Tensor) -> Multi
 
 
 def _require_mask_shape(mask: Tensor, shape: tuple[int, int, int, int]) -> None:
+    require_tensor(attn_mask=mask)
     B, H, T, S = shape
     # Three axes are refused: (B, T, S) would be taken for (H, T, S) whenever B equals H.
     sizes = zip(mask.shape[:-1], (B, H, T), strict=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from llmref._numeric import wide_dtype, widen
-from llmref._require import require_constant
+from llmref._require import require_constant, require_floating
 from llmref.attention.online_softmax._sums import (
     SumOverflowError,
     reference_point,
@@ -183,6 +183,8 @@ def _check_saved(tiles: Tiles, **tensors: Tensor | None) -> None:
     rows = tuple(tiles.query.shape[:-1])
     for name, x in tensors.items():
         expected = rows if "lse" in name else (*rows, tiles.value.shape[-1])
+        if x is not None:
+            require_floating(**{name.removeprefix("lse_"): x})
         if x is not None and tuple(x.shape) != expected:
             raise ValueError(
                 f"{name.removeprefix('lse_')} must be {expected}, got {tuple(x.shape)}"

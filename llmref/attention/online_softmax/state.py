@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_in, require_shapes, require_size
+from llmref._require import (
+    require_floating,
+    require_in,
+    require_one_dtype,
+    require_shapes,
+    require_size,
+)
 from llmref.attention.online_softmax._sums import (
     reference_point,
     require_resolved,
@@ -45,6 +51,8 @@ def empty_state(
     point.
     """
     require_size(0, value_dim=value_dim)
+    for size in shape:
+        require_size(0, shape=size)
     l = widen(torch.zeros(shape, dtype=dtype, device=device), "dtype")  # noqa: E741
     return SoftmaxState(torch.full_like(l, -math.inf), l, l.new_zeros((*shape, value_dim)))
 
@@ -60,6 +68,7 @@ def block_state(scores: Tensor, value: Tensor) -> SoftmaxState:
     values do not fit, or a sum of finite values overflows.
     """
     wide, values = widen(scores, "scores"), widen(value, "value")
+    require_one_dtype(scores=wide, value=values)
     _require_values(wide, values)
     if scores.shape[-1] == 0:
         return empty_state(scores.shape[:-1], value.shape[-1], dtype=wide.dtype, device=wide.device)
@@ -81,10 +90,10 @@ def merge_states(a: SoftmaxState, b: SoftmaxState) -> SoftmaxState:
     Raises: ValueError if the shapes differ, m is not finite where a state is not empty, or a sum of
     finite values overflows.
     """
-    if [x.shape for x in a] != [x.shape for x in b]:
-        raise ValueError(f"states must have the same shapes, got {_shapes(a)} and {_shapes(b)}")
     _check_state(a)
     _check_state(b)
+    if [x.shape for x in a] != [x.shape for x in b]:
+        raise ValueError(f"states must have the same shapes, got {_shapes(a)} and {_shapes(b)}")
     m = torch.maximum(a.m, b.m)
     shift = reference_point(m)
     keep_a, keep_b = (a.m - shift).exp(), (b.m - shift).exp()  # at most 1; 0 for an empty state
@@ -173,7 +182,9 @@ def _shapes(state: SoftmaxState) -> list[tuple[int, ...]]:
 
 
 def _check_state(state: SoftmaxState) -> None:
+    require_floating(m=state.m, l=state.l, o=state.o)
     if state.m.shape != state.l.shape or state.o.shape[:-1] != state.l.shape:
         raise ValueError(f"a state is m (...), l (...), o (..., Dv), got {_shapes(state)}")
+    require_in("[0, inf]", l=state.l)
     if not (state.m.isfinite() | ((state.m == -math.inf) & (state.l == 0))).all():
         raise ValueError("a state has a finite m, or it is empty: (-inf, 0, 0)")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from llmref.components.bpe._text import compile_pattern
+from llmref.components.bpe._text import compile_pattern, utf8
 from llmref.components.bpe.index import Pair
 
 
@@ -23,6 +23,7 @@ def require_vocabulary(
     """Raise ValueError for a pattern that does not compile, an empty name, or ids that clash."""
     if pattern is not None:
         compile_pattern(pattern)
+        utf8(pattern)  # what cannot be saved is no pattern
     if len(ids) != size:
         raise ValueError(f"ids must number all {size} bytes and merges, got {len(ids)}")
     if any(not isinstance(name, str) or not name for name in special_tokens):

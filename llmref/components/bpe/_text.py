@@ -15,8 +15,10 @@ BYTE_OF = {character: byte for byte, character in enumerate(STAND_INS)}
 def compile_pattern(pattern: str) -> regex.Pattern[str]:
     """The pattern, compiled (`regex` keeps the most recent ones).
 
-    Raises: ValueError if it is not a regular expression.
+    Raises: TypeError unless it is str; ValueError if it is not a regular expression.
     """
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern must be str, got {type(pattern).__name__}")
     try:
         return regex.compile(pattern)
     except regex.error as error:

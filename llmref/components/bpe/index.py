@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 
+from llmref._require import require_int
+
 Pair = tuple[int, int]
 
 
@@ -29,6 +31,8 @@ class PairIndex:
         # all places of a pair come in the step that makes the newer of its two tokens.
         self.places: defaultdict[Pair, list[int]] = defaultdict(list)
         for word, weight in words.items():
+            if weight != weight:
+                raise ValueError(f"words must map to how often they occur, got {weight}")
             start, end = len(self.symbols), len(self.symbols) + len(word)
             self.symbols += word
             self.weight += [weight] * len(word)
@@ -60,6 +64,7 @@ class PairIndex:
 
         Raises: ValueError if the pair never occurred, or was merged before.
         """
+        require_int(new_id=new_id)
         if pair not in self.places:
             raise ValueError(f"pair must occur in the words, got {pair}")
         a, b = pair

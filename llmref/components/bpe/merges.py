@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
-from llmref._require import require_choice, require_size
+from llmref._require import require_choice, require_int, require_size
 from llmref.components.bpe._merges import NoMergeError, require_bytes, require_words
 from llmref.components.bpe.index import Pair, PairIndex
 
@@ -99,6 +99,7 @@ class RecountedWords:
 
     def merge(self, pair: Pair, new_id: int) -> None:
         """Replace the pair in every word."""
+        require_int(new_id=new_id)
         self.words = {
             tuple(merge_pair(word, pair, new_id)): weight for word, weight in self.words.items()
         }

@@ -6,9 +6,10 @@ Leaves out: how merges are learned (see merges) and how files look.
 import operator
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Self
 
+from llmref._require import require_int
 from llmref.components.bpe import _files, _tokenizer_json, _vocab_files
 from llmref.components.bpe._imported import JsonVocabulary, RankVocabulary
 from llmref.components.bpe._merges import NoMergeError, check_merges, require_vocabulary
@@ -82,6 +83,7 @@ class BPETokenizer:
         Raises: ValueError if vocab_size < 256 + len(special_tokens) or a special token comes twice;
         TypeError unless the corpus is str or an iterable of str. Warns if fewer merges exist.
         """
+        require_int(vocab_size=vocab_size)
         wanted = vocab_size - 256 - len(special_tokens)
         if wanted < 0:
             raise ValueError(
@@ -142,6 +144,8 @@ class BPETokenizer:
             if allowed not in ("all", "none"):
                 raise ValueError(f"allowed_special: 'all', 'none' or a set, got {allowed!r}")
             return set(self.special_tokens) if allowed == "all" else set()
+        if not isinstance(allowed, Collection):
+            raise TypeError(f"allowed_special: 'all', 'none' or a set, got {allowed!r}")
         if unknown := set(allowed) - set(self.special_tokens):
             raise ValueError(f"allowed_special names no special token: {sorted(unknown)}")
         return set(allowed)
@@ -161,7 +165,7 @@ class BPETokenizer:
 
         Raises: TypeError unless id is an integer; ValueError if no token has it.
         """
-        number = operator.index(id)
+        number = _integer(id)
         if number not in self._bytes:
             raise ValueError(f"no token has the id {number}; vocab_size is {self.vocab_size}")
         return self._bytes[number]
@@ -296,6 +300,14 @@ class BPETokenizer:
             return _JsonTokenizer(_tokenizer_json.read_tokenizer_json(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
+
+
+def _integer(number: int) -> int:
+    """What counts as an index in Python: an int, or such a number of another library."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise TypeError(f"an id must be an integer, got {number!r}") from None
 
 
 class _RankTokenizer(RankVocabulary, BPETokenizer):

@@ -58,6 +58,8 @@ def count_words(
     """
     if isinstance(special, str):
         raise TypeError(f"special must be a sequence of str, got the str {special!r}")
+    if not isinstance(corpus, Iterable):
+        raise TypeError(f"corpus must be str or an iterable of str, got {corpus!r}")
     documents = [corpus] if isinstance(corpus, str) else corpus
     pieces: Counter[str] = Counter()
     for document in documents:

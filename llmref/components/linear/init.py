@@ -14,6 +14,7 @@ from llmref._require import (
     require_at_least,
     require_choice,
     require_in,
+    require_number,
     require_positive,
     require_size,
 )
@@ -72,6 +73,7 @@ def activation_gain(name: GainOf, a: float = 0.01) -> float:
     Differs: torch.nn.init.calculate_gain has the empirical 5 / 3 for tanh; here it is 1.5925.
     Raises: ValueError if the name is unknown, or a is beyond 1e150 in size.
     """
+    require_number(a=a)
     require_in("[-1e150, 1e150]", a=a)
     require_choice(GainOf, name=name)
     exact = {"linear": 1.0, "relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + a * a))}

@@ -10,6 +10,7 @@ from llmref._numeric import as_rows, widen
 from llmref._require import (
     require_choice,
     require_finite,
+    require_floating,
     require_one_dtype,
     require_shapes,
     require_size,
@@ -70,7 +71,8 @@ class Linear(nn.Module):
     their biases start at 0. A layer that feeds no ReLU (an output head) needs no such gain.
     Shapes: x (..., in) -> (..., out)
     Source: Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852.
-    Raises: ValueError if a size is below 1 or init is unknown; TypeError unless the sizes are ints.
+    Raises: ValueError if a size is below 1 or init is unknown; TypeError unless the sizes are ints
+    and dtype is floating point.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Linear(nn.Module):
         self.std = init_std(in_features, out_features, init, gain)
         self.init = init
         weight = torch.empty(out_features, in_features, device=device, dtype=dtype)
+        require_floating(dtype=weight)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(weight.new_empty(out_features)) if bias else None
         self.reset_parameters()

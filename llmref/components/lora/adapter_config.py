@@ -50,6 +50,7 @@ class PeftLoraConfig:
 
     A name is that of a module in the base model, such as model.layers.0.self_attn.q_proj.
     Source: peft 0.21.2, whose names are used, and whose way to match names.
+    Raises: as read_peft_config for these values.
     """
 
     r: int
@@ -63,6 +64,9 @@ class PeftLoraConfig:
     modules_to_save: tuple[str, ...] = ()
     layers_to_transform: tuple[int, ...] = ()
     layers_pattern: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self)
 
     def rank(self, name: str) -> int:
         """The rank of a layer: that of the first pattern which matches the end of its name, or r.
@@ -147,9 +151,7 @@ def read_peft_config(source: Mapping[str, object] | str | os.PathLike[str]) -> P
     for key in ("rank_pattern", "alpha_pattern"):
         if not isinstance(values.get(key, {}), Mapping):
             raise TypeError(f"{key} must map patterns to values, got {values[key]!r}")
-    config = PeftLoraConfig(**values)
-    _check(config)
-    return config
+    return PeftLoraConfig(**values)
 
 
 def add_peft_adapters(model: nn.Module, config: PeftLoraConfig) -> list[str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from llmref._numeric import as_rows, widen
 from llmref._require import (
     require_finite,
+    require_number,
     require_one_dtype,
     require_positive,
     require_shapes,
@@ -27,6 +28,7 @@ def lora_scaling(alpha: float, r: int, *, rank_stabilized: bool = False) -> floa
     positive.
     """
     require_size(1, r=r)
+    require_number(alpha=alpha)
     require_positive(alpha=alpha)
     return alpha / math.sqrt(r) if rank_stabilized else alpha / r  # eq. eq-lora-scale
 
@@ -43,6 +45,7 @@ def lora_delta(A: Tensor, B: Tensor, scaling: float) -> Tensor:
     """
     require_one_dtype(A=A, B=B)
     require_shapes("A (r, in), B (out, r)", A=A, B=B)
+    require_number(scaling=scaling)
     delta = (scaling * (widen(B) @ widen(A))).to(A.dtype)  # eq. eq-lora-delta
     require_finite(delta=delta)
     return delta
@@ -62,6 +65,7 @@ def lora_backward(
     named = {"A": A, "B": B, "x": x, "grad_out": grad_out}
     require_one_dtype(**named)
     require_shapes("A (r, in), B (out, r), x (..., in), grad_out (..., out)", **named)
+    require_number(scaling=scaling)
     rows, inputs = as_rows(widen(grad_out)), as_rows(widen(x))  # (m, out), (m, in)
     # eq. eq-lora-gradients, line by line
     grad_B = (scaling * rows.T @ (inputs @ widen(A).T)).to(B.dtype)

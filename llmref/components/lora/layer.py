@@ -54,6 +54,7 @@ class LoRALinear(nn.Module):
         self.base = base.requires_grad_(False)
         self.dropout = nn.Dropout(dropout)
         like, wide = base.weight, wide_dtype(base.weight)
+        require_finite(f" in {wide}", scaling=torch.as_tensor(self.scaling, dtype=wide))
         self.lora_A = nn.Parameter(like.new_empty(r, base.in_features, dtype=wide))
         self.lora_B = nn.Parameter(like.new_zeros(base.out_features, r, dtype=wide))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # bound 1 / sqrt(in), for every r

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from llmref._require import require_floating
 from llmref.components.lora.adapter_config import PeftLoraConfig
 from llmref.components.lora.layer import LoRALinear
 
@@ -148,6 +149,7 @@ def _check_scales(layers: Mapping[str, LoRALinear], config: PeftLoraConfig) -> N
 
 
 def _check_fits(key: str, saved: Tensor, tensor: Tensor) -> None:
+    require_floating(**{key: saved})
     if tensor.shape != saved.shape:
         raise ValueError(f"{key} must be {(*tensor.shape,)}, got {(*saved.shape,)}")
     if not torch.equal(saved.to(tensor.dtype).to(saved.dtype), saved):

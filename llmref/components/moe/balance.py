@@ -9,6 +9,7 @@ from llmref._require import (
     require_floating,
     require_in,
     require_integers,
+    require_number,
     require_positive,
     require_shapes,
 )
@@ -32,6 +33,7 @@ def load_balancing_loss(probs: Tensor, experts: Tensor, mask: Tensor | None = No
     require_shapes(
         "probs (..., E), experts (..., k), mask (...)", probs=probs, experts=experts, mask=mask
     )
+    require_integers(experts=experts)
     require_k(experts.shape[-1], probs.shape[-1])
     counted = _counted(probs, mask, "probs")
     check_distribution(counted, name="probs")
@@ -71,6 +73,7 @@ def update_expert_bias(bias: Tensor, load: Tensor, *, rate: float) -> Tensor:
     require_floating(bias=bias)
     require_integers(load=load)
     require_shapes("bias (E), load (E)", bias=bias, load=load)
+    require_number(rate=rate)
     require_positive(rate=rate)
     require_finite(bias=bias)
     require_in("[0, inf)", load=load)

@@ -58,7 +58,9 @@ def moe_dense(
     wide = wide_dtype(x, w, out)
     full = torch.zeros(len(rows), len(functions), dtype=wide, device=w.device)
     full = full.scatter_add(-1, chosen, w.to(wide))  # (N, E)
-    y = (full[..., None] * out.to(wide)).sum(-2)  # (N, C), eq. eq-moe
+    met = torch.zeros_like(full, dtype=torch.bool).scatter(-1, chosen, True)[..., None]
+    held = torch.where(met, out.to(wide), 0.0)  # 0 times what overflows would be NaN
+    y = (full[..., None] * held).sum(-2)  # (N, C), eq. eq-moe
     return y.to(x.dtype).view(x.shape)
 
 

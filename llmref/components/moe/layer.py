@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from llmref._numeric import wide_dtype, widen
-from llmref._require import require_size
+from llmref._require import require_shapes, require_size
 from llmref.components.moe._sizes import require_k
 from llmref.components.moe.dispatch import moe_forward
 from llmref.components.swiglu import SwiGLU, ffn_params
@@ -61,6 +61,7 @@ class SparseMoE(nn.Module):
 
     def logits(self, x: Tensor) -> Tensor:
         """Scores of all experts, (..., E); the losses on balance take them too."""
+        require_shapes("weight (E, dim), x (..., dim)", weight=self.gate.weight, x=x)
         return linear(widen(x), widen(self.gate.weight, "gate.weight").to(wide_dtype(x)))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ from torch import Tensor
 from llmref._require import (
     require_at_least,
     require_choice,
+    require_floating,
     require_in,
+    require_number,
     require_positive,
     require_size,
 )
@@ -33,6 +35,7 @@ def rope_inv_freq(dim: int, base: float = 10000.0, *, dtype: torch.dtype = torch
         neither float32 nor float64; TypeError if dim is not an int.
     """
     require_rotary_dim(dim=dim)
+    require_number(base=base)
     require_positive(base=base)
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(
@@ -49,6 +52,7 @@ def linear_scaled_inv_freq(inv_freq: Tensor, factor: float) -> Tensor:
     Source: Chen et al. 2023, arXiv:2306.15595.
     Raises: ValueError if factor is below 1 or not finite.
     """
+    require_floating(inv_freq=inv_freq)
     _require_factor(factor)
     return inv_freq / factor  # eq. eq-rope-interpolation
 
@@ -103,6 +107,7 @@ def yarn_inv_freq(
     """
     _require_factor(factor)
     if attention_factor is not None:
+        require_number(attention_factor=attention_factor)
         require_positive(attention_factor=attention_factor)
     _require_window(original_max_position, beta_slow, beta_fast, ("beta_slow", "beta_fast"))
     require_choice(Ramp, ramp=ramp)
@@ -193,6 +198,7 @@ def _clamped_range(start: float, stop: float, dim: int, *, truncate: bool) -> tu
 
 
 def _require_factor(factor: float) -> None:
+    require_number(factor=factor)
     if not 1 <= factor < math.inf:
         raise ValueError(
             f"factor must be finite and at least 1 (it divides: 8, not 1/8), got {factor}"
@@ -201,5 +207,6 @@ def _require_factor(factor: float) -> None:
 
 def _require_window(length: int, low: float, high: float, names: tuple[str, str]) -> None:
     require_size(1, original_max_position=length)
+    require_number(**dict(zip(names, (low, high), strict=True)))
     if not 0 < low < high < math.inf:
         raise ValueError(f"need 0 < {names[0]} < {names[1]}, got {low} and {high}")

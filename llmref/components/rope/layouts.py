@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from llmref._require import require_choice, require_size
+from llmref._require import require_choice, require_size, require_tensor
 from llmref.components.rope._pairs import require_rotary_dim
 
 # Which two coordinates form pair i of R: (i, i + R/2), or (2i, 2i + 1).
@@ -53,6 +53,7 @@ def convert_qk_weight(
 
 def _sizes(weight: Tensor, num_heads: int, rotary_dim: int | None) -> tuple[int, int]:
     """The size of a head, and how much of it is rotated."""
+    require_tensor(weight=weight)
     if weight.ndim not in (1, 2):
         raise ValueError(f"weight must be (H D, in) or (H D,), got {tuple(weight.shape)}")
     require_size(1, num_heads=num_heads)

@@ -13,8 +13,10 @@ from llmref._require import (
     require_choice,
     require_float_dtype,
     require_floating,
+    require_number,
     require_positive,
     require_shapes,
+    require_tensor,
 )
 from llmref.components.rope.frequencies import (
     rope_inv_freq,
@@ -90,6 +92,7 @@ def rope_matrix(position: float, inv_freq: Tensor, *, layout: Layout = "half") -
     """
     _require_frequencies(inv_freq)
     require_choice(Layout, layout=layout)
+    require_number(position=position)
     angles = position * inv_freq
     _require_finite_angles(angles)
     pairs = inv_freq.numel()
@@ -140,6 +143,8 @@ class RotaryEmbedding(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return q and k, rotated."""
+        require_floating(q=q, k=k)
+        require_tensor(positions=positions)
         inv_freq, factor = self.inv_freq()
         cos, sin = rope_cos_sin(
             positions,
@@ -153,6 +158,7 @@ class RotaryEmbedding(nn.Module):
 
 
 def _require_frequencies(inv_freq: Tensor) -> None:
+    require_tensor(inv_freq=inv_freq)
     if inv_freq.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"inv_freq must be float32 or float64, got {inv_freq.dtype}")
     if inv_freq.ndim != 1 or not inv_freq.numel():
@@ -160,6 +166,7 @@ def _require_frequencies(inv_freq: Tensor) -> None:
 
 
 def _require_positions(positions: Tensor) -> None:
+    require_tensor(positions=positions)
     if positions.is_complex() or positions.dtype == torch.bool:
         raise TypeError(f"positions must be integers or real numbers, got {positions.dtype}")
     if positions.is_floating_point() and positions.dtype not in (torch.float32, torch.float64):
@@ -183,7 +190,7 @@ def _require_representable(factor: float, *dtypes: torch.dtype) -> None:
 
 
 def _require_rope_shapes(x: Tensor, cos: Tensor, sin: Tensor) -> None:
-    require_floating(x=x)
+    require_floating(x=x, cos=cos, sin=sin)
     require_shapes("x (B, H, T, D)", x=x)
     if cos.shape != sin.shape or cos.ndim not in (2, 3):
         raise ValueError(

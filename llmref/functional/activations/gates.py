@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import widen
-from llmref._require import require_choice, require_positive
+from llmref._require import require_choice, require_number, require_positive
 from llmref.functional.activations.logistic import d_sigmoid, sigmoid
 
 Approximate = Literal["none", "tanh", "sigmoid"]
@@ -108,6 +108,7 @@ def d_gelu(x: Tensor, approximate: Approximate = "none") -> Tensor:
 
 def _finite_slope(beta: float, x: Tensor) -> float:
     """A positive slope, as large at most as the dtype of x can hold: 0 times infinity is NaN."""
+    require_number(beta=beta)
     require_positive(beta=beta)
     return min(beta, torch.finfo(x.dtype).max)
 

@@ -9,7 +9,7 @@ from llmref._require import require_at_least, require_choice, require_in
 def require_options(label_smoothing: float, z_loss: float, reduction: str) -> None:
     """Raise ValueError for an option out of its range."""
     require_in("[0, 1)", label_smoothing=label_smoothing)
-    require_at_least(0, z_loss=float(z_loss))
+    require_at_least(0, z_loss=z_loss)
     require_choice(Reduction, reduction=reduction)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from llmref._numeric import wide_dtype, widen
 from llmref._require import (
     require_choice,
+    require_int,
     require_integers,
     require_one_dtype,
     require_shapes,
@@ -53,6 +54,7 @@ def linear_cross_entropy(
         z_loss=z_loss,
         reduction="sum",
     )
+    require_int(ignore_index=ignore_index)
     counted = target.reshape(-1).long() != ignore_index
     if reduction == "mean":
         require_some(counted, ignore_index)

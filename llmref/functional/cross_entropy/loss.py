@@ -14,6 +14,7 @@ from llmref._require import (
     require_int,
     require_integers,
     require_shapes,
+    require_tensor,
 )
 from llmref.functional.cross_entropy._options import require_options, require_some
 from llmref.functional.softmax import log_softmax, logsumexp, softmax, softmax_jacobian
@@ -89,6 +90,7 @@ def cross_entropy_hessian(logits: Tensor) -> Tensor:
 def _counted(logits: Tensor, target: Tensor, ignore_index: int | None) -> Tensor:
     """Mask (...) of the positions that count; refuses a target that fits no class."""
     require_floating(logits=logits)
+    require_tensor(target=target)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(
             f"logits {tuple(logits.shape)} hold no class: the last axis is the classes"

@@ -62,6 +62,8 @@ def bits_per_byte(nll_sum: Tensor, n_bytes: int) -> Tensor:
     """
     total = _cost(nll_sum)
     require_in("(0, inf]", n_bytes=n_bytes)
+    if isinstance(n_bytes, Tensor) and n_bytes.ndim:
+        require_shapes("nll_sum (...), n_bytes (...)", nll_sum=nll_sum, n_bytes=n_bytes)
     return total / (math.log(2) * n_bytes)  # eq. eq-bits-per-byte
 
 

@@ -10,6 +10,7 @@ from llmref._require import (
     require_in,
     require_int,
     require_integers,
+    require_number_or_tensor,
     require_positive,
 )
 
@@ -47,6 +48,7 @@ def grid_of(
     Shapes: scale, zero_point scalar or with the axes of values, each of its size or of size 1
     Raises: TypeError, ValueError as quantize; without bits any integer may be the zero point.
     """
+    require_number_or_tensor(scale=scale, zero_point=zero_point)
     wide = torch.promote_types(dtype, scale.dtype) if isinstance(scale, Tensor) else dtype
     steps = torch.as_tensor(scale, dtype=wide, device=values.device)
     offset = torch.as_tensor(zero_point, device=values.device)

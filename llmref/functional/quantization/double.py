@@ -11,10 +11,12 @@ from llmref._require import (
     require_at_least,
     require_finite,
     require_float_dtype,
+    require_floating,
     require_in,
     require_integers,
     require_shapes,
     require_size,
+    require_wide_dtype,
 )
 from llmref.functional.quantization._grid import decoded_as, finite
 
@@ -101,9 +103,10 @@ def double_dequantize(
     value overflows dtype.
     """
     require_integers(index=index)
-    require_float_dtype(dtype=dtype)
+    require_wide_dtype(dtype=dtype)
     require_in("[0, 255]", index=index)
     require_size(1, block_size=block_size)
+    require_floating(mean=mean, peak=peak)
     require_in("[0, inf)", mean=mean, peak=peak)
     require_finite(mean=mean, peak=peak)
     require_shapes("index (n,), mean ()", index=index, mean=mean)

@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from llmref._numeric import wide_dtype
-from llmref._require import require_integers, require_positive, require_shapes
+from llmref._require import (
+    require_integers,
+    require_number,
+    require_number_or_tensor,
+    require_positive,
+    require_shapes,
+    require_tensor,
+)
 from llmref.functional.quantization._grid import code_range, decoded_as, finite, grid_of
 
 
@@ -34,6 +41,10 @@ def int_matmul(
     Raises: TypeError unless the codes are int8 or uint8; ValueError if the shapes do not fit, K is
     too large, or a product overflows.
     """
+    require_tensor(qx=qx, qw=qw)
+    require_number_or_tensor(sx=sx, zw=zw, sw=sw)
+    require_number(zx=zx)
+    require_integers(zx=torch.as_tensor(zx))
     zx, zw = index(zx), _per_channel("zw", zw, qw)
     sx = _scale(sx).to(qx.device)
     sw = _per_channel("sw", _scale(sw), qw)

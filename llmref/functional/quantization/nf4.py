@@ -10,7 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from llmref._numeric import wide_dtype
-from llmref._require import require_float_dtype, require_in, require_integers, require_size
+from llmref._require import (
+    require_float_dtype,
+    require_floating,
+    require_in,
+    require_integers,
+    require_size,
+    require_tensor,
+    require_wide_dtype,
+)
 from llmref.functional.quantization._grid import decoded_as, finite
 
 
@@ -40,6 +48,7 @@ def unpack_int4(packed: Tensor) -> Tensor:
     Source: two's complement.
     Raises: TypeError unless packed is uint8; ValueError for a scalar.
     """
+    require_tensor(packed=packed)
     if packed.dtype != torch.uint8:
         raise TypeError(f"unpack_int4 needs bytes, torch.uint8, got {packed.dtype}")
     if packed.ndim == 0:
@@ -55,6 +64,7 @@ def nf4_codebook(dtype: torch.dtype = torch.float64) -> Tensor:
     Shapes: -> (16,), ascending
     Source: Dettmers et al. 2023, arXiv:2305.14314; the offset is that of the reference code.
     """
+    require_float_dtype(dtype=dtype)
     offset = 1 - (1 / 30 + 1 / 32) / 2  # eq. eq-nf4-codebook
     p_above, p_below = (torch.linspace(offset, 0.5, n, dtype=torch.float64)[:-1] for n in (9, 8))
     above, below = torch.special.ndtri(p_above), -torch.special.ndtri(p_below)
@@ -101,7 +111,7 @@ def nf4_dequantize(
     value overflows dtype.
     """
     require_integers(idx=idx)
-    require_float_dtype(dtype=dtype)
+    require_wide_dtype(dtype=dtype)
     _require_blocks(idx, absmax, shape, block_size)
     require_in("[0, 15]", idx=idx)
     require_in("[0, inf)", absmax=absmax)
@@ -123,6 +133,7 @@ def _blocks(n: int, block_size: int) -> int:
 def _require_blocks(
     idx: Tensor, absmax: Tensor, shape: tuple[int, ...] | torch.Size, block_size: int
 ) -> None:
+    require_floating(absmax=absmax)
     n, blocks = idx.numel(), _blocks(idx.numel(), block_size)
     if math.prod(shape) != n or absmax.shape != (blocks,):
         raise ValueError(

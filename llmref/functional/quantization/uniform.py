@@ -12,12 +12,13 @@ from torch import Tensor
 
 from llmref._require import (
     require_dim,
-    require_float_dtype,
+    require_floating,
     require_in,
     require_int,
     require_integers,
     require_shapes,
     require_size,
+    require_wide_dtype,
 )
 from llmref.functional.quantization._grid import code_range, decoded_as, finite, grid_of
 
@@ -95,7 +96,7 @@ def dequantize(
     if the scale is not positive and finite, the shapes do not fit, or a value overflows dtype.
     """
     require_integers(q=q)
-    require_float_dtype(dtype=dtype)
+    require_wide_dtype(dtype=dtype)
     steps, offset = grid_of(q, scale, zero_point, torch.promote_types(dtype, torch.float32))
     # eq. eq-dequantize. Widened first: int8 minus a scalar tensor stays int8 and wraps.
     return decoded_as(steps * (q.long() - offset), dtype)
@@ -154,6 +155,8 @@ def dequantize_groupwise(
     Raises: as dequantize; ValueError if the scales do not divide the last axis of q, or there are
     not as many zero points.
     """
+    require_integers(q=q)
+    require_floating(scale=scale)
     if zero_point is not None:
         require_shapes("scale (...), zero_point (...)", scale=scale, zero_point=zero_point)
     if q.ndim == 0 or scale.shape[:-1] != q.shape[:-1] or not scale.numel():
@@ -182,6 +185,7 @@ def _usable(scale: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _split_groups(x: Tensor, group_size: int) -> Tensor:
+    require_floating(x=x)
     require_size(1, group_size=group_size)
     if x.ndim == 0 or x.shape[-1] % group_size:
         raise ValueError(f"group_size {group_size} must divide the last axis of {tuple(x.shape)}")

@@ -13,11 +13,11 @@ from torch import Tensor
 from llmref._numeric import widen
 from llmref._require import (
     require_choice,
-    require_float_dtype,
     require_ids,
     require_number,
     require_shapes,
     require_size,
+    require_wide_dtype,
 )
 from llmref.functional.sampling._peak import require_peak
 from llmref.functional.sampling.filters import FILTERS, process_logits, top_k_filter
@@ -154,7 +154,9 @@ def _uniform(
     device: torch.device | None,
 ) -> Tensor:
     """Odd multiples of 2^-s, s the digits of the dtype: symmetric about 1/2, never 0 or 1."""
-    require_float_dtype(dtype=dtype)
+    require_wide_dtype(dtype=dtype)
+    for size in shape:
+        require_size(0, shape=size)
     digits = 1 - round(math.log2(torch.finfo(dtype).eps))
     device = generator.device if generator is not None else device
     steps = torch.randint(2 ** (digits - 1), tuple(shape), generator=generator, device=device)

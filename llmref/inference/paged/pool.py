@@ -15,6 +15,7 @@ from llmref._require import (
     require_int,
     require_shapes,
     require_size,
+    require_tensor,
 )
 from llmref.inference.paged.slots import blocks_needed, gather_blocks
 
@@ -128,6 +129,7 @@ class BlockPool:
         self.value[block, offset:stop] = value
 
     def _check(self, key: Tensor, value: Tensor) -> None:
+        require_tensor(key=key, value=value)
         axes = "pool (N, b, G, D), key (t, G, D), value (t, G, D)"
         require_shapes(axes, pool=self.key, key=key, value=value)
         require_constant(key=key, value=value)

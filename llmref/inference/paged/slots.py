@@ -11,6 +11,7 @@ from llmref._require import (
     require_one_dtype,
     require_shapes,
     require_size,
+    require_tensor,
 )
 from llmref.attention.grouped_query import grouped_query_attention
 
@@ -56,6 +57,7 @@ def gather_blocks(pool: Tensor, block_table: Tensor, length: int) -> Tensor:
     Raises: ValueError if length is negative or more than M blocks hold, or a block that it needs is
     not in [0, N); TypeError unless block_table holds integers and length is an int.
     """
+    require_tensor(pool=pool, block_table=block_table)
     require_shapes("block_table (M,)", block_table=block_table)
     if pool.ndim < 2 or pool.shape[1] < 1:
         raise ValueError(

@@ -14,6 +14,7 @@ from llmref._require import (
     require_at_least,
     require_choice,
     require_constant,
+    require_floating,
     require_in,
     require_size,
 )
@@ -74,6 +75,7 @@ def binary_group_weight(p: Tensor, G: int) -> Tensor:
     Raises: ValueError for p outside [0, 1] or with a graph, or G < 2; TypeError for an
     integer p or a G that is no int.
     """
+    require_floating(p=p)
     require_constant(p=p)
     require_in("[0, 1]", p=p)
     require_size(2, G=G)
@@ -96,5 +98,5 @@ def _require_scale(scale: str, ddof: int, eps: float | None) -> float:
         return 0.0
     if eps is None:
         raise ValueError(f"scale={scale!r} needs eps, such as 1e-4: papers and libraries disagree")
-    require_at_least(0, eps=float(eps))
+    require_at_least(0, eps=eps)
     return eps

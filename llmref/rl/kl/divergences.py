@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llmref._numeric import widen
 from llmref._require import (
+    require_broadcastable,
     require_choice,
     require_dim,
     require_finite,
@@ -43,7 +44,10 @@ def kl_categorical(logits_p: Tensor, logits_q: Tensor, *, dim: int = -1) -> Tens
     log_ratio = torch.where(missing_in_p | missing_in_q, 0.0, logq - logp)
     # p log(p/q) has both signs, and rounding would decide what is left of a small divergence;
     # p k3 differs from it by q - p, whose sum is 0, and has one sign.
-    terms = torch.where(missing_in_p, logq.exp(), logp.exp() * expm1_minus_x(log_ratio))
+    p, q, is_far = logp.exp(), logq.exp(), log_ratio > 1  # far: no q / p that may overflow
+    near = p * expm1_minus_x(torch.where(is_far, 0.0, log_ratio))
+    terms = torch.where(is_far, q - p * (1 + log_ratio), near)
+    terms = torch.where(missing_in_p, q, terms)
     terms = torch.where(missing_in_q & ~missing_in_p, torch.inf, terms)
     return terms.sum(dim=dim).to(torch.result_type(logits_p, logits_q))  # eq. eq-kl-definition
 
@@ -59,6 +63,7 @@ def kl_gaussian(mu_p: Tensor, std_p: Tensor, mu_q: Tensor, std_q: Tensor) -> Ten
     require_floating(mu_p=mu_p, std_p=std_p, mu_q=mu_q, std_q=std_q)
     require_finite(mu_p=mu_p, mu_q=mu_q)
     require_positive(std_p=std_p, std_q=std_q)
+    require_broadcastable(mu_p=mu_p, std_p=std_p, mu_q=mu_q, std_q=std_q)
     dtype = torch.promote_types(mu_p.dtype, mu_q.dtype)
     mu_p, std_p, mu_q, std_q = (widen(x) for x in (mu_p, std_p, mu_q, std_q))
     # The widths alone cost a k3 of their log variance ratio: no cancellation, never negative.

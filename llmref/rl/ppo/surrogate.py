@@ -15,6 +15,7 @@ from llmref._require import (
     require_finite,
     require_floating,
     require_in,
+    require_number,
     require_shapes,
 )
 from llmref.functional._tokens import token_mask
@@ -147,6 +148,7 @@ def clip_fraction(
 def _require_clips(clip_low: float, clip_high: float, dual_clip: float | None) -> None:
     require_in("[0, 1)", clip_low=clip_low)
     require_at_least(0, clip_high=clip_high)
+    require_number(dual_clip=2 if dual_clip is None else dual_clip)
     if dual_clip is not None and not (dual_clip > 1 + clip_high and math.isfinite(dual_clip)):
         raise ValueError(f"dual_clip must exceed 1 + clip_high = {1 + clip_high}, got {dual_clip}")
 

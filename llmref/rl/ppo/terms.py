@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from llmref._numeric import bounded, maximum, widen
-from llmref._require import boolean_mask, require_dim, require_floating, require_in, require_shapes
+from llmref._require import (
+    boolean_mask,
+    require_dim,
+    require_floating,
+    require_in,
+    require_number,
+    require_shapes,
+)
 from llmref.functional._tokens import token_mask
 from llmref.functional.aggregation import Aggregation, aggregate
 from llmref.functional.softmax import entropy, softmax
@@ -41,6 +48,7 @@ def clipped_value_loss(
     target = token_values("returns", returns, counted, constant=True)
     loss = (value - target).square()
     if clip is not None:
+        require_number(clip=clip)
         require_in("(0, inf]", clip=clip)
         near = old + bounded(value - old, -clip, clip)
         loss = maximum(loss, (near - target).square())  # eq. eq-ppo-value-clip
