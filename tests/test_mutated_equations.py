@@ -92,11 +92,11 @@ def test_an_equation_that_a_check_reads_stops_the_build_and_another_does_not(pag
 def test_the_table_counts_all_pages_and_says_what_was_measured() -> None:
     found = {"a/b": Found(2, 1, 2, ["one"]), "c/d": Found(1, 1, 997)}
     assert as_table(found, "`abc`").splitlines() == [
-        "| Page | Displays | Read | Changes | Stop the build | Share |",
+        "| Page | Displays | Read | Changes | Stopped | Share |",
         "|---|--:|--:|--:|--:|--:|",
-        "| {doc}`a/b` | 2 | 1 | 3 | 2 | 66 % |",
-        "| {doc}`c/d` | 1 | 1 | 997 | 997 | 100 % |",
         "| all | 3 | 2 | 1000 | 999 | 99 % |",
+        "| {doc}`a/b <a/b>` | 2 | 1 | 3 | 2 | 66 % |",
+        "| {doc}`c/d <c/d>` | 1 | 1 | 997 | 997 | 100 % |",
         "",
         "By `make mutate-pages WRITE=1`. Measured at commit `abc`.",
     ]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from llmref.rl.gspo import sequence_ratio
+from tests.mutation.__main__ import as_table
 from tests.mutation.calls import recorded
 from tests.mutation.forked import ALIVE, KILLED, outcome
 from tests.mutation.install import install
@@ -149,3 +150,15 @@ print(*by_tests, *(by_page[it] for it in both))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split()[-4:] == ["killed", "alive", "killed", "alive"], done.stderr[-2000:]
+
+
+def test_the_table_of_all_topics_says_whether_it_is_a_sample() -> None:
+    mutants = [{"name": "a", "tests": "killed", "page": "alive"}] * 3
+    known = {"a/b": {"all": True, "mutants": mutants}}
+    lines = as_table(known, "`abc`").splitlines()
+    assert lines[2:4] == [
+        "| all | 3 | 3, 100 % | 0, 0 % |",
+        "| {doc}`a/b <a/b>` | 3 | 3 | 0 |",
+    ]
+    assert lines[-1] == "By `make mutate WRITE=1`. Measured at commit `abc`."
+    assert "A sample" in as_table({"a/b": {"all": False, "mutants": mutants}})

@@ -89,16 +89,28 @@ def related(result: str, left: Any, relation: str, right: Any) -> tuple[bool, st
         return compare(result, left, right)
     for one, other in pairs:
         first, second = sp.N(one, _DIGITS), sp.N(other, _DIGITS)
-        if sp.nan in (first, second):
+        if {sp.nan, sp.zoo} & {first, second}:
             return False, "it is not a number"
         rounded = one.has(sp.Float) or other.has(sp.Float)
-        slack = (_ROUNDED if rounded else _EXACT) * max(1, abs(first), abs(second))
-        gap = 0 if first == second else first - second
-        true = {"=": abs(gap) <= slack, "<": gap < -slack, ">": gap > slack}
-        true |= {r"\le": gap <= slack, r"\ge": gap >= -slack}
-        if not true[_SAME.get(relation, relation)]:
+        if not _numbers_related(first, _SAME.get(relation, relation), second, rounded):
             return False, f"{sp.N(first, 3)} against {sp.N(second, 3)}"
     return True, "the sides agree"
+
+
+def _numbers_related(first: Any, relation: str, second: Any, rounded: bool) -> bool:
+    """Whether two numbers are related as said, up to rounding; either may be infinite."""
+    if first == second:
+        return relation not in ("<", ">")
+    if relation != "=" and not (first.is_extended_real and second.is_extended_real):
+        return False
+    if not (first.is_finite and second.is_finite):
+        return relation != "=" and bool((first < second) == (relation in ("<", r"\le")))
+    slack = (_ROUNDED if rounded else _EXACT) * max(1, abs(first), abs(second))
+    if relation == "=" or relation in (r"\le", r"\ge"):
+        below = relation == r"\le" and first < second
+        above = relation == r"\ge" and first > second
+        return bool(below or above or abs(first - second) <= slack)
+    return bool(first < second - slack if relation == "<" else first > second + slack)
 
 
 def _single(value: Any) -> Any:

@@ -128,13 +128,13 @@ def as_table(known: Mapping[str, Mapping[str, Any]], at: str | None = None) -> s
     rows = []
     for topic, it in known.items():
         counts = [len(it["mutants"]), *(_killed(it, by) for by in ("tests", "page"))]
-        rows.append((f"{{doc}}`{topic}`", *counts))
+        rows.append((f"{{doc}}`{topic} <{topic}>`", *counts))
     totals = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
-    rows.append(("all", *totals))
-    rows.append(("share", "", *(share(it, totals[0]) for it in totals[1:])))
+    of_all = [f"{it}, {share(it, totals[0])}" for it in totals[1:]]
+    rows.insert(0, ("all", totals[0], *of_all))
     drawn = not all(it["all"] for it in known.values())
     words = "A sample of each topic's mutants, the same on every machine. " if drawn else ""
-    heads = ("Topic", "Wrong versions", "Tests reject", "The page alone rejects")
+    heads = ("Topic", "Changes", "Tests reject", "Page rejects")
     return table(heads, rows, words + "By `make mutate WRITE=1`.", at)
 
 

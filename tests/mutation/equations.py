@@ -216,7 +216,7 @@ def as_table(found: Mapping[str, Found], at: str | None = None) -> str:
     """The table of the site: what was read and stopped, of each page and of all."""
     rows = [
         (
-            f"{{doc}}`{topic}`",
+            f"{{doc}}`{topic} <{topic}>`",
             it.displays,
             it.read,
             it.tried,
@@ -226,8 +226,8 @@ def as_table(found: Mapping[str, Found], at: str | None = None) -> str:
         for topic, it in found.items()
     ]
     totals = [sum(column) for column in zip(*(row[1:5] for row in rows), strict=True)]
-    rows.append(("all", *totals, share(totals[3], totals[2])))
-    heads = ("Page", "Displays", "Read", "Changes", "Stop the build", "Share")
+    rows.insert(0, ("all", *totals, share(totals[3], totals[2])))
+    heads = ("Page", "Displays", "Read", "Changes", "Stopped", "Share")
     return table(heads, rows, "By `make mutate-pages WRITE=1`.", at)
 
 

@@ -12,7 +12,7 @@ from llmref import verify
 from llmref.verify import Drawn, Mean
 from llmref.verify.names import names_of
 from llmref.verify.reader import Reader
-from llmref.verify.stated import equation_tokens
+from llmref.verify.stated import agree, equation_tokens
 
 NOTE = "three small numbers"
 THREE = range(3)
@@ -209,3 +209,21 @@ def test_a_family_is_a_list_a_tensor_a_mapping_or_a_function(
     family: list[int] | Callable[[int], int],
 ) -> None:
     assert stated(r"\sum_iz_i-z_0=6", {"z_i": family}).turned == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "true"),
+    [
+        (r"v=\infty", True),
+        (r"n=\infty", False),
+        (r"n<\infty", True),
+        (r"n>\infty", False),
+        (r"\log(n-b)\le n", False),  # a complex number is below none
+        (r"\frac1{n-3}=n", False),
+        (r"n\ge n", True),
+        (r"n<n", False),
+    ],
+)
+def test_what_is_infinite_or_complex_equals_nothing_finite(text: str, true: bool) -> None:
+    reader = Reader("some-id", equation_tokens(text), names_of(WHERE | {"v": sp.oo}, OVER), OVER)
+    assert agree(reader, attained=False)[0] is true
