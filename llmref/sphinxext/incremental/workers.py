@@ -17,6 +17,7 @@ from sphinx.util.build_phase import BuildPhase
 from sphinx.util.parallel import ParallelTasks
 
 from llmref.hosting.processes import die_with_parent
+from llmref.sphinxext.transforms import LinkingTransform
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,17 @@ class Workers(ParallelTasks):
                 raise EOFError
 
 
+class NotePage(LinkingTransform):
+    """Notes the page whose links are resolved, first of all: Sphinx does so when it is written."""
+
+    default_priority = -1
+
+    def run(self, **kwargs: Any) -> None:
+        """Note it where Sphinx does."""
+        docname = self.env.current_document.docname
+        self.builder.current_docname = docname  # type: ignore[attr-defined]
+
+
 def page_in_hand(app: Sphinx) -> str:
     """Return the path of the page that this process reads or writes."""
     reading = app.builder.phase is BuildPhase.READING
@@ -100,4 +112,5 @@ def watch(app: Sphinx) -> None:
     """Have Sphinx use them."""
     Workers.app = app
     sphinx.builders.ParallelTasks = Workers  # type: ignore[attr-defined]
+    NotePage.register(app)
     app.connect("build-finished", name_page, priority=1)

@@ -30,6 +30,11 @@ WRITE = (
     "lambda app, name, template, context, tree: hurt(context.get('body', '')))"
 )
 
+RESOLVE = (
+    "def setup(app):\n    app.connect('doctree-resolved', "
+    "lambda app, tree, name: hurt(tree.astext()))"
+)
+
 
 def many_pages(site: Site, where: str, first: str, last: str = "") -> None:
     site.configure(BREAK + where)
@@ -51,13 +56,31 @@ def test_a_worker_that_fails_ends_the_build(site: Site, where: str, what: str) -
     assert re.search(said, built.warnings)
 
 
-@pytest.mark.parametrize("where", [READ, WRITE], ids=["reading", "writing"])
-def test_a_page_that_breaks_the_build_is_named_without_workers_too(site: Site, where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "options"),
+    [(READ, []), (WRITE, []), (RESOLVE, []), (RESOLVE, ["-j", "3"])],
+    ids=["reading", "writing", "resolving", "resolving beside workers"],
+)
+def test_a_page_that_breaks_the_build_is_named_without_workers_too(
+    site: Site, where: str, options: list[str]
+) -> None:
     many_pages(site, where, "explode")
-    built = site.build()
+    built = site.build(*options)
     assert built.code != 0
     said = r"p03\.md:1: ERROR: the build broke off at this page: .*hurt"
     assert re.search(said, built.warnings)
+
+
+def test_a_build_that_breaks_off_after_the_last_page_blames_none(site: Site) -> None:
+    site.configure(
+        "def fail(app):\n    raise KeyError('hurt')\n"
+        "def setup(app):\n    app.connect('html-collect-pages', fail)"
+    )
+    site.write("index.md", "# I\n")
+    built = site.build()
+    assert built.code != 0
+    assert "hurt" in built.warnings
+    assert "broke off" not in built.warnings
 
 
 def test_a_build_that_breaks_off_does_not_wait_for_its_workers(site: Site) -> None:
@@ -93,11 +116,12 @@ def test_pages_that_were_not_written_are_missed(site: Site) -> None:
     site.configure(
         "def lose(app):\n"
         "    write = app.builder.write_documents\n"
-        "    app.builder.write_documents = lambda names: write(sorted(names)[:-1])\n"
+        "    app.builder.write_documents = lambda names: write(set(names) - {'p23', 'new'})\n"
         "def setup(app):\n    app.connect('builder-inited', lose, priority=1)"
     )
     site.write("p23.md", "# Edited\n")
-    with pytest.raises(Exception, match=r"this is not written: .*p23"):
+    site.write("new.md", ":orphan:\n\n# New\n")
+    with pytest.raises(Exception, match=r"this is not written: new, p23$"):
         site.build_here()
 
 
