@@ -14,19 +14,23 @@ from llmref.hosting.processes import run
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such signals")
 
-# As on a system that cannot end a process with its parent.
 RUN = """
 import sys
 from llmref.hosting import processes
-sys.platform = "other"
+sys.platform = sys.argv[3]
 processes._PATIENCE = float(sys.argv[1])
 sys.exit(processes.run(["sh", "-c", sys.argv[2]]))
 """
 
 
-def running(folder: Path, script: str, patience: float) -> "subprocess.Popen[bytes]":
-    """Run a script of the shell, which says `touch runs` when it is ready."""
-    command = [sys.executable, "-c", RUN, str(patience), script]
+def running(
+    folder: Path, script: str, patience: float, platform: str = "other"
+) -> "subprocess.Popen[bytes]":
+    """Run a script of the shell, which says `touch runs` when it is ready.
+
+    By default it is as on a system that cannot end a process with its parent.
+    """
+    command = [sys.executable, "-c", RUN, str(patience), script, platform]
     process = subprocess.Popen(command, cwd=folder, start_new_session=True)
     end = time.monotonic() + 60
     while not (folder / "runs").exists() and time.monotonic() < end:
@@ -47,6 +51,20 @@ def test_a_command_is_gone_when_its_run_was_ended(
     process.send_signal(number)
     assert process.wait(30) == 128 + number
     left = [child for child in below if child.is_running()]
+    for child in left:
+        child.kill()
+    assert left == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can")
+def test_a_command_that_ignores_signals_ends_with_a_run_that_was_killed(tmp_path: Path) -> None:
+    script = "trap '' TERM; touch runs; while :; do sleep 0.1; done"
+    process = running(tmp_path, script, 30, sys.platform)
+    below = psutil.Process(process.pid).children()
+    assert below
+    process.kill()
+    process.wait(30)
+    left = psutil.wait_procs(below, timeout=5)[1]
     for child in left:
         child.kill()
     assert left == []
