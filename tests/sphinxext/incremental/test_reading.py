@@ -122,6 +122,24 @@ def test_one_page_alone_is_no_answer_to_new_pages(two: Site) -> None:
     compare_with_clean(two, cold=True)
 
 
+def test_one_page_alone_is_no_answer_to_a_page_that_is_gone(two: Site) -> None:
+    """Contents must not lead to it any more."""
+    (two.root / "b.md").unlink()
+    index = two.root / "index.md"
+    index.write_text(index.read_text(encoding="utf-8").replace("\nb\n", "\n"), encoding="utf-8")
+    built = two.build("-D", "llmref_only=a")
+    assert (built.code, built.warnings) == (0, "")
+    assert "b.html" not in built.page("index")
+    compare_with_clean(two)
+
+
+def test_one_page_alone_is_no_answer_to_another_configuration(two: Site) -> None:
+    assert "small 2.0" not in two.build().page("b")
+    built = two.build("-D", "llmref_only=a", "-D", "release=2.0")
+    assert (built.code, built.warnings) == (0, "")
+    assert "small 2.0" in built.page("b")
+
+
 def test_a_docstring_that_asks_runs_nothing(site: Site) -> None:
     site.use_own_package()
     site.write("package/llmref/value.py", '"""What is it?"""\n\nX = 1\n')
