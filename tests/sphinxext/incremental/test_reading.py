@@ -140,6 +140,16 @@ def test_one_page_alone_is_no_answer_to_another_configuration(two: Site) -> None
     assert "small 2.0" in built.page("b")
 
 
+def test_one_page_alone_is_the_only_one_that_is_written(two: Site) -> None:
+    for name in ("a", "b"):
+        two.write(f"{name}.md", f"# {name}\n\nEdited.\n")
+    other = two.root / "_build/html/b.html"
+    before = other.stat().st_mtime_ns
+    built = two.build("-D", "llmref_only=a")
+    assert "Edited" in built.page("a")
+    assert other.stat().st_mtime_ns == before
+
+
 def test_a_docstring_that_asks_runs_nothing(site: Site) -> None:
     site.use_own_package()
     site.write("package/llmref/value.py", '"""What is it?"""\n\nX = 1\n')
