@@ -120,7 +120,7 @@ def test_pages_that_were_not_written_are_missed(site: Site) -> None:
         "def setup(app):\n    app.connect('builder-inited', lose, priority=1)"
     )
     site.write("p23.md", "# Edited\n")
-    site.write("new.md", ":orphan:\n\n# New\n")
+    site.write("new.md", "---\norphan: true\n---\n# New\n")
     with pytest.raises(Exception, match=r"this is not written: new, p23$"):
         site.build_here()
 
