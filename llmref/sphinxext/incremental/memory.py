@@ -85,7 +85,7 @@ class Memory(logging.Handler):
 
     def outdated(self, app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
         """Return the pages that the last build warned of: they are read and written again."""
-        return sorted(of_interest(app, self.warned & env.found_docs))
+        return sorted(of_interest(app, self.warned))
 
     def recheck(self, app: Sphinx, env: BuildEnvironment) -> list[str]:
         """Return a page to write again if the site has to be checked again, though no page has."""

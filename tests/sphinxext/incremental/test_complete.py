@@ -78,6 +78,14 @@ def test_a_file_that_ends_too_early_is_named(built: SphinxTestApp, name: str) ->
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"), [("abcde", "a, b, c, d, e"), ("abcdefg", "a, b, c, d, e and 2 more")]
+)
+def test_of_many_pages_the_first_are_named(names: str, said: str) -> None:
+    with pytest.raises(Exception, match=f"this is gone: {said}$"):
+        complete._refuse(list(names), "gone")
+
+
 def test_every_build_looks(site: Site) -> None:
     site.configure(
         "import pathlib\ndef lose(app, error):\n"

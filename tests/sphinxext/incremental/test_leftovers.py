@@ -74,8 +74,10 @@ def test_each_builder_removes_its_own_copies_of_static_files(tmp_path: Path) -> 
         shutil.copytree(tmp_path / "static", out / "_static", dirs_exist_ok=True)
         return sorted(path.name for path in (out / "_static").iterdir())
 
-    for name in ("one.css", "two.css"):
-        (tmp_path / "static" / name).touch()
+    one, two = (tmp_path / "static" / name for name in ("one.css", "two.css"))
+    one.touch()
+    assert build("html") == build("epub") == ["one.css"]
+    two.touch()
     assert build("html") == build("epub") == ["one.css", "two.css"]
-    (tmp_path / "static/one.css").unlink()
-    assert build("html") == build("epub") == ["two.css"]
+    two.unlink()
+    assert build("html") == build("epub") == ["one.css"]

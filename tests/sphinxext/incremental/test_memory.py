@@ -1,6 +1,7 @@
 """A failing site fails again until it is mended, and then is what a clean build gives."""
 
 import json
+import shutil
 
 import pytest
 
@@ -145,6 +146,23 @@ def test_a_warning_after_the_last_page_comes_again_with_its_page(site: Site) -> 
         built = site.build_here()
         assert "fault.md: WARNING: too late" in built.warnings
     assert "0 added, 1 changed, 0 removed" in built.status
+
+
+def test_a_build_that_was_killed_while_it_wrote_leaves_nothing_stale(site: Site) -> None:
+    failing_site(site)
+    site.configure(
+        "import os\ndef end(app, page, *_):\n    if (app.srcdir / 'killed').exists():\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "def setup(app):\n    app.connect('html-page-context', end)"
+    )
+    assert site.build().code == 0
+    site.write("fault.md", "# Another title\n")
+    (site.root / "killed").touch()
+    assert site.build().code == -9
+    (site.root / "killed").unlink()
+    again = tree(site.build().html)
+    shutil.rmtree(site.root / "_build")
+    assert again == tree(site.build().html)
 
 
 def test_a_build_that_broke_off_while_it_wrote_leaves_nothing_stale(site: Site) -> None:

@@ -4,9 +4,13 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from sphinx.environment import BuildEnvironment
 
+from llmref.sphinxext.incremental.reading import _files
 from tests.small_site import Site, tree
 
 
@@ -47,6 +51,29 @@ def test_a_file_that_is_older_than_the_one_before_is_read(two: Site, name: str) 
     path.write_text(path.read_text(encoding="utf-8") + "\nOlder.\n", encoding="utf-8")
     os.utime(path, (1, 1))
     compare_with_clean(two)
+
+
+def test_what_a_page_is_made_of_has_one_number_in_every_process(tmp_path: Path) -> None:
+    """Whatever the order of a set, and also where a file has changed with its times put back."""
+    files = [tmp_path / name for name in ("page.md", "one.txt", "two.txt")]
+    for path in files:
+        path.write_text(path.name, encoding="utf-8")
+
+    def number(*included: str) -> int:
+        env = SimpleNamespace(
+            doc2path=lambda name: tmp_path / f"{name}.md",
+            srcdir=tmp_path,
+            dependencies={"page": included},
+        )
+        return _files(cast(BuildEnvironment, env), "page")
+
+    before = number("one.txt", "two.txt")
+    assert number("two.txt", "one.txt") == before
+    assert number("one.txt") != before
+    state = files[1].stat()
+    files[1].write_text("1" + files[1].name[1:], encoding="utf-8")
+    os.utime(files[1], ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert number("one.txt", "two.txt") != before
 
 
 def test_two_pages_that_are_exchanged_are_both_read(two: Site) -> None:
