@@ -66,19 +66,12 @@ class Workers(ParallelTasks):
         for number in self._precvs_waiting:
             self._procs[number].daemon = True
         try:
-            self._look_for_killed()
             return super()._join_one()
-        except EOFError:  # killed just now
+        except EOFError:  # it was killed
             self._error = SphinxParallelError("a process that read or wrote pages was killed", "")
         except Exception as error:
             self._error = error
         raise self._error
-
-    def _look_for_killed(self) -> None:
-        for number, pipe in self._precvs.items():
-            worker = self._procs[number]
-            if worker.exitcode is not None and not pipe.poll():
-                raise EOFError
 
 
 class NotePage(LinkingTransform):

@@ -53,15 +53,16 @@ def test_a_failing_site_fails_again_until_it_is_mended(site: Site, fault: str) -
 
 def test_a_warning_that_names_no_page_comes_again(site: Site) -> None:
     failing_site(site)
-    site.configure("def warn(app, env):")
-    site.configure("    from sphinx.util import logging")
-    site.configure("    if app.env.config_status != 0 or any(app.builder.get_outdated_docs()):")
-    site.configure("        logging.getLogger('x').warning('of the whole site')")
-    site.configure("def setup(app):\n    app.connect('env-updated', warn)")
+    site.configure(
+        "from sphinx.util import logging\ndef warn(app, tree):\n"
+        "    if app.env.docname == 'other':\n"
+        "        logging.getLogger('sphinx.x').warning('of nobody')\n"
+        "def setup(app):\n    app.connect('doctree-read', warn)"
+    )
     for _ in range(2):
         built = site.build_here()
         assert built.code == 1
-        assert "of the whole site" in built.warnings
+        assert "WARNING: of nobody" in built.warnings
 
 
 def test_a_published_id_that_is_missing_is_missed_again(site: Site) -> None:

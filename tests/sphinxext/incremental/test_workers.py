@@ -56,6 +56,29 @@ def test_a_worker_that_fails_ends_the_build(site: Site, where: str, what: str) -
     assert re.search(said, built.warnings)
 
 
+def test_a_worker_that_fails_while_others_get_work_ends_the_build(site: Site) -> None:
+    """Then Sphinx would end all workers, and go on without them."""
+    hook = (
+        "exploded = pathlib.Path('exploded')\n"
+        "def write(app, name, template, context, tree):\n"
+        "    if 'explode' in context.get('body', ''):\n"
+        "        exploded.touch()\n"
+        "        raise KeyError('hurt')\n"
+        "def wait(app, tree, name):\n"
+        "    end = time.monotonic() + 60\n"
+        "    while name == 'p20' and not exploded.exists() and time.monotonic() < end:\n"
+        "        time.sleep(0.02)\n"
+        "    time.sleep(0.5 * (name == 'p20'))\n"
+        "def setup(app):\n"
+        "    app.connect('html-page-context', write)\n"
+        "    app.connect('doctree-resolved', wait)\n"
+    )
+    many_pages(site, hook, "explode")
+    built = site.build("-j", "3")
+    assert built.code != 0
+    assert re.search(r"p03\.md: .*hurt", built.warnings)
+
+
 @pytest.mark.parametrize(
     ("where", "options"),
     [(READ, []), (WRITE, []), (RESOLVE, []), (RESOLVE, ["-j", "3"])],
