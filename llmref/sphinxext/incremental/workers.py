@@ -13,7 +13,6 @@ import sphinx.builders
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError, SphinxParallelError
 from sphinx.util import logging
-from sphinx.util.build_phase import BuildPhase
 from sphinx.util.parallel import ParallelTasks
 
 from llmref.hosting.processes import die_with_parent
@@ -87,9 +86,7 @@ class NotePage(LinkingTransform):
 
 def page_in_hand(app: Sphinx) -> str:
     """Return the path of the page that this process reads or writes."""
-    reading = app.builder.phase is BuildPhase.READING
-    docname = app.env.current_document.docname if reading else ""
-    docname = docname or getattr(app.builder, "current_docname", "")
+    docname = app.env.current_document.docname or getattr(app.builder, "current_docname", "")
     return str(app.env.doc2path(docname)) if docname else "between two pages"
 
 

@@ -176,7 +176,32 @@ def test_one_page_alone_is_the_only_one_that_is_written(two: Site) -> None:
     before = other.stat().st_mtime_ns
     built = two.build("-D", "llmref_only=a")
     assert "Edited" in built.page("a")
+    assert "0 added, 1 changed, 0 removed" in built.status
     assert other.stat().st_mtime_ns == before
+
+
+def test_one_page_alone_leaves_the_results_of_others_as_they_were(site: Site) -> None:
+    site.configure(f"llmref_result_ids = {str(site.root / 'ids.txt')!r}")
+    site.write("index.md", "# I\n\n```{toctree}\na\nb\n```\n")
+    site.write("a.md", "# A\n")
+    site.write("b.md", "# B\n\n:::{prf:definition} D\n:label: b-d\nIt is.\n:::\n")
+    site.write("ids.txt", "b-d 1\n")
+    assert site.build().code == 0
+    site.write("ids.txt", "b-d 2\n")
+    assert "0 added, 0 changed, 0 removed" in site.build("-D", "llmref_only=a").status
+    assert "0 added, 1 changed, 0 removed" in site.build().status
+    site.write("ids.txt", "b-old 1 -> b-d\nb-d 2\n")
+    compare_with_clean(site)
+
+
+def test_a_failed_page_is_stale_though_its_warning_is_forgotten(site: Site) -> None:
+    site.write("index.md", "# I\n\n```{code-cell} python\n1 / 0\n```\n", executed=True)
+    assert site.build().code == 1
+    for remembered in (site.root / "_build").rglob("llmref.json"):
+        remembered.unlink()
+    again = site.build()
+    assert again.code == 1
+    assert "ZeroDivisionError" in again.warnings
 
 
 def test_a_docstring_that_asks_runs_nothing(site: Site) -> None:

@@ -132,6 +132,37 @@ def test_a_build_that_breaks_off_does_not_wait_for_its_workers(site: Site) -> No
     assert process.returncode not in (0, -signal.SIGKILL)
 
 
+def test_workers_that_the_system_does_not_end_end_when_nobody_reads_them(site: Site) -> None:
+    """As where it cannot end a process with its parent."""
+    hook = (
+        "from llmref.sphinxext.incremental import workers\n"
+        "workers.die_with_parent = lambda *_: None\n"
+        "from sphinx.util import logging\n"
+        "def talk(app, name, template, context, tree):\n"
+        "    if name != 'index':\n"  # which no worker writes
+        "        logging.getLogger('talk').info('x' * 10**6)\n"
+        "def resolved(app, tree, name):\n"
+        "    if name == 'p20':\n"
+        "        hurt('hang')\n"
+        "def setup(app):\n"
+        "    app.connect('html-page-context', talk)\n"
+        "    app.connect('doctree-resolved', resolved)\n"
+    )
+    many_pages(site, hook, "")
+    process = site.start("-j", "3")
+    end = time.monotonic() + 60
+    while not (site.root / "hanging").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers
+    process.kill()
+    left = psutil.wait_procs(workers, timeout=20)[1]
+    for worker in left:
+        worker.kill()
+    process.communicate(timeout=30)
+    assert left == []
+
+
 def test_pages_that_were_not_written_are_missed(site: Site) -> None:
     """Whatever the reason: here nothing is said of it at all."""
     many_pages(site, "", "", "")
