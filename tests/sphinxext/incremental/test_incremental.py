@@ -277,8 +277,7 @@ def built(module_site: Callable[[], Site]) -> Model:
 @example(
     edits=[("caption", "", "", "site"), ("entry", "", "", "site"), ("markup", "beta", "", "site")]
 )
-@example(edits=[("leaf", "", "", "page")])
-@example(edits=[("address", "", "", "page")])
+@example(edits=[("code", "alpha", "", ""), ("leaf", "", "", "page")])
 @example(edits=[("heading", "beta", "", "page"), ("style", "", "", "page")])
 def test_an_incremental_build_equals_a_clean_one(
     built: Model, edits: list[tuple[str, str, str, str]]

@@ -160,9 +160,11 @@ def test_one_page_alone_is_no_answer_to_a_page_that_is_gone(two: Site) -> None:
     compare_with_clean(two)
 
 
-def test_one_page_alone_is_no_answer_to_another_configuration(two: Site) -> None:
+@pytest.mark.parametrize("setting", ["release=2.0", "html_title=small 2.0"])
+def test_one_page_alone_is_no_answer_to_another_configuration(two: Site, setting: str) -> None:
+    """Be it for what pages are read, or only for how they are written."""
     assert "small 2.0" not in two.build().page("b")
-    built = two.build("-D", "llmref_only=a", "-D", "release=2.0")
+    built = two.build("-D", "llmref_only=a", "-D", setting)
     assert (built.code, built.warnings) == (0, "")
     assert "small 2.0" in built.page("b")
 
