@@ -47,7 +47,7 @@ MAY_IMPORT_IN_SPHINXEXT = {
     "results": {"results", "transforms"},
     "api": {"api", "execution", "results", "single", "transforms"},
     "topics": {"topics", "results", "api"},
-    "incremental": {"incremental", "execution", "results", "single", "topics"},
+    "incremental": {"incremental", "execution", "results", "single", "topics", "transforms"},
     "web": {"web", "execution", "results", "borrowed"},
     "downloads": {"downloads", "api", "execution", "results", "single", "topics", "web"},
     "books": {"books"},

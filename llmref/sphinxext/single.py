@@ -6,7 +6,7 @@ is one that pages were added to or removed from, since its contents have to lead
 """
 
 from sphinx.application import Sphinx
-from sphinx.environment import CONFIG_OK, BuildEnvironment
+from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.util.typing import ExtensionMetadata
 
@@ -14,7 +14,10 @@ from sphinx.util.typing import ExtensionMetadata
 def forget_if_contents_changed(
     app: Sphinx, env: BuildEnvironment, added: set[str], changed: set[str], removed: set[str]
 ) -> list[str]:
-    """Build the whole site if it has other pages than before; refuse a page that it has not."""
+    """Build the whole site if it has other pages than before; refuse a page that it has not.
+
+    Where the configuration has changed, Sphinx takes all pages for added.
+    """
     page = app.config.llmref_only
     if page and page not in env.found_docs:
         raise ExtensionError(f"the site has no page {page}")
@@ -26,7 +29,7 @@ def forget_if_contents_changed(
 def only_page(app: Sphinx) -> str:
     """Return the one page to read and write, or nothing if that is the whole site."""
     page: str = app.config.llmref_only
-    return page if page and app.env.config_status == CONFIG_OK else ""
+    return page
 
 
 def of_interest(app: Sphinx, docnames: set[str]) -> set[str]:

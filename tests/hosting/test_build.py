@@ -1,5 +1,6 @@
 """What is kept of a work folder, and what is published: with a command in place of Sphinx."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,15 @@ def test_a_file_that_was_changed_by_others_is_noticed(tmp_path: Path) -> None:
     assert intact_files(work, None) is None
 
 
+def test_a_change_of_the_same_size_whose_time_was_put_back_is_noticed(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    assert build(work, None, ["sh", "-c", f"echo 1 > {work}/a"]) == 0
+    state = (work / "a").stat()
+    (work / "a").write_text("2\n", encoding="utf-8")
+    os.utime(work / "a", ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert intact_files(work, None) is None
+
+
 @pytest.mark.parametrize(
     "damage",
     ["echo 3 > {}/a", "rm {}/a", "touch {}/new", "mv {0}/a {0}/b", "echo > {}/manifest.json"],
@@ -95,6 +105,33 @@ def test_a_site_is_published_whole_and_without_notes_of_sphinx(html: Path, tmp_p
     publish(html, tmp_path / "site")
     assert site(tmp_path / "site") == {"moved": "1", "edited": "22"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["html", "site"]
+
+
+def test_a_file_of_the_same_size_is_published_again(html: Path, tmp_path: Path) -> None:
+    publish(html, tmp_path / "site")
+    (html / "edited").write_text("2", encoding="utf-8")
+    publish(html, tmp_path / "site")
+    assert site(tmp_path / "site") == {"same": "1", "edited": "2"}
+
+
+def test_a_page_that_is_gone_is_not_published_any_more(html: Path, tmp_path: Path) -> None:
+    publish(html, tmp_path / "site")
+    (html / "same").unlink()
+    publish(html, tmp_path / "site")
+    assert site(tmp_path / "site") == {"edited": "1"}
+
+
+def test_where_no_file_can_be_linked_all_are_copied(
+    html: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuse)
+    publish(html, tmp_path / "site")
+    (html / "edited").write_text("22", encoding="utf-8")
+    publish(html, tmp_path / "site")
+    assert site(tmp_path / "site") == {"same": "1", "edited": "22"}
 
 
 def test_a_site_that_is_published_already_is_left_alone(html: Path, tmp_path: Path) -> None:

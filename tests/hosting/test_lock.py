@@ -37,3 +37,34 @@ def test_a_command_under_a_lock_ends_with_whoever_started_it(tmp_path: Path) -> 
     for process in left:
         process.kill()
     assert left == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there builds are not kept apart")
+def test_whoever_waits_gets_the_lock_whatever_is_written_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lock"
+    with held(path):
+        path.write_bytes(b"\xff\n")
+        second = subprocess.Popen(
+            [sys.executable, "-m", "llmref.hosting.lock", path, "echo", "mine"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert second.stdout
+        waiting = second.stdout.readline()
+        time.sleep(0.2)
+        assert second.poll() is None
+    assert waiting == "Another build is running here (\ufffd): waiting for it.\n"
+    assert second.communicate()[0] == "mine\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there builds are not kept apart")
+def test_the_lock_is_free_when_the_command_under_it_has_ended(tmp_path: Path) -> None:
+    script = f"touch {tmp_path}/runs; sleep 0.5; touch {tmp_path}/done"
+    command = [sys.executable, "-m", "llmref.hosting.lock", tmp_path / "lock", "sh", "-c", script]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not (tmp_path / "runs").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    with held(tmp_path / "lock"):
+        assert (tmp_path / "done").exists()
+    assert process.wait(30) == 0

@@ -17,8 +17,8 @@ from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 from sphinx.util.typing import ExtensionMetadata
 
-from llmref.sphinxext.api.entries import state
-from llmref.sphinxext.single import of_interest
+from llmref.sphinxext.api.entries import Entry, read_entry, state
+from llmref.sphinxext.single import of_interest, only_page
 from llmref.sphinxext.transforms import LinkingTransform
 
 logger = logging.getLogger(__name__)
@@ -129,21 +129,55 @@ def pages_to_write(app: Sphinx, env: BuildEnvironment) -> list[str]:
     return found
 
 
+def to_check(entry: Entry, root: Path) -> tuple[str, ...]:
+    """Return what a listing notes of a name: itself, kind, definition, file, line, equations."""
+    path = entry.definition.path.relative_to(root).as_posix()
+    inner = (label for member in entry.members for label in member.equations)
+    labels = dict.fromkeys([*entry.equations, *inner])
+    return (
+        entry.name,
+        entry.kind,
+        entry.definition.name,
+        path,
+        str(entry.definition.lines[0]),
+        *labels,
+    )
+
+
 def check_entries(app: Sphinx, env: BuildEnvironment) -> None:
     """Warn of equations that no page has, and, if asked to, of functions that no page shows."""
-    equations = env.domains.math_domain.equations
+    root = Path(app.config.llmref_root)
     for docname in sorted(env.found_docs):
-        for entry in env.metadata[docname].get("llmref_api_entries", ()):
-            name, kind, defined, path, line, *labels = entry
-            where = f"{Path(app.config.llmref_root) / path}:{line}"
-            for label in labels:
-                if label not in equations:
-                    logger.warning("%s names no equation: %s", name, label, location=where)
-            callable_ = kind in ("function", "class")
-            if app.config.llmref_show_all and callable_ and not shown_on(env, defined):
-                logger.warning(
-                    "%s is on no page: show it, or make it private", name, location=where
-                )
+        for noted in env.metadata[docname].get("llmref_api_entries", ()):
+            faults = list(_faults(app, env, noted))
+            if faults and only_page(app):  # the listing may be older than the module
+                faults = list(_faults(app, env, _noted_now(noted[0], root)))
+            for fault, where in faults:
+                logger.warning("%s", fault, location=where)
+
+
+def _faults(
+    app: Sphinx, env: BuildEnvironment, noted: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with a name that a listing has noted, and where."""
+    if not noted:
+        return
+    name, kind, defined, path, line, *labels = noted
+    where = f"{Path(app.config.llmref_root) / path}:{line}"
+    for label in labels:
+        if label not in env.domains.math_domain.equations:
+            yield f"{name} names no equation: {label}", where
+    callable_ = kind in ("function", "class")
+    if app.config.llmref_show_all and callable_ and not shown_on(env, defined):
+        yield f"{name} is on no page: show it, or make it private", where
+
+
+def _noted_now(name: str, root: Path) -> tuple[str, ...]:
+    """What a listing would note of a name if it were read now; nothing if the name is gone."""
+    try:
+        return to_check(read_entry(name, root), root)
+    except (LookupError, SyntaxError):
+        return ()
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

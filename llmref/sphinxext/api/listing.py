@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from llmref.sphinxext.api.entries import Choice, Entry, Topic, page_title, read_topics, state
-from llmref.sphinxext.api.links import ApiLinks
+from llmref.sphinxext.api.links import ApiLinks, to_check
 from llmref.sphinxext.api.public import PACKAGE, groups
 from llmref.sphinxext.api.signatures import signature
 
@@ -81,9 +81,7 @@ class ApiDirective(SphinxDirective):
                 domain.note_object(alias, entry.kind, entry.name, aliased=True)
         for member in entry.members:
             self._note(member, f"{short}.{member.name.rpartition('.')[2]}", [])
-        path = entry.definition.path.relative_to(self.root).as_posix()
-        line = str(entry.definition.lines[0])
-        shown.append((entry.name, entry.kind, defined, path, line, *_equations(entry)))
+        shown.append(to_check(entry, self.root))
 
     def _section(self, topic: Topic) -> nodes.section:
         """The part of a page on one topic."""
@@ -187,11 +185,6 @@ def _one_of(choice: Choice) -> str:
     """'`kind` is "k1", "k2" or "k3".', as a docstring would say it."""
     quoted = [f'`"{text}"`' for text in choice.texts]
     return f"`{choice.parameter}` is {', '.join(quoted[:-1])} or {quoted[-1]}."
-
-
-def _equations(entry: Entry) -> list[str]:
-    inner = (label for member in entry.members for label in member.equations)
-    return list(dict.fromkeys([*entry.equations, *inner]))
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

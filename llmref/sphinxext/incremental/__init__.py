@@ -14,7 +14,7 @@ from llmref.sphinxext.incremental.leftovers import (
     forget_words,
     remove_old_static_files,
     remove_outputs_of,
-    remove_unused_images,
+    remove_unused_files,
 )
 from llmref.sphinxext.incremental.reading import (
     forget_pages,
@@ -38,7 +38,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.connect("env-updated", lambda app, env: list(pages_to_rewrite(app, env)))
     app.connect("write-started", remove_old_static_files)
     app.connect("html-collect-pages", forget_words)
-    app.connect("build-finished", remove_unused_images)
+    app.connect("build-finished", remove_unused_files)
     app.connect("env-before-read-docs", note_files)
     app.connect("env-before-read-docs", forget_pages, priority=999)  # nobody asks for them any more
     read_few_pages_here(app)

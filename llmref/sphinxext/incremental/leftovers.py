@@ -59,10 +59,12 @@ def forget_words(app: Sphinx) -> list[tuple[str, dict[str, Any], str]]:
     return []
 
 
-def remove_unused_images(app: Sphinx, exception: Exception | None) -> None:
-    """Remove the pictures that no page shows any more."""
+def remove_unused_files(app: Sphinx, exception: Exception | None) -> None:
+    """Remove the pictures that no page shows any more, and the files that none offers."""
     if exception is None and app.builder.format == "html":
-        used = {name for _, name in app.env.images.values()}
-        for path in (Path(app.outdir) / "_images").glob("*"):
-            if path.name not in used:
-                path.unlink()
+        for folder, files in (("_images", app.env.images), ("_downloads", app.env.dlfiles)):
+            used = {Path(name) for _, name in files.values()}
+            top = Path(app.outdir) / folder
+            for path in [path for path in top.rglob("*") if path.is_file()]:
+                if path.relative_to(top) not in used:
+                    path.unlink()

@@ -85,7 +85,7 @@ class Memory(logging.Handler):
 
     def outdated(self, app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
         """Return the pages that the last build warned of: they are read and written again."""
-        return sorted(of_interest(app, self.warned & env.found_docs))
+        return sorted(of_interest(app, self.warned))
 
     def recheck(self, app: Sphinx, env: BuildEnvironment) -> list[str]:
         """Return a page to write again if the site has to be checked again, though no page has."""
@@ -98,11 +98,14 @@ class Memory(logging.Handler):
         return crc32(path.read_bytes()) if path.is_file() else 0
 
     def end(self, app: Sphinx, exception: Exception | None) -> None:
-        """Keep what this build warned of. Where no page is to blame, all are read again."""
+        """Keep what this build warned of. Where no page is to blame, all are read again.
+
+        So they are after an exception: then Sphinx itself has removed its environment.
+        """
         if page := only_page(app):  # of the others, all is as it was
             self._warned |= self.warned - {page}
             self._of_site |= self.site_warned
-        self._write(ended=exception is None and not self._of_unknown)
+        self._write(ended=not self._of_unknown)
 
     def _write(self, *, ended: bool) -> None:
         state = {"ended": ended, "pages": sorted(self._warned), "site": self._of_site}

@@ -106,7 +106,7 @@ def _renamed(app: Sphinx, domain: ResultsDomain) -> set[str]:
         for result in domain.results.values()
         if (result.former, result.since)
         != (former_ids(result.id, published), since(result.id, published))
-    } & domain.env.found_docs
+    }
 
 
 def read_few_pages_here(app: Sphinx) -> None:

@@ -13,10 +13,10 @@ import sphinx.builders
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError, SphinxParallelError
 from sphinx.util import logging
-from sphinx.util.build_phase import BuildPhase
 from sphinx.util.parallel import ParallelTasks
 
 from llmref.hosting.processes import die_with_parent
+from llmref.sphinxext.transforms import LinkingTransform
 
 logger = logging.getLogger(__name__)
 
@@ -65,26 +65,28 @@ class Workers(ParallelTasks):
         for number in self._precvs_waiting:
             self._procs[number].daemon = True
         try:
-            self._look_for_killed()
             return super()._join_one()
-        except EOFError:  # killed just now
+        except EOFError:  # it was killed
             self._error = SphinxParallelError("a process that read or wrote pages was killed", "")
         except Exception as error:
             self._error = error
         raise self._error
 
-    def _look_for_killed(self) -> None:
-        for number, pipe in self._precvs.items():
-            worker = self._procs[number]
-            if worker.exitcode is not None and not pipe.poll():
-                raise EOFError
+
+class NotePage(LinkingTransform):
+    """Notes the page whose links are resolved, first of all: Sphinx does so when it is written."""
+
+    default_priority = -1
+
+    def run(self, **kwargs: Any) -> None:
+        """Note it where Sphinx does."""
+        docname = self.env.current_document.docname
+        self.builder.current_docname = docname  # type: ignore[attr-defined]
 
 
 def page_in_hand(app: Sphinx) -> str:
     """Return the path of the page that this process reads or writes."""
-    reading = app.builder.phase is BuildPhase.READING
-    docname = app.env.current_document.docname if reading else ""
-    docname = docname or getattr(app.builder, "current_docname", "")
+    docname = app.env.current_document.docname or getattr(app.builder, "current_docname", "")
     return str(app.env.doc2path(docname)) if docname else "between two pages"
 
 
@@ -100,4 +102,5 @@ def watch(app: Sphinx) -> None:
     """Have Sphinx use them."""
     Workers.app = app
     sphinx.builders.ParallelTasks = Workers  # type: ignore[attr-defined]
+    NotePage.register(app)
     app.connect("build-finished", name_page, priority=1)

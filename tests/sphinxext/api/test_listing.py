@@ -335,3 +335,20 @@ def test_a_build_of_one_page_reads_no_listing(filled: Site) -> None:
     built = site.build("-D", "llmref_only=maths/square")
     assert "0 added, 1 changed, 0 removed" in built.status
     assert "The squares" in words(site.build().page("api/maths"))
+
+
+def test_a_build_of_one_page_warns_of_equations_that_a_module_names_now(filled: Site) -> None:
+    """The listing, which is not read with the page, knows only those that it named before."""
+    site = filled.put_back()
+    page, module = FILES["maths/square.md"], "package/llmref/maths/square.py"
+    site.write("maths/square.md", page.replace("eq-other", "eq-another"))
+    wrong = site.build("-D", "llmref_only=maths/square")
+    assert "llmref.maths.square.square names no equation: eq-other" in wrong.warnings
+    site.write(module, SQUARE.replace("eq-other", "eq-another"))
+    site.write("maths/square.md", page.replace("eq-other", "eq-another") + "\nEdited.\n")
+    renamed = site.build("-D", "llmref_only=maths/square")
+    assert (renamed.code, renamed.warnings) == (0, "")
+    site.write(module, SQUARE.replace("def square", "def _square"))
+    site.write("maths/square.md", "# Squares\n\n$$z$$ (eq-layer)\n")
+    gone = site.build("-D", "llmref_only=maths/square")
+    assert (gone.code, gone.warnings) == (0, "")

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from sphinx.testing.util import SphinxTestApp
 
+from llmref.sphinxext.incremental import complete
 from llmref.sphinxext.incremental.complete import require_all
+from llmref.sphinxext.topics.domain import Topic, TopicsDomain
+from llmref.sphinxext.topics.practise import Exercise
 from tests.small_site import Site
 
 PAGE = "# P\n\n![A square](square.svg)\n\n```{code-cell} python\nprint(1)\n```\n"
@@ -75,6 +78,14 @@ def test_a_file_that_ends_too_early_is_named(built: SphinxTestApp, name: str) ->
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize(
+    ("names", "said"), [("abcde", "a, b, c, d, e"), ("abcdefg", "a, b, c, d, e and 2 more")]
+)
+def test_of_many_pages_the_first_are_named(names: str, said: str) -> None:
+    with pytest.raises(Exception, match=f"this is gone: {said}$"):
+        complete._refuse(list(names), "gone")
+
+
 def test_every_build_looks(site: Site) -> None:
     site.configure(
         "import pathlib\ndef lose(app, error):\n"
@@ -92,3 +103,44 @@ def test_a_picture_that_no_page_shows_any_more_is_removed(site: Site) -> None:
     site.write("page.md", "# P\n")
     assert site.build_here().code == 0
     assert not (built.html / "_images/square.svg").exists()
+
+
+def test_a_notebook_to_practise_on_that_is_missing_is_named(
+    built: SphinxTestApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = built.env.domains["topic"]
+    assert isinstance(topics, TopicsDomain)
+    exercise = Exercise("square", "x", 1, "Multiply it with itself.", "square-definition")
+    monkeypatch.setitem(topics.topics, "page", Topic("P", exercises=[exercise]))
+    with pytest.raises(Exception, match=r"not whole: page-practice\.ipynb$"):
+        require_all(built, None)
+
+
+def test_a_page_that_is_not_listed_needs_no_text_of_its_own(site: Site) -> None:
+    site.configure("llmref_unlisted = ['hidden']")
+    site.write("index.md", "# I\n")
+    site.write("hidden.md", "---\norphan: true\n---\n# Hidden\n")
+    built = site.build_here()
+    assert (built.code, built.warnings) == (0, "")
+    assert not (built.html / "hidden.md").exists()
+
+
+def test_a_page_that_is_written_within_a_tick_of_the_clock_is_written(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tick = 10**18
+    monkeypatch.setattr(complete, "_now", lambda folder: tick)
+    site.configure(
+        "import os\ndef finished(app):\n"
+        f"    os.utime(app.builder.get_output_path('index'), ns=({tick}, {tick}))\n"
+        "def listen(app):\n    write = app.builder.write_documents\n"
+        "    app.builder.write_documents = lambda names: (write(names), finished(app))\n"
+        "def setup(app):\n    app.connect('builder-inited', listen, priority=1)"
+    )
+    site.write("index.md", "# I\n")
+    assert site.build_here().code == 0
+
+
+def test_looking_leaves_nothing_in_the_site(built: SphinxTestApp) -> None:
+    hidden = {path.name for path in Path(built.outdir).rglob(".*")}
+    assert hidden <= {".buildinfo", ".doctrees"}

@@ -4,9 +4,13 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+from sphinx.environment import BuildEnvironment
 
+from llmref.sphinxext.incremental.reading import _files
 from tests.small_site import Site, tree
 
 
@@ -47,6 +51,29 @@ def test_a_file_that_is_older_than_the_one_before_is_read(two: Site, name: str) 
     path.write_text(path.read_text(encoding="utf-8") + "\nOlder.\n", encoding="utf-8")
     os.utime(path, (1, 1))
     compare_with_clean(two)
+
+
+def test_what_a_page_is_made_of_has_one_number_in_every_process(tmp_path: Path) -> None:
+    """Whatever the order of a set, and also where a file has changed with its times put back."""
+    files = [tmp_path / name for name in ("page.md", "one.txt", "two.txt")]
+    for path in files:
+        path.write_text(path.name, encoding="utf-8")
+
+    def number(*included: str) -> int:
+        env = SimpleNamespace(
+            doc2path=lambda name: tmp_path / f"{name}.md",
+            srcdir=tmp_path,
+            dependencies={"page": included},
+        )
+        return _files(cast(BuildEnvironment, env), "page")
+
+    before = number("one.txt", "two.txt")
+    assert number("two.txt", "one.txt") == before
+    assert number("one.txt") != before
+    state = files[1].stat()
+    files[1].write_text("1" + files[1].name[1:], encoding="utf-8")
+    os.utime(files[1], ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert number("one.txt", "two.txt") != before
 
 
 def test_two_pages_that_are_exchanged_are_both_read(two: Site) -> None:
@@ -120,6 +147,63 @@ def test_one_page_alone_is_no_answer_to_new_pages(two: Site) -> None:
     built = two.build("-D", "llmref_only=a")
     assert (built.code, built.warnings) == (0, "")
     compare_with_clean(two, cold=True)
+
+
+def test_one_page_alone_is_no_answer_to_a_page_that_is_gone(two: Site) -> None:
+    """Contents must not lead to it any more."""
+    (two.root / "b.md").unlink()
+    index = two.root / "index.md"
+    index.write_text(index.read_text(encoding="utf-8").replace("\nb\n", "\n"), encoding="utf-8")
+    built = two.build("-D", "llmref_only=a")
+    assert (built.code, built.warnings) == (0, "")
+    assert "b.html" not in built.page("index")
+    compare_with_clean(two)
+
+
+@pytest.mark.parametrize("setting", ["release=2.0", "html_title=small 2.0"])
+def test_one_page_alone_is_no_answer_to_another_configuration(two: Site, setting: str) -> None:
+    """Be it for what pages are read, or only for how they are written."""
+    assert "small 2.0" not in two.build().page("b")
+    built = two.build("-D", "llmref_only=a", "-D", setting)
+    assert (built.code, built.warnings) == (0, "")
+    assert "small 2.0" in built.page("b")
+
+
+def test_one_page_alone_is_the_only_one_that_is_written(two: Site) -> None:
+    two.write("c.md", "---\norphan: true\n---\n# C\n")  # else all pages would be written
+    assert two.build().code == 0
+    for name in ("a", "b"):
+        two.write(f"{name}.md", f"# {name}\n\nEdited.\n")
+    other = two.root / "_build/html/b.html"
+    before = other.stat().st_mtime_ns
+    built = two.build("-D", "llmref_only=a")
+    assert "Edited" in built.page("a")
+    assert "0 added, 1 changed, 0 removed" in built.status
+    assert other.stat().st_mtime_ns == before
+
+
+def test_one_page_alone_leaves_the_results_of_others_as_they_were(site: Site) -> None:
+    site.configure(f"llmref_result_ids = {str(site.root / 'ids.txt')!r}")
+    site.write("index.md", "# I\n\n```{toctree}\na\nb\n```\n")
+    site.write("a.md", "# A\n")
+    site.write("b.md", "# B\n\n:::{prf:definition} D\n:label: b-d\nIt is.\n:::\n")
+    site.write("ids.txt", "b-d 1\n")
+    assert site.build().code == 0
+    site.write("ids.txt", "b-d 2\n")
+    assert "0 added, 0 changed, 0 removed" in site.build("-D", "llmref_only=a").status
+    assert "0 added, 1 changed, 0 removed" in site.build().status
+    site.write("ids.txt", "b-old 1 -> b-d\nb-d 2\n")
+    compare_with_clean(site)
+
+
+def test_a_failed_page_is_stale_though_its_warning_is_forgotten(site: Site) -> None:
+    site.write("index.md", "# I\n\n```{code-cell} python\n1 / 0\n```\n", executed=True)
+    assert site.build().code == 1
+    for remembered in (site.root / "_build").rglob("llmref.json"):
+        remembered.unlink()
+    again = site.build()
+    assert again.code == 1
+    assert "ZeroDivisionError" in again.warnings
 
 
 def test_a_docstring_that_asks_runs_nothing(site: Site) -> None:
