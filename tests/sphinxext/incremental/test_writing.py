@@ -48,3 +48,13 @@ def test_a_link_to_a_script_follows_what_is_in_it(site: Site) -> None:
     site.write("index.md", "# I\n")
     site.write("small.js", "1;\n")
     compare_after(site, "small.js", "2;\n")
+
+
+def test_the_ledger_follows_the_list_of_comparisons(site: Site) -> None:
+    rows = '[{{"topic": "a", "library": "torch", "version": "{}", "difference": 0}}]'
+    site.write("index.md", "# I\n\n```{toctree}\na\nb\n```\n")
+    site.write("b.md", "# B\n\n```{ledger}\n```\n")
+    site.write("a.md", definition("a"))
+    site.write("agreement.json", rows.format("1.0"))
+    files = compare_after(site, "agreement.json", rows.format("2.0"))
+    assert b"torch 2.0" in files["b.html"]
