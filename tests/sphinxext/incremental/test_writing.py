@@ -1,0 +1,60 @@
+"""Pages that show something of other pages are written again when it changes there."""
+
+from tests.small_site import Site, tree
+
+
+def compare_after(site: Site, name: str, text: str) -> dict[str, bytes]:
+    """Build, replace a page, build again: the files are those of a clean build."""
+    assert site.build_here().code == 0
+    site.write(name, text)
+    built = site.build_here()
+    assert (built.code, built.warnings) == (0, "")
+    incremental = tree(built.html)
+    clean = tree(site.build_here("clean").html)
+    assert [name for name in clean if incremental.get(name) != clean[name]] == []
+    return clean
+
+
+def test_the_number_of_an_equation_of_another_page_is_followed(site: Site) -> None:
+    site.write("index.md", "# I\n\n```{toctree}\na\nb\n```\n")
+    site.write("a.md", "# A\n\nSee {eq}`eq-b`.\n")
+    site.write("b.md", "# B\n\n$$x$$ (eq-b)\n")
+    assert site.build_here().page("a").count("(1)") == 1
+    files = compare_after(site, "b.md", "# B\n\n$$y$$ (eq-c)\n\n$$x$$ (eq-b)\n")
+    assert b"(2)" in files["a.html"]
+
+
+def definition(page: str, *cited: str) -> str:
+    """A page with a result that rests on others."""
+    proof = " ".join(f"{{prf:ref}}`{other}-d`" for other in cited)
+    return (
+        f"# {page}\n\n:::{{prf:definition}} Of {page}\n:label: {page}-d\nIt is.\n:::\n\n"
+        f":::{{prf:proof}}\nBy {proof or 'itself'}.\n:::\n"
+    )
+
+
+def test_what_a_result_rests_on_is_followed_over_several_pages(site: Site) -> None:
+    """The way to the first result leads over all others, though it cites only the next one."""
+    site.write("index.md", "# I\n\n```{toctree}\na\nb\nc\nd\n```\n")
+    for page, cited in (("a", "b"), ("b", "c"), ("c", ""), ("d", "")):
+        site.write(f"{page}.md", definition(page, *cited))
+    files = compare_after(site, "c.md", definition("c", "d"))
+    assert b"d.html#d-d" in files["a.html"]
+
+
+def test_a_link_to_a_script_follows_what_is_in_it(site: Site) -> None:
+    """It holds a checksum, also where the script is an entry of its own."""
+    site.configure("html_static_path = ['small.js']\nhtml_js_files = ['small.js']")
+    site.write("index.md", "# I\n")
+    site.write("small.js", "1;\n")
+    compare_after(site, "small.js", "2;\n")
+
+
+def test_the_ledger_follows_the_list_of_comparisons(site: Site) -> None:
+    rows = '[{{"topic": "a", "library": "torch", "version": "{}", "difference": 0}}]'
+    site.write("index.md", "# I\n\n```{toctree}\na\nb\n```\n")
+    site.write("b.md", "# B\n\n```{ledger}\n```\n")
+    site.write("a.md", definition("a"))
+    site.write("agreement.json", rows.format("1.0"))
+    files = compare_after(site, "agreement.json", rows.format("2.0"))
+    assert b"torch 2.0" in files["b.html"]
