@@ -105,7 +105,7 @@ class Site:
             text=True,
             cwd=self.root,
             start_new_session=True,
-            preexec_fn=_hear_signals,
+            preexec_fn=hear_signals,
             env={**os.environ, "TMPDIR": str(self.root)},
         )
 
@@ -149,7 +149,7 @@ class Site:
         return Built(process.exitcode, status, warnings, self.root / "_build/html")
 
 
-def _hear_signals() -> None:
+def hear_signals() -> None:
     """Undo what a child inherits: in the background Ctrl-C is ignored, below nohup a hangup."""
     for number in (signal.SIGINT, *([signal.SIGHUP] if os.name == "posix" else [])):
         signal.signal(number, signal.SIG_DFL)

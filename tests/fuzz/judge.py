@@ -11,11 +11,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+import llmref
 from tests.fuzz.documented import (
     ALSO_NAMED,
     COARSE,
@@ -32,6 +34,7 @@ from tests.fuzz.draw import Drawn, copied, in_dtype, mapped
 from tests.fuzz.objects import File
 from tests.fuzz.targets import MADE, NotReadyError
 
+_PACKAGE = str(Path(llmref.__file__).parent)
 RESULT, ERROR, LARGE, FIND = "result", "clear error", "too large", "find"
 
 
@@ -126,7 +129,7 @@ def is_named(drawn: Drawn, error: Exception) -> bool:
 def is_own(error: Exception) -> bool:
     """Whether a `raise` of the package has raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return "/llmref/" in frame.filename and str(frame.line).startswith("raise ")
+    return frame.filename.startswith(_PACKAGE) and str(frame.line).startswith("raise ")
 
 
 def of_result(drawn: Drawn, found: list[Tensor]) -> str:

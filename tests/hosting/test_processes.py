@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from llmref.hosting.processes import run
+from tests.small_site import hear_signals
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such signals")
 
@@ -31,7 +32,7 @@ def running(
     By default it is as on a system that cannot end a process with its parent.
     """
     command = [sys.executable, "-c", RUN, str(patience), script, platform]
-    process = subprocess.Popen(command, cwd=folder, start_new_session=True)
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True, preexec_fn=hear_signals)
     end = time.monotonic() + 60
     while not (folder / "runs").exists() and time.monotonic() < end:
         time.sleep(0.02)

@@ -1,5 +1,7 @@
 """Pages that show something of other pages are written again when it changes there."""
 
+import json
+
 from tests.small_site import Site, tree
 
 
@@ -50,11 +52,15 @@ def test_a_link_to_a_script_follows_what_is_in_it(site: Site) -> None:
     compare_after(site, "small.js", "2;\n")
 
 
-def test_the_ledger_follows_the_list_of_comparisons(site: Site) -> None:
-    rows = '[{{"topic": "a", "library": "torch", "version": "{}", "difference": 0}}]'
+def test_the_comparisons_of_all_pages_follow_their_list(site: Site) -> None:
+    row = {"topic": "a", "formula": "f", "library": "torch", "convention": ""}
+    row |= {"allowed": 1e-12, "largest_difference": 0.0}
+    site.configure("myst_heading_anchors = 3")
     site.write("index.md", "# I\n\n```{toctree}\na\nb\n```\n")
-    site.write("b.md", "# B\n\n```{ledger}\n```\n")
-    site.write("a.md", definition("a"))
-    site.write("agreement.json", rows.format("1.0"))
-    files = compare_after(site, "agreement.json", rows.format("2.0"))
-    assert b"torch 2.0" in files["b.html"]
+    site.write("b.md", "# B\n\n## All\n\n```{agreement} all\n```\n")
+    site.write("a.md", "# A\n\n## In practice\n\n```{agreement}\n```\n")
+    for version in ("1.0", "2.0"):
+        site.write("agreement.json", json.dumps([row | {"version": version}]))
+        built = site.build()
+        assert (built.code, built.warnings) == (0, "")
+        assert f"torch {version}" in built.page("b")
