@@ -83,7 +83,8 @@ def statement(
     return passed(
         result,
         "numeric" if over else "identity",
-        "read from the statement's text: the sides agree" + (f" in {cases} cases" if over else ""),
+        "read from the statement's text: the sides agree"
+        + (f" in {cases} case{'s' * (cases != 1)}" if over else ""),
         cases if over else len(texts),
         rejected,
         note,
