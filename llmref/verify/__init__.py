@@ -24,12 +24,13 @@ from llmref.verify.errors import (
     VerificationError,
     WrongVariantPassedError,
 )
-from llmref.verify.names import Drawn, Mean
+from llmref.verify.names import Becomes, Drawn, Mean
 from llmref.verify.sampled import bound, gradient, monte_carlo, numeric
 from llmref.verify.stated import statement
 from llmref.verify.symbolic import identity
 
 __all__ = [
+    "Becomes",
     "ByHandError",
     "Check",
     "CheckFailedError",

@@ -39,10 +39,25 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Mean:
-    """An expectation over the outcomes of an index: `weights[outcome]` is its probability."""
+    """An expectation over the outcomes of an index: `weights[outcome]` is its probability.
+
+    With `given`, another index, `weights[condition, outcome]` is the probability.
+    """
 
     index: str
     weights: Any
+    given: str = ""
+
+
+@dataclass(frozen=True)
+class Becomes:
+    r"""What changes: its value on the right of an arrow, and the new one, on the left of it.
+
+    As in `h\leftarrow h+f(h)` and `W\to WQ`.
+    """
+
+    before: Any
+    after: Any
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,9 @@ def member(family: Any, places: Sequence[Any]) -> Any:
 
 
 def as_value(value: Any) -> Any:
-    """A number or a matrix of sympy; a list or a tensor of one axis is a column."""
+    """A number, a set or a matrix of sympy; a list or a tensor of one axis is a column."""
+    if isinstance(value, (set, frozenset)):
+        return sp.FiniteSet(*value)
     if isinstance(value, torch.Tensor):
         value = value.tolist()
     if isinstance(value, (list, tuple)):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sympy as sp
 
 from llmref.tex import LINE_BREAK
+from llmref.verify import brackets
 from llmref.verify.names import Mean, UnboundIndexError, as_value, matched, member
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ _COMPARED: dict[str, Callable[[Any, Any], Any]] = {
     r"\ge": lambda one, other: one >= other,
 }
 _SAME = {r"\neq": r"\ne", r"\leq": r"\le", r"\geq": r"\ge"}
-_OPENING = ("(", "{", "[", r"\{", r"\lfloor", r"\lceil", r"\lvert", r"\lVert", r"\begin{cases}")
-_CLOSING = (")", "}", "]", r"\}", r"\rfloor", r"\rceil", r"\rvert", r"\rVert", r"\end{cases}")
+_OPENING = ("(", "{", "[", *brackets.OPENING, r"\begin{cases}")
+_CLOSING = (")", "}", "]", *brackets.CLOSING, r"\end{cases}")
 _OTHERWISE = re.compile(r"\\text\{\s*(?:otherwise|else)\s*\.?\}")
 
 
-def _depths(found: Sequence[str], start: int) -> Iterator[tuple[int, int]]:
+def depths(found: Sequence[str], start: int) -> Iterator[tuple[int, int]]:
     """Places from `start` on, with how many brackets are open before each, down to -1."""
     depth = 0
     for place in range(start, len(found)):
@@ -70,8 +71,11 @@ def _extreme(token: str, values: Sequence[Any]) -> Any:
 
 def mean(reader: Reader, over: Mean) -> Any:
     """An expectation of the brackets after it, or of the term."""
+    if over.given and over.given not in reader.indices:
+        raise UnboundIndexError(over.given)
     outcomes = reader.over[over.index]
-    weights = [as_value(member(over.weights, [it])) for it in outcomes]
+    first = [reader.indices[over.given]] if over.given else []
+    weights = [as_value(member(over.weights, [*first, it])) for it in outcomes]
     bracketed = reader.next() in ("[", "(")
     read = (lambda: reader.arguments()[0]) if bracketed else reader.product
     values = _each(reader, [{over.index: it} for it in outcomes], read)
@@ -91,16 +95,25 @@ def _each(
         values.append((read or reader.product)())
     reader.indices = before
     if not chosen:
-        reader.place = _end_of_term(reader)
+        reader.place = end_of_term(reader)
     return values
 
 
-def _end_of_term(reader: Reader) -> int:
-    for place, depth in _depths(reader.tokens, reader.place):
+def end_of_term(reader: Reader) -> int:
+    for place, depth in depths(reader.tokens, reader.place):
         token = reader.tokens[place] if place < len(reader.tokens) else ""
-        if depth < 0 or (not depth and token in ("", "+", "-", "=", ",", r"\le", r"\ge", "<", ">")):
+        if depth < 0 or (not depth and token in ("", "+", "-", ",", *_COMPARED, *_SAME)):
             return place
     return len(reader.tokens)
+
+
+def goes_to_arrow(reader: Reader, arrows: Sequence[str]) -> bool:
+    """Whether the side that begins here is the one before an arrow."""
+    for place, depth in depths(reader.tokens, reader.place):
+        token = reader.tokens[place] if place < len(reader.tokens) else ""
+        if depth < 0 or (not depth and token in ("", ",", *arrows, *_COMPARED, *_SAME)):
+            return token in arrows
+    return False
 
 
 def _assignments(reader: Reader) -> list[dict[str, Any]]:
@@ -110,7 +123,7 @@ def _assignments(reader: Reader) -> list[dict[str, Any]]:
     start = reader.place
     stop = start + 1
     if braced:
-        stop = next(place for place, depth in _depths(reader.tokens, start) if depth < 0)
+        stop = next(place for place, depth in depths(reader.tokens, start) if depth < 0)
     text = "".join(reader.tokens[start:stop])
     index = reader.tokens[start]
     after = stop + braced
@@ -125,7 +138,14 @@ def _assignments(reader: Reader) -> list[dict[str, Any]]:
         reader.place = after + 1
         last = reader.group()
         return [{index: it} for it in range(int(first), int(last) + 1)]
-    chosen = []
+    chosen = _filtered(reader, start, stop)
+    reader.place = after
+    return chosen
+
+
+def _filtered(reader: Reader, start: int, stop: int) -> list[dict[str, Any]]:
+    """The values of an index for which the condition holds that stands there with it, if any."""
+    index, chosen = reader.tokens[start], []
     before = dict(reader.indices)
     for value in reader.over[index]:
         reader.indices = before | {index: value}
@@ -133,8 +153,18 @@ def _assignments(reader: Reader) -> list[dict[str, Any]]:
         if reader.place == stop or _holds_from(reader, start):
             chosen.append({index: value})
     reader.indices = before
-    reader.place = after
     return chosen
+
+
+def chosen_set(reader: Reader) -> sp.FiniteSet:
+    r"""The set of an index's values for which a condition holds, such as \{i: x_i>0\}."""
+    reader.need(r"\{")
+    start = reader.place
+    stop = next(place for place, depth in depths(reader.tokens, start) if depth < 0)
+    chosen = _filtered(reader, start, stop)
+    reader.place = stop
+    reader.need(r"\}")
+    return sp.FiniteSet(*(it[reader.tokens[start]] for it in chosen))
 
 
 def _choices(reader: Reader, key: str) -> list[dict[str, Any]]:
@@ -198,12 +228,12 @@ def is_condition(reader: Reader) -> bool:
     start = reader.place
     one = reader.tokens[start : start + 1] in ([r"\mathbf{1}"], ["1"])
     opening = reader.tokens[start + one : start + one + 1]
-    if opening not in (["["], [r"\{"]):
+    if opening not in (["["], [r"\{"]) or brackets.is_set(reader, start + one):
         return False
     relations = (*_COMPARED, *_SAME, r"\in", r"\notin")
     return any(
         not depth and reader.tokens[place] in relations
-        for place, depth in _depths(reader.tokens, start + one + 1)
+        for place, depth in depths(reader.tokens, start + one + 1)
         if place < len(reader.tokens)
     )
 
@@ -226,7 +256,7 @@ def cases(reader: Reader) -> Any:
         middle = next(
             (
                 place
-                for place, depth in _depths(reader.tokens, start)
+                for place, depth in depths(reader.tokens, start)
                 if not depth and place < len(reader.tokens) and reader.tokens[place] == "&"
             ),
             None,

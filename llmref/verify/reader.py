@@ -1,7 +1,8 @@
 """The reader of equations in TeX.
 
-It knows numbers, + - / ^, fractions, roots, transposes, norms, relations and a few functions, and
-what stands in operators: sums and extrema over indices, cases, brackets that hold a condition.
+It knows numbers, + - / ^, fractions, roots, transposes, relations and a few functions, what stands
+in operators (sums and extrema over indices, cases, brackets that hold a condition), in brackets
+(norms, inner products, sets, columns) and in dots (a sum or a product that goes on).
 Every other symbol is given its value. What has two readings is refused, not guessed.
 """
 
@@ -11,9 +12,10 @@ from typing import Any, NoReturn
 import sympy as sp
 
 from llmref.tex import LINE_BREAK
-from llmref.verify import operators
+from llmref.verify import brackets, dots, operators
 from llmref.verify.errors import UnreadableError
 from llmref.verify.names import (
+    Becomes,
     Drawn,
     Mean,
     Name,
@@ -30,6 +32,9 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     r"\cos": sp.cos,
     r"\sin": sp.sin,
     r"\tanh": sp.tanh,
+    r"\cosh": sp.cosh,
+    r"\sinh": sp.sinh,
+    r"\coth": sp.coth,
     r"\arcsin": sp.asin,
     r"\operatorname{tr}": sp.trace,
     r"\det": sp.det,
@@ -37,14 +42,14 @@ _FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 _CONSTANTS = {"e": sp.E, r"\infty": sp.oo}
 _PRODUCTS = (r"\cdot", r"\times", r"\odot", r"\bmod")
 _BRACKETS = {"(": ")", "{": "}", "[": "]"}
-_ROUNDED = {r"\lfloor": (r"\rfloor", sp.floor), r"\lceil": (r"\rceil", sp.ceiling)}
-_BARS = {"|": "|", r"\lvert": r"\rvert"}
 MAY_BE_EQUAL = (r"\le", r"\leq", r"\ge", r"\geq")
 RELATIONS = ("=", *MAY_BE_EQUAL, "<", ">")
+# An arrow is an equality: of what a variable becomes, or of a limit whose value is given.
+ARROWS = (r"\leftarrow", r"\to", r"\mapsto")
 _ENDS = (
-    *("+", "-", "/", ",", ";", "&", r"\}", LINE_BREAK, r"\end{cases}", r"\rvert", r"\rVert"),
-    *_BRACKETS.values(),
-    *(r"\rfloor", r"\rceil", r"\Vert", r"\mid", *RELATIONS, *_PRODUCTS, *operators.IN_CONDITIONS),
+    *("+", "-", "/", ",", ";", ":", "&", LINE_BREAK, r"\Vert", r"\mid"),
+    *(*_BRACKETS.values(), *brackets.CLOSING, r"\end{cases}", *dots.DOTS),
+    *(*RELATIONS, *ARROWS, *_PRODUCTS, *operators.IN_CONDITIONS),
 )
 # The sign or the relation with which a text says something else.
 OTHER_SIGN = {"+": "-", "-": "+"}
@@ -52,7 +57,7 @@ OTHER = OTHER_SIGN | {r"\le": r"\ge", r"\ge": r"\le", "<": ">", ">": "<"}
 OTHER |= {r"\leq": r"\geq", r"\geq": r"\leq"}
 _DIGITS = frozenset("0123456789")
 # The functions of which everybody reads f^2 x as the square of f(x).
-_POWERS = (r"\cos", r"\sin", r"\tanh")
+_POWERS = (r"\cos", r"\sin", r"\tanh", r"\cosh", r"\sinh")
 Side = tuple[str, Any]  # a value, and the relation before it
 
 
@@ -91,6 +96,7 @@ class Reader:
         self.indices: dict[str, Any] = {}  # what each index is now
         self.place = 0
         self.bars = 0
+        self.is_after = False  # on the left of an arrow
         self.read_signs: set[int] = set()  # of signs and relations, not those within a symbol
 
     def readings(self) -> Iterator[list[Side]]:
@@ -128,13 +134,20 @@ class Reader:
 
     def related(self, relations: Sequence[str] = RELATIONS) -> list[Side]:
         """Sums, with what relates each to the one before it."""
+        self.is_after = operators.goes_to_arrow(self, ARROWS)
         sides = [("", self.sum())]
-        while self.next() in relations:
+        self.is_after = False
+        while self.next() in (*relations, *ARROWS) or self._defines():
+            self.place += self._defines()
             if self.next() in OTHER:
                 self.read_signs.add(self.place)
             self.place += 1
-            sides.append((self.tokens[self.place - 1], self.sum()))
+            relation = self.tokens[self.place - 1]
+            sides.append(("=" if relation in ARROWS else relation, self.sum()))
         return sides
+
+    def _defines(self) -> bool:
+        return self.tokens[self.place : self.place + 2] == [":", "="]
 
     def next(self) -> str:
         return self.tokens[self.place] if self.place < len(self.tokens) else ""
@@ -144,6 +157,12 @@ class Reader:
             return False
         self.place += 1
         return True
+
+    def beside(self, text: list[str]) -> "Reader":
+        """A reader of another text, for which the indices are what they are here."""
+        other = Reader(self.result, text, self.names, self.over)
+        other.indices = self.indices
+        return other
 
     def need(self, token: str) -> None:
         if not self.take(token):
@@ -158,10 +177,12 @@ class Reader:
     def sum(self) -> Any:
         total = self._term()
         while self.next() in OTHER_SIGN:
-            total = total + self._term()
+            total = brackets.plus(total, self._term())
         return total
 
     def _term(self) -> Any:
+        if dots.goes_on(self):
+            return dots.sum_to(self)
         sign = self.next()
         if sign in OTHER_SIGN:
             self.read_signs.add(self.place)
@@ -169,23 +190,27 @@ class Reader:
         return -self.product() if sign == "-" else self.product()
 
     def product(self) -> Any:
-        value = self._factor()
+        start = self.place
+        value = self.factor()
         kinds = set()  # products of matrices, and entry by entry: beside each other, two readings
         while True:
             if self.take("/"):
-                value = value / self._factor()
+                value = value / self.factor()
                 if self._begins_factor() or self.next() in ("/", *_PRODUCTS):
                     self.refuse("a product after / has two readings")
             elif self.take(r"\odot"):
-                factor = self._factor()
+                factor = self.factor()
                 kinds.add("entries" if _are_matrices(value, factor) else "")
                 value = _entrywise(value, factor)
             elif self.take(r"\bmod"):
-                value = value % self._factor()
+                value = value % self.factor()
+            elif self.take(*dots.DOTS):
+                value = dots.product_to(self, value, start)
             elif self.next() in (r"\cdot", r"\times") or self._begins_factor():
                 dotted = self.take(r"\cdot")
                 self.take(r"\times")
-                factor = self._factor()
+                start = self.place
+                factor = self.factor()
                 kinds.add("matrices" if _are_matrices(value, factor) else "")
                 value = _dot(value, factor) if dotted else _times(value, factor)
             else:
@@ -197,8 +222,11 @@ class Reader:
         token = self.next()
         return bool(token) and token not in _ENDS and not (token == "|" and self.bars)
 
-    def _factor(self) -> Any:
+    def factor(self) -> Any:
         value = self._base()
+        if self.tokens[self.place - 1 : self.place + 2] == [")", "_", "+"]:
+            self.place += 2
+            value = brackets.positive_part(value)
         while self.take("^"):
             value = self._transposed(value) if self.take(r"\top") else value ** self._exponent()
         return value
@@ -228,6 +256,8 @@ class Reader:
     def _base(self) -> Any:
         if operators.is_condition(self):
             return operators.bracket(self)
+        if brackets.is_set(self, self.place):
+            return operators.chosen_set(self)
         for name in self.names:
             if (places := matched(self, name)) is not None:
                 return self._named(name, places)
@@ -243,20 +273,8 @@ class Reader:
             return operators.big(self, token)
         if token == r"\begin{cases}":
             return operators.cases(self)
-        if token in _ROUNDED:
-            closing, rounded = _ROUNDED[token]
-            return rounded(self._until(closing))
-        if token in _BARS:
-            self.bars += 1
-            value = self.sum()
-            self.bars -= 1
-            self.need(_BARS[token])
-            return sp.Abs(value)
-        if token == r"\lVert":
-            norm = sp.sqrt(sum(entry**2 for entry in sp.Matrix([self._until(r"\rVert")])))
-            if self.take("_") and not self.take("2", "F"):
-                self.refuse("of norms only the Euclidean is known")
-            return norm
+        if token == "|" or token in brackets.OPENING:
+            return brackets.read(self, token)
         if token in (r"\frac", r"\binom"):
             upper, lower = self.group(), self.group()
             return upper / lower if token == r"\frac" else sp.binomial(upper, lower)
@@ -283,6 +301,8 @@ class Reader:
     def _named(self, name: Name, places: list[Any]) -> Any:
         """The value of a name that has been read, with its indices."""
         value = name.value
+        if isinstance(value, Becomes):
+            value = value.after if self.is_after else value.before
         if isinstance(value, Mean):
             return operators.mean(self, value)
         if isinstance(value, Drawn):
@@ -302,17 +322,18 @@ class Reader:
             power = self.group()
             if not (powers and isinstance(power, sp.Integer) and power > 0):
                 self.refuse("a power of a function has two readings")
-        if self.next() in _BRACKETS:
+        if self.next() in (*_BRACKETS, r"\{"):
             value = as_value(function(*self.arguments()))
         else:
-            value = as_value(function(self._factor()))
-            if self._begins_factor() or self.next() in ("/", *_PRODUCTS):
+            value = as_value(function(self.factor()))
+            goes_on = self._begins_factor() and self.next() not in _FUNCTIONS
+            if goes_on or self.next() in ("/", *_PRODUCTS):
                 self.refuse("the argument of a function needs parentheses here")
         return value if power is None else value**power
 
     def arguments(self) -> list[Any]:
         """What stands in one pair of brackets, between commas or bars."""
-        closing = _BRACKETS[self.next()]
+        closing = _BRACKETS.get(self.next(), r"\}")
         self.place += 1
         bars, self.bars = self.bars, 0
         found = [self.sum()]
@@ -322,7 +343,7 @@ class Reader:
         self.bars = bars
         return found
 
-    def _until(self, closing: str) -> Any:
+    def until(self, closing: str) -> Any:
         bars, self.bars = self.bars, 0
         value = self.sum()
         self.need(closing)
@@ -341,7 +362,7 @@ class Reader:
         """What stands in parentheses, braces or brackets; or one digit or symbol, as in x^2."""
         for opening, closing in _BRACKETS.items():
             if self.take(opening):
-                return self._until(closing)
+                return self.until(closing)
         if self.next() in _DIGITS:
             self.place += 1
             return sp.Integer(self.tokens[self.place - 1])

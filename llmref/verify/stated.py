@@ -9,7 +9,7 @@ from llmref.tex import tokens
 from llmref.verify.check import Check, passed, reject_all, require_known
 from llmref.verify.errors import CheckFailedError, MissingWrongVariantError, UnreadableError
 from llmref.verify.names import names_of
-from llmref.verify.reader import MAY_BE_EQUAL, OTHER, RELATIONS, Reader
+from llmref.verify.reader import ARROWS, MAY_BE_EQUAL, OTHER, RELATIONS, Reader
 from llmref.verify.symbolic import related
 
 # TeX shows a gap here, and tokens do not.
@@ -34,7 +34,8 @@ def statement(
     values, or a sum's whole subscript ('i<j') its choices, such as {'i': 0, 'j': 1}: an index in a
     name of `where`, as in 'P_{ij}', makes it a family (a tensor, list, mapping or function), and an
     equation must hold for each value of an index that no sum binds. A `Mean` is an expectation over
-    an index, and a `Drawn` is random in it.
+    an index, and a `Drawn` is random in it. An arrow is read as an equality: before it a `Becomes`
+    has its new value; of a limit, `where` gives the value.
     The text with any one of its signs or inequalities turned must fail, and so must every text in
     `wrong`; the signs are counted, and only the texts are mistakes with names. An equation without
     a sign needs a wrong text of its own, which keeps its first or its last side.
@@ -112,8 +113,8 @@ def agree(reader: Reader, *, attained: bool) -> tuple[bool, str, int]:
 
 
 def equation_tokens(equation: str) -> list[str]:
-    """Its tokens; with & in cases alone, where it stands before a condition."""
-    return tokens(equation, aligned="{cases}" in equation)
+    """Its tokens; with & only where it separates: in cases and in matrices."""
+    return tokens(equation, aligned="{cases}" in equation or "{pmatrix}" in equation)
 
 
 def _is_equation(text: Sequence[str]) -> bool:
@@ -161,7 +162,7 @@ def _equations_of(result: str, texts: list[str], mistakes: Mapping[str, list[str
 
 def _ends(equation: list[str]) -> set[tuple[int, str]]:
     """The first side and the last, each with its place."""
-    edges = [place for place, token in enumerate(equation) if token in RELATIONS]
+    edges = [place for place, token in enumerate(equation) if token in (*RELATIONS, *ARROWS)]
     if not edges:
         return set()
     return {(0, " ".join(equation[: edges[0]])), (1, " ".join(equation[edges[-1] + 1 :]))}

@@ -79,6 +79,10 @@ def compare(result: str, lhs: Any, rhs: Any) -> tuple[bool, str]:
 def related(result: str, left: Any, relation: str, right: Any) -> tuple[bool, str]:
     """Whether two sides are related as an equation says; numbers are compared as numbers."""
     left, right = (_single(as_value(side)) for side in (left, right))
+    if {type(left), type(right)} & {sp.FiniteSet, type(sp.EmptySet)}:
+        return left == right, f"{left} against {right}"
+    if right == 0 and isinstance(left, sp.MatrixBase):
+        right = sp.zeros(*left.shape)
     shapes = [side.shape if isinstance(side, sp.MatrixBase) else () for side in (left, right)]
     if shapes[0] != shapes[1]:
         raise ShapeMismatchError(result, f"shapes {shapes[0]} and {shapes[1]} differ")

@@ -9,7 +9,7 @@ import sympy as sp
 import torch
 
 from llmref import verify
-from llmref.verify import Drawn, Mean
+from llmref.verify import Becomes, Drawn, Mean
 from llmref.verify.names import names_of
 from llmref.verify.reader import Reader
 from llmref.verify.stated import agree, equation_tokens
@@ -32,6 +32,11 @@ WHERE: dict[str, Any] = {
     r"\operatorname{clip}": lambda value, low, high: sp.Min(sp.Max(value, low), high),
     r"\operatorname{twice}": lambda value: 2 * value,
     "S": {0, 2},
+    "M": sp.Matrix([[1, 2], [3, 4]]),
+    "D": sp.diag(3, -4),
+    "E_i": [sp.Matrix([[1, 1], [0, 1]]), sp.Matrix([[1, 0], [2, 1]]), sp.Matrix([[0, 1], [1, 0]])],
+    "v": Becomes(5, 6),
+    "u_i": Becomes([1, 2, 3], [2, 4, 6]),
 }
 OVER: dict[str, Any] = {
     "i": THREE,
@@ -89,6 +94,23 @@ def read(text: str) -> Any:
         (r"\begin{cases}\log(n-b)&n>b\\n&\text{otherwise}\end{cases}", 3),
         (r"\operatorname{clip}(b,1,n)", 3),
         (r"\operatorname{twice}(x)\cdot x", 42),
+        (r"\langle x,\,x+1\rangle-n\langle M,M\rangle", 28 - 90),
+        (r"\lVert x-n\rVert_1+\lVert x-n\rVert_\infty", 4 + 2),
+        (r"\lVert D\rVert_2+\lVert D\rVert_*+\lVert D\rVert_F", 4 + 7 + 5),
+        (r"(n-b)_++(b-n)_+^2", 1),
+        (r"\lvert\{i:x_i>1\}\rvert", 2),
+        (r"\min\Bigl\{n,b\Bigr\}\{n+b\}", 21),
+        (r"\begin{pmatrix}x\\n\end{pmatrix}^{\top}\begin{pmatrix}x\\b\end{pmatrix}", 33),
+        (r"\begin{pmatrix}1&n\end{pmatrix}\begin{pmatrix}1\\n\end{pmatrix}", 10),
+        (r"x_0+\dots+x_{n-1}", 7),
+        (r"n+x_1+\dots+x_2-b", 5),
+        (r"x_2+\dots+x_{n-2}", 0),
+        (r"b+b^2+\dots+b^n", 84),
+        (r"b+\dots+b^n", 84),
+        (r"2^{x_0+\dots+x_1}", 8),
+        (r"n\,x_0x_1\cdots x_{n-1}", 24),
+        (r"\log\frac bn\sinh 1", sp.log(sp.Rational(4, 3)) * sp.sinh(1)),
+        (r"v+u_1", 7),
     ],
 )
 def test_each_construction_has_its_value(text: str, value: Any) -> None:
@@ -107,13 +129,28 @@ def test_each_construction_has_its_value(text: str, value: Any) -> None:
         (r"x_{n}", "this has no value"),
         (r"x_{n-4}", "this has no value"),
         (r"P_{ijk}", "'P' has no value"),
-        (r"\lVert x\rVert_1", "only the Euclidean"),
+        (r"\lVert M\rVert", "no norm of this"),
+        (r"\lVert x\rVert_3", "no norm of this"),
+        (r"\langle x,M\rangle", "of one shape"),
+        (r"M-n", "this has no value"),
+        (r"x_0+\dots+x_0", "differ in one place"),
+        (r"x_0+\dots", "a term is missing|has no value"),
+        (r"x_0+\dots+P_{11}", "differ in one place"),
+        (r"-x_0+\dots+x_2", "begins with no minus"),
+        (r"x_{n/2}+\dots+x_2", "dots count whole numbers"),
         (r"\lVert x", "rVert.* is missing"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_words(text: str, reason: str) -> None:
     with pytest.raises(verify.UnreadableError, match=reason):
         read(text)
+
+
+def test_a_product_with_dots_counts_down_to_a_number() -> None:
+    found = read(r"E_{n-1}\cdots E_0")
+    expected = WHERE["E_i"][2] * WHERE["E_i"][1] * WHERE["E_i"][0]
+    assert found == expected
+    assert expected != WHERE["E_i"][0] * WHERE["E_i"][1] * WHERE["E_i"][2]
 
 
 def softmax(text: str, **options: Any) -> verify.Check:
@@ -136,6 +173,22 @@ def test_an_equation_holds_for_each_value_of_an_index_that_no_sum_binds() -> Non
 
 def stated(text: str | Mapping[str, str], value: Any, **options: Any) -> verify.Check:
     return verify.statement("some-id", text, WHERE | value, over=OVER, note=NOTE, **options)
+
+
+def test_an_expectation_may_depend_on_another_index() -> None:
+    """Two rows of probabilities: the means of 0 and 1 are the second of each."""
+    weights = torch.tensor([[0.25, 0.75], [0.5, 0.5]], dtype=torch.float64)
+    where = {
+        "a": Drawn("y", [0, 1]),
+        r"\mathbb E": Mean("y", weights, given="s"),
+        "m_s": [0.75, 0.5],
+    }
+    over = {"y": range(2), "s": range(2)}
+    right, wrong = r"m_s=\mathbb E\,a", r"m_s=\mathbb E[1-a]"
+    check = verify.statement("some-id", right, where, over=over, wrong={"w": wrong}, note=NOTE)
+    assert check.cases == 2
+    with pytest.raises(verify.CheckFailedError):
+        verify.statement("some-id", wrong, where, over=over, note=NOTE)
 
 
 def test_relations_and_signs_are_turned_also_in_the_range_of_a_sum() -> None:
@@ -228,3 +281,30 @@ def test_a_family_is_a_list_a_tensor_a_mapping_or_a_function(
 def test_what_is_infinite_or_complex_equals_nothing_finite(text: str, true: bool) -> None:
     reader = Reader("some-id", equation_tokens(text), names_of(WHERE | {"v": sp.oo}, OVER), OVER)
     assert agree(reader, attained=False)[0] is true
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (r"v\leftarrow v+1", r"v\leftarrow v-1"),
+        (r"v\to v+1", r"v\to 2v"),
+        (r"u_i\leftarrow 2u_i", r"u_i\leftarrow u_i"),
+        (r"r:=n-b", r"r:=b-n"),
+        (r"\{i:x_i\ge2\}=S'", r"\{i:x_i>2\}=S'"),
+        (r"S''=\{i:x_i>5\}", r"S''=\{i:x_i>1\}"),
+        (r"y\to1", r"y\to2"),
+        (r"x-x=0", r"x+x=0"),
+    ],
+)
+def test_arrows_sets_and_definitions_are_equalities(text: str, wrong: str) -> None:
+    values = {
+        "r": -1,
+        "S'": {1, 2},
+        "S''": set(),
+        "y": sp.limit(1 + 1 / sp.Symbol("n"), "n", sp.oo),
+    }
+    where = {key: value for key, value in WHERE.items() if key != "S"} | values
+    over = {"i": THREE}
+    assert verify.statement("some-id", text, where, over=over, wrong={"w": wrong}, note=NOTE)
+    with pytest.raises(verify.CheckFailedError):
+        verify.statement("some-id", wrong, where, over=over, wrong={"w": text}, note=NOTE)

@@ -183,7 +183,7 @@ M, N = sp.Matrix([[a, 1], [0, b]]), sp.Matrix([[1, x], [2, 1]])
         (r"[x+y)x", r"'\]' is missing"),
         (r"\lfloor x\rceil", r"'.*rfloor' is missing"),
         (r"|x", r"'\|' is missing"),
-        (r"\lVert x\rVert_1", "only the Euclidean"),
+        (r"\lVert x\rVert_3", "no norm of this"),
         (r"1.2.3", "one decimal point"),
         (r"x²", "has no value"),
         (r"x^\top", "only a matrix has a transpose"),
