@@ -10,11 +10,11 @@ from collections.abc import Collection, Sequence
 _TOKEN = re.compile(
     r"\\(?:begin|end)\{[a-z*]+\}"
     r"|\\text(?:rm|bf)?\{[^{}]*\}"
-    r"|\\(?:operatorname|mathbb|mathbf|mathrm|mathcal|boldsymbol)\s*(?:\{[^{}]*\}|[A-Za-z0-9]|\\[a-z]+)"
+    r"|\\(?:operatorname\*?|mathbb|mathbf|mathrm|mathcal|boldsymbol)\s*(?:\{[^{}]*\}|[A-Za-z0-9]|\\[a-z]+)"
     r"|\\[A-Za-z]+|\\.|\S",
     re.DOTALL,
 )
-_ALPHABET = re.compile(r"(\\[a-z]+)\s*\{?([^{}]*)\}?", re.DOTALL)
+_ALPHABET = re.compile(r"(\\[a-z]+\*?)\s*\{?([^{}]*)\}?", re.DOTALL)
 _LAYOUT = re.compile(r"\\(?:[,;:! ]|left|right|[bB]igg?[lr]?|(?:display|text)style)|[&~]")
 _GAP = re.compile(r"\\\\\[[^\]]*\]")  # a line break with its height
 _SAME = {r"\tfrac": r"\frac", r"\dfrac": r"\frac"}

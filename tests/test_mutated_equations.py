@@ -1,12 +1,13 @@
 """The measure of the displayed equations: which changes it makes, and what stops them."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from llmref.tex import without_layout
 from tests import pages
-from tests.mutation.equations import Found, as_table, edits, try_page
+from tests.mutation.equations import Found, as_json, as_table, edits, try_page
 
 PAGE = r"""
 :::{prf:theorem} Read
@@ -87,10 +88,15 @@ def test_an_equation_that_a_check_reads_stops_the_build_and_another_does_not(pag
     assert (found.killed, found.displays, found.read) == (4, 2, 1)
     assert [line.partition(":")[0] for line in found.alive] == ["some-unread"] * 2
     assert all(line.endswith("(not read)") for line in found.alive)
+    assert found.results == {"some-read": [4, 4], "some-unread": [0, 2]}
+    assert json.loads(as_json({"group/topic": found})) == found.results
 
 
 def test_the_table_counts_all_pages_and_says_what_was_measured() -> None:
-    found = {"a/b": Found(2, 1, 2, ["one"]), "c/d": Found(1, 1, 997)}
+    found = {
+        "a/b": Found(2, 1, results={"one": [2, 2], "other": [0, 1]}),
+        "c/d": Found(1, 1, results={"third": [997, 997]}),
+    }
     assert as_table(found, "`abc`").splitlines() == [
         "| Page | Displays | Read | Changes | Stopped | Share |",
         "|---|--:|--:|--:|--:|--:|",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
-from llmref.tex import LINE_BREAK
+from llmref.tex import LINE_BREAK, tokens
 from llmref.verify import brackets
 from llmref.verify.names import Mean, UnboundIndexError, as_value, matched, member
 
@@ -70,14 +70,15 @@ def _extreme(token: str, values: Sequence[Any]) -> Any:
 
 
 def mean(reader: Reader, over: Mean) -> Any:
-    """An expectation of the brackets after it, or of the term."""
+    """An expectation of the brackets after it, of (...)^2 as of its base squared, or of the term."""
     if over.given and over.given not in reader.indices:
         raise UnboundIndexError(over.given)
     outcomes = reader.over[over.index]
     first = [reader.indices[over.given]] if over.given else []
     weights = [as_value(member(over.weights, [*first, it])) for it in outcomes]
-    bracketed = reader.next() in ("[", "(")
-    read = (lambda: reader.arguments()[0]) if bracketed else reader.product
+    read = {"[": lambda: reader.arguments()[0], "(": reader.factor}.get(
+        reader.next(), reader.product
+    )
     values = _each(reader, [{over.index: it} for it in outcomes], read)
     parts = [weight * value for weight, value in zip(weights, values, strict=True)]
     return sum(parts[1:], start=parts[0])
@@ -124,12 +125,13 @@ def _assignments(reader: Reader) -> list[dict[str, Any]]:
     stop = start + 1
     if braced:
         stop = next(place for place, depth in depths(reader.tokens, start) if depth < 0)
-    text = "".join(reader.tokens[start:stop])
-    index = reader.tokens[start]
+    found = reader.tokens[start:stop]
+    text, index = "".join(found), found[0]
     after = stop + braced
-    if text in reader.over:  # as it stands, such as i<j or \text{rows}
-        reader.place = after
-        return _choices(reader, text)
+    for key in reader.over:
+        if tokens(key) == found:  # as it stands, such as i<j or \text{rows}
+            reader.place = after
+            return _choices(reader, key)
     if index not in reader.over:
         reader.refuse(f"over what does this go? {text!r} is not in `over`")
     if reader.tokens[start + 1 : start + 2] == ["="] and reader.tokens[after : after + 1] == ["^"]:

@@ -47,7 +47,7 @@ RELATIONS = ("=", *MAY_BE_EQUAL, "<", ">")
 # An arrow is an equality: of what a variable becomes, or of a limit whose value is given.
 ARROWS = (r"\leftarrow", r"\to", r"\mapsto")
 _ENDS = (
-    *("+", "-", "/", ",", ";", ":", "&", LINE_BREAK, r"\Vert", r"\mid"),
+    *("+", "-", "/", ",", ";", ":", ".", "&", LINE_BREAK, r"\Vert", r"\mid"),
     *(*_BRACKETS.values(), *brackets.CLOSING, r"\end{cases}", *dots.DOTS),
     *(*RELATIONS, *ARROWS, *_PRODUCTS, *operators.IN_CONDITIONS),
 )
@@ -228,8 +228,14 @@ class Reader:
             self.place += 2
             value = brackets.positive_part(value)
         while self.take("^"):
-            value = self._transposed(value) if self.take(r"\top") else value ** self._exponent()
+            value = self._transposed(value) if self.take(r"\top") else self._power(value)
         return value
+
+    def _power(self, value: Any) -> Any:
+        exponent = self._exponent()
+        if isinstance(value, sp.MatrixBase) and not isinstance(exponent, sp.Integer):
+            self.refuse("of a matrix only whole powers are known")
+        return value**exponent
 
     def _transposed(self, value: Any) -> Any:
         if not isinstance(value, (sp.MatrixBase, sp.MatrixExpr)):

@@ -9,6 +9,7 @@ Leaves out: words, formulas within the text, and proofs.
 import argparse
 import contextlib
 import io
+import json
 import multiprocessing
 import os
 import re
@@ -29,6 +30,7 @@ from tests.pages import cells, statements
 from tests.small_site import ROOT
 
 TABLE = ROOT / "docs" / "_mutated_equations.md"
+BY_RESULT = ROOT / "docs" / "mutated_equations.json"  # which the ledger reads
 Edit = tuple[int, int, tuple[str, ...]]  # tokens from here up to there become these
 _SYMBOL = re.compile(
     r"[A-Za-z0-9]|\\(?:[a-zA-Z]*(?:alpha|beta|gamma|delta|eps|silon|theta|lambda|mu|nu|rho|sigma|tau"
@@ -45,12 +47,17 @@ class Found:
 
     displays: int = 0
     read: int = 0
-    killed: int = 0
     alive: list[str] = field(default_factory=list)
+    # Of each result: how many changes stop the build, and how many were tried.
+    results: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def killed(self) -> int:
+        return sum(killed for killed, _ in self.results.values())
 
     @property
     def tried(self) -> int:
-        return self.killed + len(self.alive)
+        return sum(tried for _, tried in self.results.values())
 
 
 def units(found: list[str]) -> list[tuple[int, int]]:
@@ -156,9 +163,11 @@ def try_page(topic: str) -> Found:
         verify.statement = original
     found = Found(len(blocks), sum(map(bool, rejected.values())))
     for key, (present, breaks) in blocks.items():
+        counts = found.results.setdefault(key[0], [0, 0])
         for edit in edits(present, breaks):
+            counts[1] += 1
             if rejected[key].get(edit):
-                found.killed += 1
+                counts[0] += 1
             else:
                 old, new = " ".join(present[edit[0] : edit[1]]), " ".join(edit[2]) or "nothing"
                 shown = " ".join(present[max(0, edit[0] - 4) : edit[1] + 4])
@@ -190,8 +199,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation.equations", description=__doc__)
     parser.add_argument("topics", nargs="*", help="group/name; all if none is given")
     parser.add_argument("--alive", action="store_true", help="list what stops nothing")
-    parser.add_argument("--write", action="store_true", help="write the table of the site")
+    parser.add_argument("--write", action="store_true", help="write the tables of the site")
     options = parser.parse_args()
+    if options.write and options.topics:
+        parser.error("the tables are of all pages: leave out --write, or the topics")
     found, failed = {}, False
     wanted = options.topics or topics()
     # A process for each page: cells change torch's default dtype, and may switch gradients off.
@@ -208,8 +219,21 @@ def main() -> int:
             print(f"  {line}")
     if options.write and not failed:
         TABLE.write_text(as_table(found), encoding="utf-8")
-        print(f"{TABLE.relative_to(ROOT)} is written")
+        BY_RESULT.write_text(as_json(found), encoding="utf-8")
+        print(f"{TABLE.relative_to(ROOT)} and {BY_RESULT.relative_to(ROOT)} are written")
     return int(failed)
+
+
+def as_json(found: Mapping[str, Found]) -> str:
+    """For each result that displays an equation what was stopped, and of how many changes."""
+    of_each = {
+        label: counts
+        for page in found.values()
+        for label, counts in page.results.items()
+        if counts[1]
+    }
+    lines = [f'"{label}": {json.dumps(of_each[label])}' for label in sorted(of_each)]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def as_table(found: Mapping[str, Found], at: str | None = None) -> str:

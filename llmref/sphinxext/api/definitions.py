@@ -5,6 +5,7 @@ Leaves out: which objects are public (public), and how the site shows them (sour
 
 import ast
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from llmref.sphinxext.execution.imports import door_names, module_file
@@ -29,8 +30,15 @@ class Definition:
 
 
 def parse(path: Path) -> ast.Module:
-    """Return the syntax tree of a file."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+    """Return the syntax tree of a file, which is not to be changed."""
+    state = path.stat()
+    return _parse(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _parse(path: Path, *state: int) -> ast.Module:
+    """Parse a file once for as long as its size and times are the same."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def find_definition(name: str, root: Path) -> Definition:

@@ -3,6 +3,7 @@
 Its place is before every other extension: what they load is then shortened too.
 """
 
+import atexit
 import gc
 import importlib
 import sys
@@ -97,6 +98,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     # Nearly all that is made while extensions are loaded stays. By default Python looks through it
     # after every 700 new objects, which takes a tenth of the time.
     gc.set_threshold(100_000, 20, 100)
+    atexit.register(gc.freeze)  # at its end it would look through the whole site, for seconds
     _leave_out(_LEFT_OUT)
     app.connect("builder-inited", keep_compiled_templates)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

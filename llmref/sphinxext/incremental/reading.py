@@ -16,7 +16,7 @@ from llmref.sphinxext.results.domain import ResultsDomain
 from llmref.sphinxext.single import of_interest, only_page
 
 # Reading so few pages takes no longer in one process than in several.
-_FEW = 2
+_FEW = 8
 
 
 def outdated_pages(

@@ -15,6 +15,7 @@ from sphinx.environment import BuildEnvironment
 
 from llmref.sphinxext.results.data import Result, Shown
 from llmref.sphinxext.results.domain import ResultsDomain
+from llmref.sphinxext.results.ledger import CHANGES
 from llmref.sphinxext.results.reports import showcase_code
 from llmref.sphinxext.single import of_interest
 from llmref.sphinxext.topics.domain import TopicsDomain
@@ -37,13 +38,12 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
         sorted((result.id, result.rests_on) for result in domain.results.values()),
         _linked_files(app),
     )
-    agreement = Path(env.srcdir) / "agreement.json"
-    agreed = _digest(agreement.read_bytes() if agreement.is_file() else b"")
+    measured = _digest(*(_content(Path(env.srcdir) / name) for name in ("agreement.json", CHANGES)))
     of_site = _digest(
         sorted(map(repr, map(_shown, domain.results.values()))),
         sorted(repr((check.docname, check.record)) for check in domain.checks),
         sorted(map(repr, domain.errata)),
-        agreed,
+        measured,
     )
     topics = env.domains["topic"]
     assert isinstance(topics, TopicsDomain)
@@ -56,7 +56,7 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
             [_shown(domain.results.get(id_)) for id_ in shown.cited],
             [_heading(env, *link) for link in shown.linked],
             [
-                of_all.get(report) or (agreed, _showcase(domain, report, argument))
+                of_all.get(report) or (measured, _showcase(domain, report, argument))
                 for report, argument in shown.reports
             ],
         )
@@ -64,6 +64,10 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
             shown.state = state
             domain.shows[docname] = shown
             yield docname
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _contents(env: BuildEnvironment, docname: str) -> list[list[tuple[str, object]]]:

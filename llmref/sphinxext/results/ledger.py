@@ -1,6 +1,11 @@
-"""Reports on the whole site: the ledger of results, what rests on what, totals."""
+"""Reports on the whole site: the ledger of results, what rests on what, totals.
 
+Leaves out: the changes of displayed equations that it counts, which `make mutate-pages` tries.
+"""
+
+import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -66,7 +71,14 @@ def _most_first(kind: tuple[str, int]) -> tuple[int, str]:
     return -kind[1], kind[0]
 
 
+CHANGES = "mutated_equations.json"
 _HEADER = ["Result", "Checks", "Rejected", "Rests on", "Supports", "Since", "Errata"]
+
+
+def _read_changes(srcdir: str | Path) -> dict[str, list[int]]:
+    """For each result how many changes of its equations stopped the build, and of how many."""
+    path = Path(srcdir) / CHANGES
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def write_ledger(place: Place) -> list[nodes.Node]:
@@ -78,14 +90,17 @@ def write_ledger(place: Place) -> list[nodes.Node]:
         nodes.container(classes=["ledger-filter"]),
     ]
     checks, errata = _by_result(domain)
+    changes = _read_changes(place.env.srcdir)
     for docname in sorted({result.docname for result in domain.results.values()}):
         results = [r for r in domain.results.values() if r.docname == docname]
         heading = nodes.title("", "", *page_title(place.env, docname))
         section = nodes.section("", heading, ids=[f"ledger-{docname.replace('/', '-')}"])
         section += _agreed(place, docname)
-        section += table(
-            _HEADER, [_row(place, r, checks.get(r.id, []), errata.get(r.id, [])) for r in results]
-        )
+        rows = [
+            _row(place, r, checks.get(r.id, []), errata.get(r.id, []), changes.get(r.id))
+            for r in results
+        ]
+        section += table(_HEADER, rows)
         written.append(section)
     return written
 
@@ -117,7 +132,11 @@ def _agreed(place: Place, docname: str) -> list[nodes.Node]:
 
 
 def _row(
-    place: Place, result: Result, checks: list[ExecutedCheck], errata: list[Erratum]
+    place: Place,
+    result: Result,
+    checks: list[ExecutedCheck],
+    errata: list[Erratum],
+    changes: list[int] | None,
 ) -> tuple[list[Any], list[str]]:
     """The cells of a result, and the classes that the filter asks for."""
     title = nodes.paragraph("", "", ref(result.id, result.id), nodes.Text(": "))
@@ -128,7 +147,7 @@ def _row(
     ]
     graph = place.graph
     supports = sorted(graph.successors(result.id)) if result.id in graph else []
-    cells: list[Any] = [title, shown or nodes.Text("definition"), _rejected(checks)]
+    cells: list[Any] = [title, shown or nodes.Text("definition"), _rejected(checks, changes)]
     cells += [refs(result.rests_on), refs(supports), nodes.Text(result.since), _mended(errata)]
     kinds = sorted({c.record["kind"] for c in checks})
     classes = [f"group-{result.docname.split('/')[0]}", f"kind-{result.kind}"]
@@ -137,11 +156,17 @@ def _row(
     return cells, [*classes, *(["errata-mended"] if errata else [])]
 
 
-def _rejected(checks: list[ExecutedCheck]) -> nodes.Text:
-    """'2 mistakes and 1 sign flip', of all checks of a result."""
-    mistakes = sum(len(check.record["rejected"]) for check in checks)
-    turned = sum(check.record["turned"] for check in checks)
-    return nodes.Text(rejections(mistakes, turned).removesuffix(" rejected") if checks else "")
+def _rejected(checks: list[ExecutedCheck], changes: list[int] | None) -> list[nodes.Node]:
+    """'2 mistakes and 1 sign flip', of all checks of a result; and how many changes of its text."""
+    told = []
+    if checks:
+        mistakes = sum(len(check.record["rejected"]) for check in checks)
+        turned = sum(check.record["turned"] for check in checks)
+        told.append(rejections(mistakes, turned).removesuffix(" rejected"))
+    if changes:
+        stopped, tried = changes
+        told.append(f"{stopped} of {count(tried, 'change')} in what it displays")
+    return [nodes.paragraph("", text) for text in told]
 
 
 def _mended(errata: list[Erratum]) -> nodes.Node:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from llmref.sphinxext.execution import startup
-from tests.small_site import EXECUTED
+from tests.small_site import EXECUTED, Site
 
 BEFORE, BUILT, AFTER = 1_000_000_000, 1_500_000_000, 1_600_000_000
 
@@ -50,3 +50,13 @@ def test_a_site_without_code_never_needs_kernels(tmp_path: Path) -> None:
     write(tmp_path / "docs/prose.md", "# Page\n", AFTER)
     app = SimpleNamespace(srcdir=tmp_path / "docs", doctreedir=tmp_path / "doctrees")
     assert startup._looks_edited(app) is False
+
+
+def test_a_build_does_not_look_for_garbage_when_it_ends(site: Site) -> None:
+    """In a site of this size that takes longer than the build. Exit functions run in reverse."""
+    site.configure(
+        "import atexit, gc\natexit.register(lambda: print(f'frozen: {gc.get_freeze_count() > 0}'))"
+    )
+    site.configure("extensions.insert(0, 'llmref.sphinxext.execution.startup')")
+    site.write("index.md", "# I\n")
+    assert "frozen: True" in site.build_cold().status
