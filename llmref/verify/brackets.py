@@ -33,7 +33,8 @@ def read(reader: Reader, opening: str) -> Any:
         value = reader.sum()
         reader.bars -= 1
         reader.need(_BARS[opening])
-        return sp.Integer(len(value)) if isinstance(value, sp.FiniteSet) else sp.Abs(value)
+        is_set = isinstance(value, (sp.FiniteSet, type(sp.EmptySet)))
+        return sp.Integer(len(value)) if is_set else sp.Abs(value)
     if opening == r"\lVert":
         return _norm(reader, reader.until(r"\rVert"))
     if opening == r"\langle":

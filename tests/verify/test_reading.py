@@ -104,7 +104,7 @@ def read(text: str) -> Any:
         (r"\lVert x-n\rVert_1+\lVert x-n\rVert_\infty", 4 + 2),
         (r"\lVert D\rVert_2+\lVert D\rVert_*+\lVert D\rVert_F", 4 + 7 + 5),
         (r"(n-b)_++(b-n)_+^2", 1),
-        (r"\lvert\{i:x_i>1\}\rvert", 2),
+        (r"\lvert\{i:x_i>1\}\rvert+\lvert\{i:x_i>5\}\rvert", 2),
         (r"\min\Bigl\{n,b\Bigr\}\{n+b\}", 21),
         (r"\begin{pmatrix}x\\n\end{pmatrix}^{\top}\begin{pmatrix}x\\b\end{pmatrix}", 33),
         (r"\begin{pmatrix}1&n\end{pmatrix}\begin{pmatrix}1\\n\end{pmatrix}", 10),
