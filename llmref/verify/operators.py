@@ -70,7 +70,7 @@ def _extreme(token: str, values: Sequence[Any]) -> Any:
 
 
 def mean(reader: Reader, over: Mean) -> Any:
-    """An expectation of the brackets after it, of (...)^2 as of its base squared, or of the term."""
+    """An expectation of the brackets after it, with a power of parentheses, or of the term."""
     if over.given and over.given not in reader.indices:
         raise UnboundIndexError(over.given)
     outcomes = reader.over[over.index]
