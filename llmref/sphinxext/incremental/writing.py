@@ -33,7 +33,6 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
         sorted((docname, title.pformat()) for docname, title in env.titles.items()),
         [_contents(env, docname) for docname in sorted(env.tocs)],
         sorted(env.domains.math_domain.equations.items()),
-        sorted(env.domains.standard_domain.anonlabels.items()),
         [sorted(other.get_objects()) for other in env.domains.sorted()],
         sorted((result.id, result.rests_on) for result in domain.results.values()),
         _linked_files(app),
