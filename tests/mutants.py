@@ -1,7 +1,7 @@
 """Mutants of a source: copies in which one operator, sign, constant or function is another one.
 
 Each is such a mistake as a hand makes. Leaves out: what a mutant breaks (its user runs it), and
-whether it is equivalent.
+whether it is equivalent; and annotations, which compute nothing.
 """
 
 import ast
@@ -48,7 +48,10 @@ _OTHER = dict(_FUNCTIONS) | {second: first for first, second in _FUNCTIONS}
 def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
     """Each mutant, with what it changes: 'line 7: Add becomes Sub'."""
     tree = ast.parse(source)
+    silent = {id(node) for annotation in _annotations(tree) for node in ast.walk(annotation)}
     for place, node in enumerate(ast.walk(tree)):
+        if id(node) in silent:
+            continue
         for change, attribute, value in _changes(node):
             mutant = copy.deepcopy(tree)
             twin = next(it for index, it in enumerate(ast.walk(mutant)) if index == place)
@@ -57,6 +60,13 @@ def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
             setattr(twin, attribute, value)
             line = getattr(node, "lineno", 0)
             yield f"line {line}: {change}", ast.fix_missing_locations(mutant)
+
+
+def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
+    for node in ast.walk(tree):
+        for name in ("annotation", "returns"):
+            if (found := getattr(node, name, None)) is not None:
+                yield found
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[str, str, object]]:

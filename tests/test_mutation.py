@@ -1,6 +1,7 @@
 """The measure of the tests is itself tested: which mutants there are, and that each one is felt."""
 
 import ast
+import json
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from llmref.rl.gspo import sequence_ratio
-from tests.mutation.__main__ import as_table
+from tests.mutation.__main__ import REASONS, as_table
 from tests.mutation.calls import recorded
 from tests.mutation.forked import ALIVE, KILLED, outcome
 from tests.mutation.install import install
@@ -22,7 +23,7 @@ SOURCE = '''
 """A module."""
 LIMIT = 3
 
-def plus(a, b=1):
+def plus(a: int | None, b=1):
     """Adds 2 and 2."""
     if a < 0:
         raise ValueError(f"{a + 1} must not be below {-1}")
@@ -56,6 +57,8 @@ def test_every_topic_has_mutants_and_its_words_have_none(made: Path) -> None:
         ("Both.less", "Sub becomes Add"),
     }
     assert 8 not in {it.line for it in found}  # what an error says
+    assert {it.line for it in found if it.refuses} == {7}
+    assert "BitOr becomes BitAnd" not in {it.change for it in found}  # an annotation
     assert len({it.name for it in found}) < len(found)  # two constants of one line: both are tried
     assert all(files(topic)[0].is_file() for topic in topics())
 
@@ -152,13 +155,36 @@ print(*by_tests, *(by_page[it] for it in both))
     assert done.stdout.split()[-4:] == ["killed", "alive", "killed", "alive"], done.stderr[-2000:]
 
 
-def test_the_table_of_all_topics_says_whether_it_is_a_sample() -> None:
-    mutants = [{"name": "a", "tests": "killed", "page": "alive"}] * 3
+def test_the_table_of_all_topics_says_whether_it_is_a_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Apart from each other: changed values, changed refusals, and what makes no difference."""
+    one = {"name": "a.py:3: 1 becomes one less", "code": "x = 1"}
+    reasons = [{"file": "a.py", "code": "x = 1", "change": "1 becomes one less", "reason": "so"}]
+    monkeypatch.setattr("tests.mutation.__main__.REASONS", tmp_path / "reasons.json")
+    (tmp_path / "reasons.json").write_text(json.dumps(reasons), encoding="utf-8")
+    mutants = [
+        one | {"refuses": refuses, "tests": tests, "page": page, "code": code}
+        for refuses, tests, page, code in (
+            (False, "killed", "killed", "x = 1"),
+            (False, "killed", "alive", "x = 1"),
+            (False, "alive", "killed", "x = 2"),
+            (True, "killed", "alive", "if x > 1:"),
+            (False, "alive", "alive", "x = 1"),
+        )
+    ]
     known = {"a/b": {"all": True, "mutants": mutants}}
     lines = as_table(known, "`abc`").splitlines()
     assert lines[2:4] == [
-        "| all | 3 | 3, 100 % | 0, 0 % |",
-        "| {doc}`a/b <a/b>` | 3 | 3 | 0 |",
+        "| all | 3 | 2, 66 % | 2, 66 % | 1 | 1, 100 % | 1 |",
+        "| {doc}`a/b <a/b>` | 3 | 2 | 2 | 1 | 1 | 1 |",
     ]
     assert lines[-1] == "By `make mutate WRITE=1`. Measured at commit `abc`."
     assert "A sample" in as_table({"a/b": {"all": False, "mutants": mutants}})
+
+
+def test_every_reason_is_of_a_line_that_is_there() -> None:
+    for it in json.loads(REASONS.read_text(encoding="utf-8")):
+        lines = (ROOT / it["file"]).read_text(encoding="utf-8").splitlines()
+        assert it["code"] in {line.strip() for line in lines}, it
+        assert it["reason"]

@@ -13,7 +13,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from tests.mutation.sites import files, mutants_of, topics
 from tests.small_site import ROOT
 
 TABLE = ROOT / "docs" / "_mutants.md"
+REASONS = Path(__file__).with_name(
+    "without_effect.json"
+)  # changes that make no difference, and why
 KEPT = ROOT / "_build" / "mutation"
 
 
@@ -49,7 +52,14 @@ def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
         "key": key(topic),
         "all": sample is None or sample >= len(mutants_of(topic)),
         "mutants": [
-            {"name": it.name, "tests": by_tests[it], "page": by_page[it]} for it in mutants
+            {
+                "name": it.name,
+                "code": it.code,
+                "refuses": it.refuses,
+                "tests": by_tests[it],
+                "page": by_page[it],
+            }
+            for it in mutants
         ],
     }
 
@@ -125,28 +135,64 @@ def run_all(wanted: list[str], options: argparse.Namespace) -> int:
 
 def as_table(known: Mapping[str, Mapping[str, Any]], at: str | None = None) -> str:
     """The table of the site: what tests and pages reject, of each topic and of all."""
-    rows = []
-    for topic, it in known.items():
-        counts = [len(it["mutants"]), *(_killed(it, by) for by in ("tests", "page"))]
-        rows.append((f"{{doc}}`{topic} <{topic}>`", *counts))
+    rows = [(f"{{doc}}`{topic} <{topic}>`", *_counts(it)) for topic, it in known.items()]
     totals = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
-    of_all = [f"{it}, {share(it, totals[0])}" for it in totals[1:]]
-    rows.insert(0, ("all", totals[0], *of_all))
+    values, by_tests, by_page, refusals, refused, same = totals
+    of_all = (values, _of(by_tests, values), _of(by_page, values), refusals)
+    rows.insert(0, ("all", *of_all, _of(refused, refusals), same))
     drawn = not all(it["all"] for it in known.values())
-    words = "A sample of each topic's mutants, the same on every machine. " if drawn else ""
-    heads = ("Topic", "Changes", "Tests reject", "Page rejects")
+    words = "A sample of each topic's changes, the same on every machine. " if drawn else ""
+    heads = ("Topic", "Of a value", "Tests reject", "Page rejects")
+    heads += ("Of a refusal", "Tests reject", "Without effect")
     return table(heads, rows, words + "By `make mutate WRITE=1`.", at)
 
 
-def _killed(known: Mapping[str, Any], by: str) -> int:
-    return sum(it[by] == "killed" for it in known["mutants"])
+def _of(part: int, whole: int) -> str:
+    return f"{part}, {share(part, whole)}"
+
+
+def _counts(known: Mapping[str, Any]) -> list[int]:
+    """Changed values, those that tests and page reject; refusals, rejected; without effect."""
+    same = [it for it in known["mutants"] if it["tests"] != "killed" and reason(it)]
+    rest = [it for it in known["mutants"] if it not in same]
+    values = [it for it in rest if not it["refuses"]]
+    refusals = [it for it in rest if it["refuses"]]
+    return [
+        len(values),
+        _killed(values, "tests"),
+        _killed(values, "page"),
+        len(refusals),
+        _killed(refusals, "tests"),
+        len(same),
+    ]
+
+
+def reason(mutant: Mapping[str, Any]) -> str:
+    """Why a mutant that no test rejects makes no difference, '' if nobody knows it."""
+    file, _, change = mutant["name"].split(":", 2)
+    listed: list[dict[str, str]] = json.loads(REASONS.read_text(encoding="utf-8"))
+    mine = {"file": file, "code": mutant["code"], "change": change.strip()}
+    return next((it["reason"] for it in listed if mine.items() <= it.items()), "")
+
+
+def _killed(mutants: Sequence[Mapping[str, Any]], by: str) -> int:
+    return sum(it[by] == "killed" for it in mutants)
 
 
 def summary(topic: str) -> str:
     known = kept(topic)
     assert known is not None
-    tests, page = _killed(known, "tests"), _killed(known, "page")
-    return f"{topic}: of {len(known['mutants'])} mutants the tests reject {tests}, the page {page}"
+    values, tests, page, refusals, refused, same = _counts(known)
+    alive = [
+        f"\n  {it['name']} in {it['code']}"
+        for it in known["mutants"]
+        if it["tests"] != "killed" and not reason(it)
+    ]
+    return (
+        f"{topic}: of {values} changed values the tests reject {tests}, the page {page}; "
+        f"of {refusals} changed refusals the tests {refused}; {same} without effect"
+        + "".join(alive)
+    )
 
 
 if __name__ == "__main__":

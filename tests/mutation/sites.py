@@ -1,6 +1,7 @@
 """The mutants of a topic: one operator, sign, constant or function changed, in one place.
 
-Left out is what changes no value: docstrings, annotations, and the words of an error.
+Left out is what changes nothing: docstrings, annotations, and the words of an error. One that only
+changes what is refused is told apart from one that changes a value.
 """
 
 import ast
@@ -21,6 +22,8 @@ class Mutant:
     function: str  # "" for a constant of the module
     lines: range  # of the function
     tree: ast.Module
+    code: str = ""  # the line as it is
+    refuses: bool = False  # whether it stands in a condition under which arguments are refused
 
     @property
     def name(self) -> str:
@@ -57,13 +60,16 @@ def mutants_of(topic: str, root: Path = ROOT) -> list[Mutant]:
         tree = ast.parse(source)
         silent = _silent(tree)
         owner = _owners(tree)
+        refusing = _refusing(tree)
+        codes = source.splitlines()
         for change, mutant in mutants(source):
             place, _, what = change.partition(": ")
             line = int(place.split()[1])
             if line not in silent:
                 name = path.relative_to(root).as_posix()
                 function, lines = owner.get(line, ("", range(0)))
-                found.append(Mutant(name, line, what, function, lines, mutant))
+                code, refuses = codes[line - 1].strip(), line in refusing
+                found.append(Mutant(name, line, what, function, lines, mutant, code, refuses))
     return found
 
 
@@ -73,6 +79,20 @@ def _silent(tree: ast.Module) -> set[int]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Raise):
             lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
+
+
+def _refusing(tree: ast.Module) -> set[int]:
+    """Lines of what decides whether arguments are refused: `if ...: raise`, and `require_...`."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        asked: ast.expr | None = None
+        if isinstance(node, ast.If) and all(isinstance(it, ast.Raise) for it in node.body):
+            asked = node.test
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            asked = node.value if "require" in ast.unparse(node.value.func) else None
+        if asked is not None:
+            lines |= set(range(asked.lineno, (asked.end_lineno or asked.lineno) + 1))
     return lines
 
 
