@@ -41,8 +41,8 @@ def batch_norm_train(
     rows = _rows("batch_norm_train", x, eps, weight=weight, bias=bias)
     m = rows.size(1)
     x_hat = layer_norm(rows, m, eps=eps)  # the rows are features: LayerNorm along the other axis
-    mean, _ = layer_norm_stats(rows, m, eps=eps)
-    centred = rows - rows.mean(1, keepdim=True)
+    mean, _ = layer_norm_stats(rows, m, eps=eps)  # right where the sum of a row overflows
+    centred = rows - mean
     centred = centred - centred.mean(1, keepdim=True)  # the mean is rounded at its own size
     variance = centred.square().mean(1)
     require_finite(" (the variance of a feature over the batch)", variance=variance)
@@ -178,7 +178,8 @@ def merge_batch_stats(means: Tensor, variances: Tensor, counts: Tensor) -> tuple
     Shapes: means and variances (K, C), counts (K,) -> two of (C,), in float32 at least
     Source: the sum of squares, split; stated and proved as norm-batch-parts.
     Raises: TypeError unless means and variances are floating point and counts are integers;
-    ValueError for shapes that do not fit, no part, a count below 1, or a negative variance.
+    ValueError for shapes that do not fit, no part, a count below 1, a negative variance, or a
+    result that is not finite.
     """
     named = {"means": means, "variances": variances, "counts": counts}
     require_tensor(counts=counts)
@@ -194,7 +195,9 @@ def merge_batch_stats(means: Tensor, variances: Tensor, counts: Tensor) -> tuple
     far = wide - wide[:1]  # means that are large beside their spread keep their digits
     shift = (weights * far).sum(0)
     # eq. eq-batch-norm-parts: the spread within the parts, and that of their means.
-    return wide[0] + shift, (weights * (spread + (far - shift).square())).sum(0)
+    variance = (weights * (spread + (far - shift).square())).sum(0)
+    require_finite(" (of the whole batch, from means and variances)", variance=variance)
+    return wide[0] + shift, variance
 
 
 def _checked(x: Tensor, eps: float, **parameters: Tensor | None) -> Tensor:

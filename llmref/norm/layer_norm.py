@@ -191,9 +191,11 @@ def _normalize(
     power = power_of_two(largest, eps)  # no sum of a row over it overflows
     # A quarter of a row that is so large that a difference from the mean could overflow.
     part = torch.where(largest > torch.finfo(wide.dtype).max / 4, 0.25, 1.0).to(wide.dtype)
-    mean = (wide * part / power).mean(axes, keepdim=True) * power
+    mean = (wide.detach() * part / power).mean(axes, keepdim=True) * power
+    # Its gradient is that of a mean, from which the power, which could overflow in it, cancels.
+    mean = mean + part * (wide - wide.detach()).mean(axes, keepdim=True)
     centred = wide * part - mean
     # The mean is rounded at its own size; what is left of it shows beside the deviations.
-    rest = (centred / power).mean(axes, keepdim=True) * power
+    rest = (centred.detach() / power).mean(axes, keepdim=True) * power
     x_hat, rstd = divide_by_rms(centred - rest, axes, eps * part * part)  # eq. eq-layer-norm
     return x_hat, (mean + rest) / part, rstd * part

@@ -85,10 +85,10 @@ def log_odds(mean_logps: Tensor) -> Tensor:
     Source: Hong et al. 2024, arXiv:2403.07691.
     Differs: 1 - P is -expm1(mean), which keeps its digits, and its gradient, where P is almost 1.
     Raises: ValueError if a mean is not finite, or so near 0 (or above) that the odds or their
-    gradient are infinite in float32 (one in float16 overflows above -1.53e-5); TypeError unless
-    floating point.
+    gradient are infinite in its dtype (in float16 above -1.53e-5); TypeError unless floating point.
     """
-    wide = _below_zero("mean_logps", mean_logps)
+    require_floating(mean_logps=mean_logps)
+    wide = _below_zero("mean_logps", mean_logps, mean_logps.dtype)
     odds = wide - torch.log(-torch.expm1(wide))  # eq. eq-preference-odds
     return narrowed(odds, mean_logps.dtype, "the log-odds")
 
@@ -126,8 +126,9 @@ def orpo_loss(
     Differs: the supervised part is each response's mean over its own tokens, then a mean over
     pairs; the prompt is not in it.
     Raises: ValueError for a negative lam, tensors that are not (N,), no pair, lengths below 1,
-    log-probabilities that are not finite or whose mean is 0 (or too near), a loss that overflows;
-    TypeError for integer log-probabilities and lengths that are no integers.
+    log-probabilities that are not finite or whose mean is 0 (or as near as log_odds refuses, in
+    their dtype), a loss that overflows; TypeError for integer log-probabilities and lengths that
+    are no integers.
     """
     require_at_least(0, lam=lam)
     chosen, rejected = _mean_pairs(
@@ -153,21 +154,21 @@ def _mean_pairs(
     require_integers(**counts)
     require_positive(**counts)
     means = [
-        _below_zero(name, log_probs(name, logps) / lengths)
+        _below_zero(name, log_probs(name, logps) / lengths, logps.dtype)
         for (name, logps), lengths in zip(pair.items(), counts.values(), strict=True)
     ]
     return means[0], means[1]
 
 
-def _below_zero(name: str, means: Tensor) -> Tensor:
-    """Mean log-probabilities in float32 at least, once their odds and gradients are finite."""
-    require_floating(**{name: means})
+def _below_zero(name: str, means: Tensor, dtype: torch.dtype) -> Tensor:
+    """Mean log-probabilities in float32 at least, once the gradient of the odds is finite."""
     require_finite(**{name: means})
     wide = widen(means, name)
-    if (wide > -torch.finfo(wide.dtype).tiny).any():
+    # The gradient is about -1 / mean, and is returned in the dtype of the caller.
+    if (wide > -max(torch.finfo(wide.dtype).tiny, 1 / torch.finfo(dtype).max)).any():
         raise ValueError(
             f"{name} must be below 0 per token, got {wide.max().item():g}: "
-            "the odds of probability 1 are infinite"
+            f"the odds of probability 1 are infinite, and so near their gradient is, in {dtype}"
         )
     return wide
 

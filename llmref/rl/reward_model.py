@@ -5,6 +5,7 @@ rewards for single steps, and optimisation by policy gradients (see ppo and grpo
 """
 
 import math
+import sys
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor, *, margin: Tensor | Non
     Shapes: chosen (N,), rejected (N,), margin (N,) or None -> ()
     Source: Bradley & Terry 1952; Ouyang et al. 2022, arXiv:2203.02155, eq. 1; Touvron et al. 2023,
     arXiv:2307.09288 (margin).
-    Differs: margins are constants and not negative.
+    Differs: margins are constants and not negative; with one the loss is no likelihood.
     Raises: ValueError for no pair, tensors that are not (N,), scores or margins that are not
     finite, negative margins or such that require grad, a loss that overflows; TypeError for
     integers.
@@ -86,10 +87,13 @@ def best_of_n_probs(probs: Tensor, rewards: Tensor, *, n: int) -> Tensor:
     Source: Beirami et al. 2024, arXiv:2401.01879.
     Differs: the source has no ties. The result sums to 1 whatever probs sum to within rounding.
     Raises: ValueError if the shapes differ, probs are no distribution or require grad, a score is
-    not finite or requires grad, or n < 1; TypeError for integers, and for an n that is no int.
+    not finite or requires grad, n < 1, or n is beyond float64; TypeError for integers, and for an
+    n that is no int.
     """
     require_shapes("probs (Y,), rewards (Y,)", probs=probs, rewards=rewards)
     require_size(1, n=n)
+    if n > sys.float_info.max:
+        raise ValueError(f"n must be at most {sys.float_info.max:g}, got an int of more digits")
     check_distribution(probs, name="probs")
     require_constant(probs=probs, rewards=rewards)
     require_floating(rewards=rewards)
@@ -98,10 +102,14 @@ def best_of_n_probs(probs: Tensor, rewards: Tensor, *, n: int) -> Tensor:
     levels, level = torch.unique(rewards, return_inverse=True)  # ascending
     mass = wide.new_zeros(len(levels)).index_add(0, level, wide)
     upper = mass.cumsum(0)
+    above = mass.flip(0).cumsum(0).flip(0).roll(-1)
+    above[-1] = 0.0  # so the last F is 1 exactly, and so is its power
     share = torch.where(mass > 0, mass / upper, 0.0).clamp(max=1.0)
-    upper = upper / upper[-1]  # F; the last is 1 exactly, and so is its power
+    total = upper[-1]
+    # log F, near 1 from the mass above: 1 - 1e-17 is rounded to 1, but not its power of 1e16.
+    log_upper = torch.where(above < upper, torch.log1p(-above / total), torch.log(upper / total))
     # F^n - F(-)^n, without the difference of two numbers that are almost equal.
-    best = -upper.pow(n) * torch.expm1(n * torch.log1p(-share))
+    best = -torch.exp(float(n) * log_upper) * torch.expm1(float(n) * torch.log1p(-share))
     within = torch.where(mass > 0, best / mass, 0.0)  # eq. eq-reward-best-of-n
     return (wide * within[level]).to(probs.dtype)
 

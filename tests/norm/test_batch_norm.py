@@ -148,7 +148,22 @@ def test_a_constant_feature_gives_the_bias():
     assert (var == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("size", "dtype"), [(3e38, torch.float32), (-1.7e308, torch.float64), (3e38, torch.bfloat16)]
+)
+def test_a_constant_feature_whose_sum_overflows_gives_the_bias(size, dtype):
+    """Four times 3e38 is beyond float32, but their mean is 3e38 and their variance is 0."""
+    x = torch.full((4, 1), size, dtype=dtype).requires_grad_()
+    y, mean, var = batch_norm_train(x, bias=torch.ones(1, dtype=dtype), eps=1e-5)
+    assert (y == 1).all()
+    assert mean.item() == x[0].item()
+    assert var.item() == 0
+    slope = torch.autograd.grad(mean.sum() + var.sum() + y.sum(), x)[0]
+    assert (slope == 0.25).all()
+
+
 x, c, state = random(4, 3), random(3), (random(3), random(3).square())
+TWO = torch.tensor([1, 2])
 
 
 @pytest.mark.parametrize(
@@ -218,6 +233,16 @@ x, c, state = random(4, 3), random(3), (random(3), random(3).square())
             lambda: merge_batch_stats(x, x.square(), torch.tensor([1, 2, 0, 3])),
             ValueError,
             "counts must be at least 1, got 0",
+        ),
+        (
+            lambda: merge_batch_stats(torch.tensor([[3e38], [-3e38]]), torch.ones(2, 1), TWO),
+            ValueError,
+            r"variance must be finite \(of the whole batch, from means and variances\)",
+        ),
+        (
+            lambda: merge_batch_stats(math.nan * x[:2], x[:2].square(), TWO),
+            ValueError,
+            r"variance must be finite \(of the whole batch, from means and variances\), got nan",
         ),
         (
             lambda: merge_batch_stats(x[:0], x[:0], torch.ones(0).long()),

@@ -313,3 +313,15 @@ def test_wrong_input_is_refused(call, error, message):
 def test_printing_a_norm_shows_its_shape_and_parameters():
     shown = "LayerNorm((2, 3), eps=1e-05, elementwise_affine=True, bias=False)"
     assert repr(LayerNorm((2, 3), eps=1e-5, bias=False)) == shown
+
+
+def test_autograd_of_a_constant_row_of_any_size_equals_the_backward_pass():
+    """With s = 1/300, the gradient of the output times 1e38 overflows; the mean's own does not."""
+    for size in (3e38, 1e38, 1.0):
+        x = torch.full((1, 4), size).requires_grad_()
+        dy = torch.tensor([[1.0, -2.0, 3.0, 1.0]])
+        slope = torch.autograd.grad((layer_norm(x, 4, eps=1e-5) * dy).sum(), x)[0]
+        by_hand = layer_norm_backward(dy, x.detach(), eps=1e-5)[0]
+        torch.testing.assert_close(slope, by_hand, rtol=1e-5, atol=1e-3)
+        of_mean = torch.autograd.grad(layer_norm_stats(x, 4, eps=1e-5)[0].sum(), x)[0]
+        assert (of_mean == 0.25).all()

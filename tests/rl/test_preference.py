@@ -143,6 +143,28 @@ def test_16_bits_are_widened():
         assert loss == orpo_loss(*rounded.float(), *LENGTHS, lam=0.4).to(dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_means_near_0_have_a_finite_gradient_in_their_dtype_or_are_refused(dtype):
+    """-1e-7 in float16 has the gradient 1e7 * 0.1, beyond 65504; 2^-15 has 32768."""
+    one, far = torch.ones(1).long(), torch.tensor([-1.0], dtype=dtype)
+    near = 2.0**-15 if dtype == torch.float16 else torch.finfo(dtype).tiny
+    kept = torch.tensor([-near], dtype=dtype)
+    for loss in (
+        log_odds,
+        lambda x: odds_ratio_loss(far, x, one, one),
+        lambda x: orpo_loss(far, x, one, one, lam=0.1),
+        lambda x: orpo_loss(x, far, one, one, lam=0.1),
+    ):
+        slope = gradient(loss, kept)
+        assert slope.isfinite().all()
+        assert (slope != 0).all()
+        refused(lambda loss=loss: loss(kept / 4), ValueError, f"is, in {dtype}")
+    beyond = torch.tensor([-1e-7], dtype=torch.float16)
+    for swap in (1, -1):
+        pair = (far.half(), beyond)[::swap]
+        refused(lambda pair=pair: orpo_loss(*pair, one, one, lam=0.1), ValueError, "got -1")
+
+
 # ---------------------------------------------------------------- what is refused
 
 

@@ -129,6 +129,14 @@ def test_best_of_n_probs_keep_their_digits_and_their_sum():
     close(total, f64(1.0)[0], atol=1e-11)
 
 
+@pytest.mark.parametrize(("rare", "n"), [(1e-17, 10**16), (1e-16, 10**15), (1e-17, 10**19)])
+def test_a_rare_best_response_and_very_many_samples(rare, n):
+    """1 - 1e-17 is rounded to 1, but its power of 1e16 is exp(-0.1): all others lose that share."""
+    found = best_of_n_probs(f64(rare, 0.75, 0.25), f64(2.0, 1.0, 0.0), n=n)
+    missed = math.exp(-rare * n)
+    close(found, f64(1 - missed, missed, 0.0), atol=1e-14)
+
+
 def test_the_bound_worked_by_hand_and_nearly_reached():
     """Log 1 - 0 = 0; log 2 - 1/2. A thousand equal outcomes miss log 4 - 3/4 by 1e-6."""
     assert best_of_n_kl_bound(1) == 0
@@ -188,6 +196,9 @@ def test_what_is_refused():
         r"rewards must be finite,": lambda: best_of_n_probs(f64(0.5, 0.5), f64(1.0, math.inf), n=1),
         r"probs must not require grad": lambda: best_of_n_probs(
             f64(0.5, 0.5).requires_grad_(), f64(1.0, 2.0), n=1
+        ),
+        r"n must be at most 1.79769e\+308": lambda: best_of_n_probs(
+            f64(0.5, 0.5), f64(1.0, 2.0), n=10**400
         ),
         r"n must be at least 1,": lambda: best_of_n_kl_bound(0),
         r"with N >= 5": lambda: best_of_n_estimate(CHOSEN, n=5),
