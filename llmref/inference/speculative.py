@@ -14,9 +14,9 @@ from llmref._require import (
     require_floating,
     require_ids,
     require_in,
+    require_index,
     require_number,
     require_shapes,
-    require_size,
 )
 
 
@@ -120,7 +120,7 @@ def expected_tokens(acceptance: float, draft_length: int) -> float:
     """
     require_number(acceptance=acceptance)
     require_in("[0, 1]", acceptance=acceptance)
-    _require_length(draft_length=draft_length)
+    require_index(0, draft_length=draft_length)
     alpha = float(acceptance)
     if draft_length == 0 or alpha == 0:
         return 1.0
@@ -154,7 +154,7 @@ def best_draft_length(acceptance: float, *, draft_cost: float, max_length: int) 
     Raises: as speedup; TypeError or ValueError unless max_length is an int of at least 0 and below
     2^63.
     """
-    _require_length(max_length=max_length)
+    require_index(0, max_length=max_length)
     speedup(acceptance, 0, draft_cost=draft_cost)  # refuses what it would refuse at any length
     alpha, cost = float(acceptance), float(draft_cost)
     if alpha <= cost:
@@ -168,14 +168,6 @@ def best_draft_length(acceptance: float, *, draft_cost: float, max_length: int) 
         return gain * (cost * drafts + 1) <= cost * expected_tokens(alpha, drafts)
 
     return bisect_left(range(max_length), True, key=enough)
-
-
-def _require_length(**lengths: int) -> None:
-    """A number of tokens that a float, and the index of a range, can hold."""
-    require_size(0, **lengths)
-    for name, length in lengths.items():
-        if length >= 2**63:
-            raise ValueError(f"{name} must be below 2^63, got one of {length.bit_length()} bits")
 
 
 def _rows(probs: Tensor, name: str, dtype: torch.dtype | None = None) -> Tensor:

@@ -252,7 +252,7 @@ def test_a_token_that_the_draft_cannot_have_drawn_is_refused():
         (
             lambda: expected_tokens(0.5, 10**400),
             ValueError,
-            r"draft_length must be below 2\^63, .*1329 bits",
+            r"draft_length must be below 2\^63, .*of 1329 bits",
         ),
         (lambda: speedup(0.5, 2**63, draft_cost=0), ValueError, "draft_length must be below"),
         (
