@@ -101,6 +101,15 @@ def require_size(least: int, /, *, hint: str = "", **values: object) -> None:
             raise ValueError(f"{name} must be at least {least}, got {value}{hint}")
 
 
+def require_index(least: int, /, **values: object) -> None:
+    """Raise unless a value is an int from `least` on, and below 2^63, as torch and range need."""
+    require_size(least, hint="", **values)
+    for name, value in values.items():
+        if value >= 2**63:  # type: ignore[operator]
+            bits = value.bit_length()  # type: ignore[attr-defined]
+            raise ValueError(f"{name} must be below 2^63, got an int of {bits} bits")
+
+
 def require_at_least(least: int, /, **values: float) -> None:
     """Raise unless a value is a number, of `least` at least and finite."""
     require_number(**values)

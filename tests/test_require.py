@@ -19,6 +19,7 @@ from llmref._require import (
     require_floating,
     require_ids,
     require_in,
+    require_index,
     require_int,
     require_integers,
     require_number,
@@ -159,6 +160,12 @@ def test_the_ends_of_an_interval_belong_to_it_as_written(interval, inside, outsi
         (TypeError, r"t must be one number, got a tensor \(2, 3\)", lambda: require_number(t=ONES)),
         (TypeError, "k must be an int, got 2.0", lambda: require_size(1, k=2.0)),
         (ValueError, "k must be at least 1, got 0: so", lambda: require_size(1, hint=": so", k=0)),
+        (ValueError, "k must be at least 1, got 0", lambda: require_index(1, k=0)),
+        (
+            ValueError,
+            r"k must be below 2\^63, got an int of 64 bits",
+            lambda: require_index(1, k=2**63),
+        ),
         (TypeError, "dim must be an int, got None", lambda: require_dim(None, x=ONES)),
         (
             ValueError,

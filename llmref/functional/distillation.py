@@ -47,14 +47,15 @@ def forward_kl_loss(
     Teacher (0, log 3), student (0, 0), temperature 1: log 2 + 3/4 log(3/4) + 1/4 log(1/4).
     Shapes: student_logits, teacher_logits (N, T, V), mask (N, T) -> ()
     Source: Hinton et al. 2015, arXiv:1503.02531.
-    Differs: the divergence, not the cross-entropy. The sum is taken in float64, since its rounding
-    is multiplied by the squared temperature; 16 bits give a loss in float32.
+    Differs: the divergence, not the cross-entropy. It is computed in float64, and for distributions
+    near each other from terms that do not cancel, so a high temperature does not multiply rounding;
+    16 bits give a loss in float32.
     Raises: ValueError for wrong shapes, a temperature that is not positive and finite, a teacher
     that requires grad, logits that are NaN, +inf or all -inf, or where the divergence is infinite,
     and as aggregate; TypeError for integers.
     """
-    q, p, counted = _log_probs(student_logits, teacher_logits, mask, temperature)
-    loss = temperature**2 * _kl(p, q)  # eq. eq-distillation-kd
+    student, teacher, counted = _logits(student_logits, teacher_logits, mask, temperature)
+    loss = _softened_kl(teacher, student, temperature)  # eq. eq-distillation-kd
     return _averaged(loss, counted, student_logits, agg=agg, norm=norm)
 
 
@@ -74,8 +75,8 @@ def reverse_kl_loss(
     Differs: the squared temperature, as in forward_kl_loss: both have one limit for high ones.
     Raises: as forward_kl_loss.
     """
-    q, p, counted = _log_probs(student_logits, teacher_logits, mask, temperature)
-    loss = temperature**2 * _kl(q, p)  # eq. eq-distillation-reverse
+    student, teacher, counted = _logits(student_logits, teacher_logits, mask, temperature)
+    loss = _softened_kl(student, teacher, temperature)  # eq. eq-distillation-reverse
     return _averaged(loss, counted, student_logits, agg=agg, norm=norm)
 
 
@@ -91,14 +92,15 @@ def generalized_jsd_loss(
     """Generalised Jensen-Shannon divergence: beta is the teacher's share of the mixture.
 
     It is finite for all distributions. For a temperature divide the logits by it, and multiply the
-    loss by its square.
+    loss, and with it the rounding of float64, by its square.
     Shapes: student_logits, teacher_logits (N, T, V), mask (N, T) -> ()
     Source: Agarwal et al. 2023, arXiv:2306.13649.
     Differs: beta 0 and 1 are refused. There the divergence is 0, and libraries put a KL there.
     Raises: ValueError unless 0 < beta < 1, and otherwise as forward_kl_loss.
     """
     require_in("(0, 1)", beta=beta, hint=": at the ends it is 0; take forward or reverse KL there")
-    q, p, counted = _log_probs(student_logits, teacher_logits, mask, 1.0)
+    student, teacher, counted = _logits(student_logits, teacher_logits, mask, 1.0)
+    q, p = log_softmax(student), log_softmax(teacher)
     mixture = beta * p.exp() + (1 - beta) * q.exp()
     # A token that neither has would give 0 * inf in the gradient of the logarithm.
     m = torch.where(mixture > 0, mixture, 1.0).log()
@@ -189,10 +191,10 @@ def on_policy_kl_loss(
     return aggregate(loss, counted, agg=agg, norm=norm).to(wide_dtype(logp))
 
 
-def _log_probs(
+def _logits(
     student_logits: Tensor, teacher_logits: Tensor, mask: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities of student and teacher in float64, and which positions count."""
+    """Logits of student and teacher in float64, and which positions count."""
     logits = {"student_logits": student_logits, "teacher_logits": teacher_logits}
     axes = "student_logits (N, T, V), teacher_logits (N, T, V), mask (N, T)"
     require_shapes(axes, **logits, mask=mask)
@@ -203,9 +205,33 @@ def _log_probs(
     require_in("(0, 1e150]", temperature=temperature)  # its square is a factor of the loss
     counted = boolean_mask(mask)
     # The zeros come before any arithmetic: padding may hold NaN.
-    kept = (torch.where(counted[..., None], x, 0.0).double() for x in logits.values())
-    student, teacher = (log_softmax(x / temperature) for x in kept)
+    student, teacher = (torch.where(counted[..., None], x, 0.0).double() for x in logits.values())
     return student, teacher, counted
+
+
+def _softened_kl(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Temperature squared times KL(p || q), the softmax of logits at that temperature.
+
+    If r = log q - log p is small for every token, as at a high temperature, the sum of -p r is
+    rounding. As p and q sum to 1, the divergence is also the sum of p (e^r - 1 - r), which are all
+    positive; then r comes from the difference of the logits, and e^r - 1 - r from its series.
+    """
+    logp, logq = log_softmax(first / temperature), log_softmax(second / temperature)
+    p = logp.exp()
+    excluded = logp.isneginf() & logq.isneginf()
+    gap = torch.where(excluded, 0.0, second - first) / temperature
+    near = (_centred(p, gap).detach().abs() < 0.01).all(-1)
+    gap = _centred(p, torch.where(near[..., None], gap, 0.0))  # no infinity reaches a gradient
+    ratio = gap - (p * torch.expm1(gap)).sum(-1, keepdim=True).log1p()
+    series = torch.ones_like(ratio)
+    for n in range(7, 2, -1):  # (e^r - 1 - r) / r^2 = 1/2 (1 + r/3 (1 + r/4 (...)))
+        series = 1 + ratio / n * series
+    close = (p * (temperature * ratio) ** 2 * series / 2).sum(-1)
+    return torch.where(near, close, temperature**2 * _kl(logp, logq))
+
+
+def _centred(p: Tensor, x: Tensor) -> Tensor:
+    return x - (p * x).sum(-1, keepdim=True)
 
 
 def _kl(logp: Tensor, logq: Tensor) -> Tensor:

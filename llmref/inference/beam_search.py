@@ -18,11 +18,11 @@ from llmref._require import (
     require_choice,
     require_floating,
     require_in,
+    require_index,
     require_int,
     require_integers,
     require_number,
     require_shapes,
-    require_size,
 )
 
 Finish = Literal["ranked", "any"]
@@ -74,18 +74,20 @@ def beam_step(
     probability 0 are dropped, so fewer than num_beams may come back.
     Shapes: logp (b,), next_log_probs (b, V) -> scores, parents, tokens, each (k,), k <= num_beams
     Source: the definition.
-    Differs: scores are in float32 at least.
-    Raises: TypeError for wrong dtypes; ValueError for num_beams < 1, other shapes, a logp of NaN or
-    +inf, a row of next_log_probs whose probabilities do not sum to 1, or no candidate that is
-    possible.
+    Differs: scores are in float32 at least; a log-probability above 0, by rounding, counts as 0.
+    Raises: TypeError for wrong dtypes; ValueError for num_beams outside [1, 2^63), other shapes, a
+    logp of NaN or +inf, a row of next_log_probs whose probabilities do not sum to 1, or no
+    candidate that is possible.
     """
-    require_size(1, num_beams=num_beams)
+    require_index(1, num_beams=num_beams)
     start, rows = widen(logp, "logp"), widen(next_log_probs, "next_log_probs")
     require_shapes("logp (b), next_log_probs (b, V)", logp=logp, next_log_probs=next_log_probs)
     require_axis("V", 1, "next_log_probs (b, V)", next_log_probs=next_log_probs)
     require_in("[-inf, inf)", logp=start)
     _require_normalised(rows, next_log_probs.dtype)
-    total = (start[:, None] + rows).flatten()  # eq. eq-beam-step, (b V,)
+    total = (
+        start[:, None] + torch.where(rows > 0, 0.0, rows)
+    ).flatten()  # eq. eq-beam-step, (b V,)
     order = total.argsort(descending=True, stable=True)[:num_beams]
     order = order[total[order] > -math.inf]
     if not order.numel():
@@ -114,10 +116,10 @@ def beam_search(
     Shapes: prompt (P,) -> BeamResult
     Source: derived here; transformers' generate(num_beams=, early_stopping="never") for "ranked".
     Raises: as beam_step and length_normalized_score; TypeError for a prompt that holds no integers,
-    or an EOS that is no int;
-    ValueError for max_new_tokens < 1, an EOS outside the vocabulary, or an unknown finish.
+    or an EOS that is no int; ValueError for max_new_tokens outside [1, 2^63), an EOS outside the
+    vocabulary, or an unknown finish.
     """
-    require_size(1, num_beams=num_beams, max_new_tokens=max_new_tokens)
+    require_index(1, num_beams=num_beams, max_new_tokens=max_new_tokens)
     require_choice(Finish, finish=finish)
     if eos_token_id is not None:
         require_int(eos_token_id=eos_token_id)

@@ -14,9 +14,9 @@ from llmref._require import (
     require_floating,
     require_ids,
     require_in,
+    require_index,
     require_number,
     require_shapes,
-    require_size,
 )
 
 
@@ -70,8 +70,9 @@ def speculative_step(
     Shapes: target_probs (K + 1, V), draft_probs (K, V), draft_tokens (K,), uniforms (K + 1,), as by
     torch.rand -> (n + 1,), where n drafts were kept
     Source: Leviathan, Kalman & Matias 2022, arXiv:2211.17192, algorithm 1.
-    Differs: a token that the target never gives is refused also at a uniform of 0; computes in
-    float64; where no residual is left, by rounding, draws from the target.
+    Differs: rows are divided by their sum first, which rounding leaves near 1; a token that the
+    target never gives is refused also at a uniform of 0; computes in float64; where no residual is
+    left, by rounding, draws from the target.
     Raises: TypeError for wrong dtypes; ValueError for wrong shapes, a row that is no distribution,
     an id outside [0, V), a drafted token that the draft cannot have drawn, or a uniform outside
     [0, 1).
@@ -115,11 +116,11 @@ def expected_tokens(acceptance: float, draft_length: int) -> float:
     Acceptance 1/2, two drafts: 1 + 1/2 + 1/4.
     Source: Leviathan, Kalman & Matias 2022, arXiv:2211.17192, section 3.
     Raises: TypeError unless acceptance is a number and draft_length an int; ValueError unless
-    acceptance is in [0, 1] and draft_length at least 0.
+    acceptance is in [0, 1] and draft_length at least 0 and below 2^63.
     """
     require_number(acceptance=acceptance)
     require_in("[0, 1]", acceptance=acceptance)
-    require_size(0, draft_length=draft_length)
+    require_index(0, draft_length=draft_length)
     alpha = float(acceptance)
     if draft_length == 0 or alpha == 0:
         return 1.0
@@ -130,7 +131,7 @@ def expected_tokens(acceptance: float, draft_length: int) -> float:
 
 
 def speedup(acceptance: float, draft_length: int, *, draft_cost: float) -> float:
-    """Tokens per unit of time, beside those of the target alone, which gives one a pass.
+    """Tokens per unit of time, relative to the target alone, which gives one a pass.
 
     draft_cost is the time of one pass of the draft, in passes of the target; one pass of the target
     over the drafts costs as much as over one token. If each drafted token adds to that pass, add it
@@ -150,9 +151,10 @@ def best_draft_length(acceptance: float, *, draft_cost: float, max_length: int) 
     It is 0 where drafts do not pay. If they are free and sometimes kept, or all kept and cheaper
     than the target, the more the better: then it is max_length.
     Source: the difference of the speed-up of Leviathan, Kalman & Matias 2022, arXiv:2211.17192.
-    Raises: as speedup; TypeError or ValueError unless max_length is an int of at least 0.
+    Raises: as speedup; TypeError or ValueError unless max_length is an int of at least 0 and below
+    2^63.
     """
-    require_size(0, max_length=max_length)
+    require_index(0, max_length=max_length)
     speedup(acceptance, 0, draft_cost=draft_cost)  # refuses what it would refuse at any length
     alpha, cost = float(acceptance), float(draft_cost)
     if alpha <= cost:

@@ -162,6 +162,45 @@ def test_gaps_of_thousands_and_high_temperatures_in_float32():
     assert hot.item() == pytest.approx(half_variance.item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("loss", [forward_kl_loss, reverse_kl_loss])
+@pytest.mark.parametrize("gap", [1.0, 0.01, 1e-8])
+def test_a_high_temperature_multiplies_no_rounding(loss, gap):
+    """The limits are Var(d) / 2 and (d - mean d) / V, and the error is of the order 1 / tau."""
+    student = TEACHER[:1, :1] + gap * random(1, 1, 5, seed=2)
+    d = student - TEACHER[:1, :1]
+    centred = d - d.mean()
+    half_variance = centred.square().mean().item() / 2
+    for tau in (1e8, 1e12, 1e20, 1e100, 1e150):
+
+        def hot(student, tau=tau):
+            return loss(student, TEACHER[:1, :1], ONE, temperature=tau, agg="token-mean")
+
+        assert hot(student).item() == pytest.approx(half_variance, rel=1e-7, abs=0)
+        close(gradient(hot, student) / gap, centred / 5 / gap, atol=1e-7)
+
+
+def test_both_formulas_of_the_divergence_meet():
+    """A centred gap of .0099 is compared by the series, one of .0101 by logarithms."""
+    teacher = one(0.3, -0.2)
+    for tau in (0.5, 3.0):
+        for largest in (0.0099, 0.0101):
+            p = teacher.div(tau).softmax(-1)[0, 0]
+            d = tau * largest / p[0].item()  # the centred gaps are p[1] d / tau, and -p[0] d / tau
+            student = teacher + one(d, 0.0)
+            q = student.div(tau).softmax(-1)[0, 0]
+            for loss, a, b in ((forward_kl_loss, p, q), (reverse_kl_loss, q, p)):
+                found = loss(student, teacher, ONE, temperature=tau, agg="token-mean")
+                wanted = tau**2 * (a * (a / b).log()).sum()
+                assert found.item() == pytest.approx(wanted.item(), rel=1e-9, abs=0)
+            slope = gradient(
+                lambda s, tau=tau: forward_kl_loss(
+                    s, teacher, ONE, temperature=tau, agg="token-mean"
+                ),
+                student,
+            )
+            close(slope[0, 0], tau * (q - p), atol=1e-13)
+
+
 def test_the_students_tail_survives_float32():
     """A student that gives the other token e^-40: 1 - q(S) would be 0, and the loss infinite."""
     ids = torch.zeros(1, 1, 1, dtype=torch.long)

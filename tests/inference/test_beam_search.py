@@ -209,11 +209,29 @@ def test_gradients():
     assert torch.autograd.gradcheck(normalised, (f64(-1.0, -2.0).requires_grad_(),))
 
 
+def test_a_log_probability_above_0_by_rounding_counts_as_0():
+    """EOS has 1/2, and so has 1, which is then sure four times: log 1/2 for both, EOS is first."""
+    above = f64([-math.inf, 9e-5])  # its exponential is within 1e-4 of 1
+
+    def model(tokens):
+        first = f64([0.5, 0.5]).log()
+        return (first if tokens.shape[1] == len(START) else above).expand(len(tokens), 2)
+
+    for alpha, tokens in ((0.0, [0]), (-1.0, [0]), (1.0, [1] * 5)):
+        found = search(model, 1, 5, alpha=alpha, finish="any")
+        assert found.tokens.tolist() == tokens
+        close(found.score, one(math.log(0.5) / len(tokens) ** alpha))
+    close(beam_step(f64(-1.0), above, num_beams=2)[0], f64(-1.0))
+
+
 def test_what_is_refused():
     model, logp, rows = tree(4, 3, 0), f64(-1.0), f64([0.5, 0.5]).log()
     cases = (
         ("num_beams must be at least 1, got 0", lambda: search(model, 0, 3)),
         ("max_new_tokens must be at least 1", lambda: search(model, 1, 0)),
+        ("max_new_tokens must be below", lambda: search(model, 1, 2**63, alpha=1.0)),
+        ("num_beams must be below", lambda: search(model, 2**63, 1)),
+        ("num_beams must be below", lambda: beam_step(logp, rows, num_beams=10**400)),
         ("finish must be one of", lambda: search(model, 1, 3, finish="first")),
         (r"eos_token_id must be in \[0, 4\), got 4", lambda: search(model, 1, 3, eos=4)),
         (r"prompt must be \(P\), got \(1, 2\)", lambda: search(model, 1, 3, prompt=START[None])),

@@ -273,7 +273,7 @@ def test_a_key_by_hand():
 
 def test_keys_are_equal_if_and_only_if_all_before_is():
     texts = list(itertools.product(range(3), repeat=4))
-    extras = [(), ("a",), ("a", "bc"), ("ab", "c"), ("",)]
+    extras = [(), ("a",), ("a", "bc"), ("ab", "c"), ("",), ("\ud800",)]
     seen = {}
     for extra, text in itertools.product(extras, texts):
         for place, key in enumerate(block_hashes(text, 2, extra=extra)):

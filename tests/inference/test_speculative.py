@@ -147,6 +147,7 @@ def test_the_best_length_is_that_of_a_search():
 def test_free_drafts_and_drafts_that_are_all_kept_have_no_end():
     assert best_draft_length(0.5, draft_cost=0.0, max_length=20) == 20
     assert best_draft_length(1.0, draft_cost=0.9, max_length=10**12) == 10**12
+    assert best_draft_length(0.8, draft_cost=0.05, max_length=2**63 - 1) == 8
     assert best_draft_length(1.0, draft_cost=1.0, max_length=20) == 0
     assert best_draft_length(0.0, draft_cost=0.0, max_length=20) == 0
     assert best_draft_length(0.5, draft_cost=0.0, max_length=2000) == 2000
@@ -248,6 +249,17 @@ def test_a_token_that_the_draft_cannot_have_drawn_is_refused():
         (lambda: expected_tokens(math.nan, 2), ValueError, "acceptance must be in"),
         (lambda: expected_tokens("1", 2), TypeError, "acceptance must be a number"),
         (lambda: expected_tokens(0.5, -1), ValueError, "draft_length must be at least 0"),
+        (
+            lambda: expected_tokens(0.5, 10**400),
+            ValueError,
+            r"draft_length must be below 2\^63, .*of 1329 bits",
+        ),
+        (lambda: speedup(0.5, 2**63, draft_cost=0), ValueError, "draft_length must be below"),
+        (
+            lambda: best_draft_length(0.8, draft_cost=0.05, max_length=2**63),
+            ValueError,
+            "max_length must be below",
+        ),
         (lambda: expected_tokens(0.5, 2.0), TypeError, "draft_length must be an int"),
         (lambda: speedup(0.5, 2, draft_cost=-0.1), ValueError, r"draft_cost must be in \[0, inf\)"),
         (lambda: speedup(0.5, 2, draft_cost=math.inf), ValueError, "draft_cost must be in"),

@@ -23,7 +23,7 @@ def block_hashes(
     of_texts = isinstance(extra, Sequence) and all(isinstance(it, str) for it in extra)
     if isinstance(extra, str) or not of_texts:
         raise TypeError(f"extra must be a sequence of texts, got {extra!r}")
-    texts = [text.encode() for text in extra]
+    texts = [text.encode(errors="surrogatepass") for text in extra]  # names of files may need it
     # With their lengths: ("a", "bc") is another thing than ("ab", "c").
     root = b"".join(len(text).to_bytes(8, "little") + text for text in texts)
     root += str(block_size).encode()
