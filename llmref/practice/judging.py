@@ -211,7 +211,7 @@ def _tensors(value: Any) -> Any:
 
 def _shown(exercise: Exercise, number: int, given: tuple[Any, ...]) -> Answer:
     """The input as a call that a reader can paste, and what it should give."""
-    call = f"{exercise.name}({', '.join(map(compared.text, given))})"
+    call = f"{exercise.name}({', '.join(compared.text(it, whole=True) for it in given)})"
     wanted = compared.text(exercise.solution(*copy.deepcopy(given)))
     if len(call) > _LONGEST_INPUT or len(wanted) > _LONGEST_INPUT:
         shapes = ", ".join(map(_form, given))

@@ -15,6 +15,7 @@ def _logits() -> list[tuple[Any, ...]]:
     return [
         (number(0.0, 0.0), number(0.0, 1.0986122886681098), 1.0),
         (number(1.0, 0.0), number(0.0, 2.0), 2.0),
+        (number(0.0, 100.0), number(0.0, 0.0), 1.0),
         (number(0.0, 1.0, 3.0), number(900.0, 0.0, 20.0), 4.0),
         (table([0.0, 1.0, _NONE], [2.0, 0.5, 1.0]), table([1.0, 0.0, _NONE], [0, 1, _NONE]), 1.0),
         (2 * normal(2, 3, 5), 2 * normal(2, 3, 5, seed=1), 0.5),
@@ -58,6 +59,12 @@ def _hot(function: Function, student: Tensor, teacher: Tensor, tau: float) -> bo
     return bool(((found - (s - t).var(-1, correction=0) / 2).abs() > 1e-2).any())
 
 
+def _excluded(function: Function, student: Tensor, teacher: Tensor, tau: float) -> bool:
+    """The student gives 0 to what the teacher likes best."""
+    far = student.scatter(-1, teacher.argmax(-1, keepdim=True), _NONE)
+    return bool((function(far, teacher, tau) != torch.inf).any())
+
+
 def _padded(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> bool:
     more = torch.cat([x := logp, -1 - x[:, :1].abs()], 1), torch.cat([teacher_logp, x[:, :1]], 1)
     longer = torch.cat([mask, torch.zeros_like(mask[:, :1])], 1)
@@ -91,8 +98,9 @@ KD_LOSS = Exercise(
     topic="functional/distillation",
     level=1,
     task="From logits of student and teacher and a temperature tau, return tau squared times the "
-    "divergence KL(teacher || student) at that temperature, position by position. A token of "
-    "teacher probability 0 adds 0.",
+    "divergence KL(teacher || student) at that temperature, position by position: logits "
+    "(..., V), result (...). A token of teacher probability 0 adds 0; one of student probability 0 "
+    "alone makes it infinite.",
     inputs=_logits,
     definition="distillation-forward-gradient",
     laws=(
@@ -107,6 +115,11 @@ KD_LOSS = Exercise(
             "At a very high temperature it is half the variance of the difference of logits.",
             "distillation-temperature-limit",
             _hot,
+        ),
+        Law(
+            "A token that the student alone excludes makes it infinite.",
+            "distillation-forward-gradient",
+            _excluded,
         ),
     ),
     mistakes=(
@@ -162,6 +175,12 @@ KD_LOSS = Exercise(
                 ),
             ),
         ),
+        Mistake(
+            "probabilities kept above 1e-8 by a clamp",
+            "It caps the loss of a student that is far off, and takes its gradient away; "
+            "log-softmax needs no such number.",
+            (("(student / tau).log_softmax(-1)", "(student / tau).softmax(-1).clamp(1e-8).log()"),),
+        ),
     ),
     conventions=(
         Convention(
@@ -188,6 +207,9 @@ KD_LOSS = Exercise(
         ),
         "a token of probability 0 in the teacher alone": lambda student, teacher, tau: bool(
             (student.isfinite() & teacher.isinf()).any()
+        ),
+        "a student far from the teacher": lambda student, teacher, tau: bool(
+            ((student - teacher).nan_to_num(0.0, 0.0, 0.0).abs().amax() / tau) == 100
         ),
         "a probability that underflows": lambda student, teacher, tau: bool(
             (teacher.nan_to_num(neginf=0.0).amax() / tau) > 100

@@ -257,10 +257,12 @@ def _prompts() -> list[tuple[Any, ...]]:
     return [
         ([1, 2, 3], [[1, 2]], 2),
         ([1, 2], [[1, 2]], 2),
+        ([1, 2, 5], [[9, 9, 1, 2]], 2),
         ([1, 2, 3, 9], [[1, 2, 3]], 2),
         ([2, 1, 5], [[1, 2, 5]], 2),
         ([5, 6, 3, 4, 7], [[1, 2, 3, 4], [5, 6, 7]], 2),
         ([1, 2, 9, 9, 5], [[1, 2, 3, 4]], 2),
+        ([1, 2, 3, 9, 5], [[1, 2, 3, 4]], 2),
         ([8, 8, 3, 4, 1, 2, 0], [[1, 2, 3, 4], [8, 8, 7, 7]], 2),
         ([3, 1, 4, 1, 5, 9, 2], [[3, 1, 4, 1, 5, 9, 2, 6]], 3),
         ([3, 1, 4, 1, 5, 9], [[3, 1, 4, 1, 5, 9, 2, 6]], 3),
@@ -325,6 +327,33 @@ REUSED_BLOCKS = Exercise(
                 (
                     "(key, *tokens[i : i + b])",
                     "(*tokens[max(0, i - b) : i], None, *tokens[i : i + b])",
+                ),
+            ),
+        ),
+        Mistake(
+            "the beginning found anywhere in a text",
+            "Behind other tokens the same ones have other keys, and other positions.",
+            (
+                (
+                    "for key in keys(text)}",
+                    "for start in range(len(text)) for key in keys(text[start:])}",
+                ),
+            ),
+        ),
+        Mistake(
+            "a block that agrees in part",
+            "A block is reused whole, so all its b tokens must be the same.",
+            (
+                (
+                    "    for key in keys(prompt[:-1]):  # the last token must run: its logits are "
+                    "wanted",
+                    "    for text in texts:\n"
+                    "        same = 0\n"
+                    "        while same < min(len(prompt) - 1, len(text)) and "
+                    "prompt[same] == text[same]:\n"
+                    "            same += 1\n"
+                    "        count = max(count, -(-same // b))\n"
+                    "    for key in []:",
                 ),
             ),
         ),
