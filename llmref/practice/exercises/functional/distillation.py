@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises._inputs import normal, number, table
+from llmref.practice.exercises._inputs import counted, normal, number, table
+from llmref.practice.exercises._laws import padded
 
 _NONE = -float("inf")
 
@@ -23,21 +24,18 @@ def _logits() -> list[tuple[Any, ...]]:
     ]
 
 
-def _mask(*lengths: int) -> Tensor:
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-
-
 def _tokens() -> list[tuple[Any, ...]]:
-    longer = -normal(4, 5).abs(), -normal(4, 5, seed=1).abs(), _mask(5, 2, 4, 1)
+    longer = -normal(4, 5).abs(), -normal(4, 5, seed=1).abs()
     return [
-        (table([-1.0]), table([-3.0]), _mask(1)),
-        (table([-1.0, -2.0]), table([-2.0, -0.5]), _mask(2)),
+        (table([-1.0]), table([-3.0]), counted("1")),
+        (table([-1.0, -2.0]), table([-2.0, -0.5]), counted("11")),
+        (table([-1.0, -2.0, -0.5]), table([-2.0, -0.5, -1.5]), counted("1.1")),
         (
             table([-1.0, -2.0, -0.5], [-3.0, -1.0, -4.0]),
             table([-2.0, -0.5, -1.5], [-1.0, -2.5, -9.0]),
-            _mask(3, 2),
+            counted("111", "11."),
         ),
-        longer,
+        (*longer, counted("11111", "11...", "1.111", "1....")),
     ]
 
 
@@ -66,9 +64,7 @@ def _excluded(function: Function, student: Tensor, teacher: Tensor, tau: float) 
 
 
 def _padded(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> bool:
-    more = torch.cat([x := logp, -1 - x[:, :1].abs()], 1), torch.cat([teacher_logp, x[:, :1]], 1)
-    longer = torch.cat([mask, torch.zeros_like(mask[:, :1])], 1)
-    return apart(function(*more, longer), function(logp, teacher_logp, mask))
+    return apart(function(*padded(mask, logp, teacher_logp)), function(logp, teacher_logp, mask))
 
 
 def _agreed(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> bool:
@@ -77,7 +73,7 @@ def _agreed(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor
 
 def _last(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> bool:
     """One nat less from the teacher for the last token costs all tokens of the text."""
-    last = torch.arange(logp.shape[1]) == mask.sum(1, keepdim=True) - 1
+    last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)
     change = function(logp, teacher_logp - last.double(), mask) - function(logp, teacher_logp, mask)
     return apart(change, torch.where(mask, logp, 0.0).sum(1).mean())
 
