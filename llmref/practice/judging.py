@@ -16,13 +16,15 @@ from torch import Tensor
 
 from llmref.practice import compared, gradients
 from llmref.practice.calling import Called, TooLongError, as_dtype, called, default_dtype
-from llmref.practice.exercise import Edit, Exercise, Function, Law
+from llmref.practice.exercise import Edit, Exercise, Function, Law, Mistake
 
 Answer = dict[str, Any]
 _LONGEST_INPUT = 280  # characters of an input that is printed whole
 _FEWEST = 3  # inputs that tell which mistake it is
 _LAWS_ARE_EXACT = 1e-10  # what is float32 inside has right values, and keeps laws roughly
-_YET = "its values are right on every input, but it breaks a law; is its gradient right?"
+_YET = "its values are right on every input, but it breaks a law: {}"
+_BY_GRADIENT = "look at its gradient"
+_ELSEWHERE = "look at other arguments"
 _RANDOM = (
     "two calls with the same arguments differ: is there randomness, or something that is kept?"
 )
@@ -56,9 +58,8 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
             elif not remarks:
                 remarks += compared.other_dtype(seen.value, wanted)
     with contextlib.redirect_stdout(io.StringIO()):
-        by_gradient = largest < _LAWS_ARE_EXACT and gradients.passes(exercise, inputs[-1])
-        if by_gradient and (law := _broken(exercise, function, inputs)):
-            return _wrong(_YET) | {"law": law.words, "result": law.result}
+        if largest < _LAWS_ARE_EXACT and (law := _broken(exercise, function, inputs)):
+            return _broken_yet_right(exercise, function, inputs, law)
         remarks += _only_by_default(exercise, function, inputs[-1])
         remarks += gradients.remarks(exercise, function, inputs)
         spent = _seconds(function, inputs) / _seconds(exercise.solution, inputs)
@@ -71,6 +72,26 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
         "laws": [law.words for law in exercise.laws],
         "remarks": remarks,
         "printed": printed,
+    }
+
+
+def _broken_yet_right(
+    exercise: Exercise, function: Function, inputs: Sequence[tuple[Any, ...]], law: Law
+) -> Answer:
+    """What is wrong where all values are right: a law, and the mistake in the gradient."""
+    slopes_differ = gradients.remarks(exercise, function, inputs)
+    answer = _wrong(_YET.format(_BY_GRADIENT if slopes_differ else _ELSEWHERE))
+    known = gradients.mistakes(exercise, function, inputs)
+    return answer | {"law": law.words, "result": law.result} | _all_of(known)
+
+
+def _all_of(mistakes: Sequence[Mistake]) -> Answer:
+    """The names and the reasons of mistakes that a function equals."""
+    if not mistakes:
+        return {}
+    return {
+        "mistake": " or ".join(f"'{it.name}'" for it in mistakes),
+        "why": " ".join(it.why for it in mistakes),
     }
 
 
@@ -112,11 +133,8 @@ def _named(
     has_form = not problem.startswith(("it returns", "the shape"))
     if has_form and (law := _broken(exercise, function, inputs)):
         named = {"law": law.words, "result": law.result}
-    if mistakes := [it for it in exercise.mistakes if _is_variant(exercise, it, inputs, outputs)]:
-        named["mistake"] = " or ".join(f"'{it.name}'" for it in mistakes)
-        named["why"] = " ".join(it.why for it in mistakes)
-        return named
-    return named | _named_where_finite(exercise, inputs, outputs)
+    known = [it for it in exercise.mistakes if _is_variant(exercise, it, inputs, outputs)]
+    return named | (_all_of(known) or _named_where_finite(exercise, inputs, outputs))
 
 
 @default_dtype(torch.float64)

@@ -361,20 +361,6 @@ def test_a_right_function_gets_remarks_on_what_is_not_judged() -> None:
     assert "only where torch's default dtype is that of x: else it raises" in remarks(by_default)
 
 
-def test_a_gradient_where_none_should_pass_is_remarked_on() -> None:
-    """The weight of a token is held fixed: without `detach` its value is the same."""
-    held = exercise("importance_weights").solution
-    assert judge("importance_weights", held).remarks == []
-
-    def attached(logp: Tensor, rollout_logp: Tensor, mask: Tensor, level: str) -> Tensor:
-        weights = held(logp, rollout_logp, mask, level)
-        return weights * (logp - logp.detach()).where(mask, 0.0).exp()
-
-    verdict = judge("importance_weights", attached)
-    assert verdict.outcome == "right"
-    assert "a gradient passes through it, and none should: detach it" in verdict.remarks
-
-
 @forked
 def test_a_debugger_and_a_crash_are_told() -> None:
     def stops(x: Tensor, weight: Tensor, eps: float) -> Tensor:

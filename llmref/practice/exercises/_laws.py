@@ -32,6 +32,19 @@ def of_numbers(law: Law, exercise: Exercise) -> Law:
     return replace(law, breaks=breaks)
 
 
+def passes(result: Any, leaf: Tensor) -> bool:
+    """Whether a gradient passes from a result to an argument."""
+    return bool((slope(result, leaf) != 0).any())
+
+
+def slope(result: Any, leaf: Tensor) -> Tensor:
+    """The gradient of the sum of a result in an argument; 0 if none passes."""
+    if not result.requires_grad:
+        return torch.zeros_like(leaf)
+    (found,) = torch.autograd.grad(result.sum(), leaf, allow_unused=True)
+    return torch.zeros_like(leaf) if found is None else found
+
+
 def padded(mask: Tensor, *tokens: Tensor) -> tuple[Tensor, ...]:
     """Tensors (N, T) and their mask, with a column at both ends that does not count."""
     off = torch.zeros_like(mask[:, :1])

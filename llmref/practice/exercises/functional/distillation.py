@@ -7,7 +7,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import counted, normal, number, table
-from llmref.practice.exercises._laws import padded
+from llmref.practice.exercises._laws import padded, slope
 
 _NONE = -float("inf")
 
@@ -80,7 +80,7 @@ def _last(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) 
 
 def _charged(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> bool:
     leaf = logp.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(function(leaf, teacher_logp, mask), leaf)
+    gradient = slope(function(leaf, teacher_logp, mask), leaf)
     costs = torch.where(mask, logp - teacher_logp, 0.0)
     charges = torch.stack([costs[:, t:].sum(1) for t in range(logp.shape[1])], 1)
     return apart(gradient * len(logp), torch.where(mask, charges, 0.0))
@@ -289,6 +289,18 @@ ON_POLICY_LOSS = Exercise(
             "mean over all positions",
             "That counts padding, and divides by the longest text.",
             ((".sum(1).mean()", ".mean()"),),
+        ),
+    ),
+    gradient_mistakes=(
+        Mistake(
+            "a cost that carries a gradient",
+            "The log-ratio is a cost, a number: its own gradient is of mean 0 and noise alone.",
+            ((".detach()", ""),),
+        ),
+        Mistake(
+            "no gradient at all",
+            "The cost is held fixed, and logp itself carries the gradient.",
+            (("ahead * logp", "ahead * logp.detach()"),),
         ),
     ),
     conventions=(

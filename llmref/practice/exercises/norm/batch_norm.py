@@ -274,6 +274,16 @@ BATCH_NORM = Exercise(
             ((_SCALED, "weight * ((wide - mean) * torch.rsqrt(var + eps) + bias)"),),
         ),
     ),
+    gradient_mistakes=(
+        Mistake(
+            "mean and variance held fixed",
+            "They depend on every row: with their part the gradient of a feature sums to 0.",
+            (
+                ("mean = wide.mean(0)\n", "mean = wide.mean(0).detach()\n"),
+                (_VARIANCE, f"{_VARIANCE}.detach()"),
+            ),
+        ),
+    ),
     conventions=(
         Convention(
             "momentum of the old statistics",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import counted, normal, rows, table
-from llmref.practice.exercises._laws import padded
+from llmref.practice.exercises._laws import padded, passes, slope
 from llmref.practice.exercises.rl._clip import never_returns, pulls_beyond
 
 _RAGGED = counted("11111", "1....", "1.11.")
@@ -62,6 +62,12 @@ def _weights_padding(function: Function, *given: Any) -> bool:
     return apart(wide[:, 1:-1], function(logp, rollout, mask, level)) or bool(ends.any())
 
 
+def _carries(function: Function, *given: Any) -> bool:
+    logp, *rest = given
+    leaf = logp.clone().requires_grad_()
+    return passes(function(leaf, *rest), leaf)
+
+
 _DIFFERENCE = "torch.where(mask, logp - rollout_logp, 0.0)"
 _SUM = "log_w.sum(dim=1, keepdim=True)"
 _KEPT = "torch.where(mask, log_w.exp(), 0.0)"
@@ -85,6 +91,7 @@ IMPORTANCE_WEIGHTS = Exercise(
             _product,
         ),
         Law("Padding changes nothing, and gets 0.", "off-policy-weights", _weights_padding),
+        Law("No gradient flows through a weight.", "off-policy-weights", _carries),
     ),
     mistakes=(
         Mistake(
@@ -111,6 +118,13 @@ IMPORTANCE_WEIGHTS = Exercise(
             "the weight of padding",
             "A log-ratio of 0 is a weight of 1: padding needs a zero of its own.",
             ((_KEPT, "log_w.exp()"),),
+        ),
+    ),
+    gradient_mistakes=(
+        Mistake(
+            "a weight that carries a gradient",
+            "A weight says how much a token counts; with a gradient it is another objective.",
+            ((".detach()", ""),),
         ),
     ),
     hints=(
@@ -146,8 +160,7 @@ def _slope(function: Function, given: tuple[Any, ...], shift: float) -> Tensor:
     """The gradient of the loss where all ratios are exp(shift)."""
     _, old, *rest = given
     leaf = (old + shift).requires_grad_()
-    (gradient,) = torch.autograd.grad(function(leaf, old, *rest), leaf, allow_unused=True)
-    return torch.zeros_like(old) if gradient is None else gradient
+    return slope(function(leaf, old, *rest), leaf)
 
 
 def _on_policy(function: Function, *given: Any) -> bool:
@@ -236,6 +249,18 @@ CISPO_LOSS = Exercise(
                     "return -((w * A * logp * mask).sum(1) / mask.sum(1)).mean()",
                 ),
             ),
+        ),
+    ),
+    gradient_mistakes=(
+        Mistake(
+            "a weight that carries a gradient",
+            "Then a token's gradient has the factor 1 + log pi, negative for most tokens.",
+            ((".detach()", ""),),
+        ),
+        Mistake(
+            "no gradient at all",
+            "The ratio is held fixed, and logp itself carries the gradient.",
+            (("w * A * logp", "w * A * logp.detach()"),),
         ),
     ),
     conventions=(
