@@ -71,9 +71,10 @@ class Exercise:
 
     `inputs` gives tuples of arguments, smallest first, in float64. `branches` name what the inputs
     must reach; each tells whether one input reaches it. `hints` are at most three, and no code.
-    `gradient_mistakes` have right values, and break a law by their gradient. `tolerance` is the
-    error of right code in float64, relative to the largest entry. `fixed` names the arguments that
-    training holds fixed: their gradients are not judged.
+    `hidden_mistakes` have right values on every input, and only a law gives them away: by their
+    gradient, or in float32. `tolerance` is the error of right code in float64, relative to the
+    largest entry. `fixed` names the arguments that training holds fixed: their gradients are not
+    judged.
     """
 
     name: str
@@ -86,7 +87,7 @@ class Exercise:
     mistakes: tuple[Mistake, ...]
     hints: tuple[str, ...]
     conventions: tuple[Convention, ...] = ()
-    gradient_mistakes: tuple[Mistake, ...] = ()
+    hidden_mistakes: tuple[Mistake, ...] = ()
     branches: Mapping[str, Callable[..., bool]] = field(default_factory=dict)
     tolerance: float = TOLERANCE
     fixed: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from llmref.practice import compared
 from llmref.practice.calling import as_dtype, called, default_dtype
-from llmref.practice.exercise import Exercise, Function, Mistake
+from llmref.practice.exercise import Exercise, Function
 
 _NONE = "no gradient passes through it: in training, return what torch computed from x"
 _SHOULD_NOT = "a gradient passes through {}, and none should: detach it"
@@ -32,19 +32,14 @@ def remarks(exercise: Exercise, function: Function, inputs: Sequence[tuple[Any, 
     return []
 
 
-def mistakes(
-    exercise: Exercise, function: Function, inputs: Sequence[tuple[Any, ...]]
-) -> list[Mistake]:
-    """The known mistakes in the gradient that a function equals on every input."""
-    found = [_slope(exercise, function, given) for given in inputs]
-    return [
-        mistake
-        for mistake in exercise.gradient_mistakes
-        if all(
-            _same(exercise, slope, _slope(exercise, exercise.variant(mistake), given))
-            for slope, given in zip(found, inputs, strict=True)
-        )
-    ]
+def agree(
+    exercise: Exercise, function: Function, other: Function, inputs: Sequence[tuple[Any, ...]]
+) -> bool:
+    """Whether two functions have the same gradients on every input, which may be NaN."""
+    return all(
+        _same(exercise, _slope(exercise, function, given), _slope(exercise, other, given))
+        for given in inputs
+    )
 
 
 def _slope(

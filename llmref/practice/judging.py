@@ -78,10 +78,15 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
 def _broken_yet_right(
     exercise: Exercise, function: Function, inputs: Sequence[tuple[Any, ...]], law: Law
 ) -> Answer:
-    """What is wrong where all values are right: a law, and the mistake in the gradient."""
+    """What is wrong where all values are right: a law, and the mistake if it is known."""
     slopes_differ = gradients.remarks(exercise, function, inputs)
     answer = _wrong(_YET.format(_BY_GRADIENT if slopes_differ else _ELSEWHERE))
-    known = gradients.mistakes(exercise, function, inputs)
+    known = [
+        it
+        for it in exercise.hidden_mistakes
+        if law.broken_by(exercise.variant(it), inputs)
+        and gradients.agree(exercise, function, exercise.variant(it), inputs)
+    ]
     return answer | {"law": law.words, "result": law.result} | _all_of(known)
 
 

@@ -135,7 +135,7 @@ def test_laws_hold_for_the_solution_and_are_proved_on_the_site(exercise: Exercis
 @of_all
 def test_each_law_is_broken_by_a_mistake(exercise: Exercise) -> None:
     for law in exercise.laws:
-        wrong = *exercise.mistakes, *exercise.gradient_mistakes
+        wrong = *exercise.mistakes, *exercise.hidden_mistakes
         variants = [exercise.variant(mistake) for mistake in wrong]
         assert any(
             breaks(law.breaks, variant, given)

@@ -291,7 +291,7 @@ ON_POLICY_LOSS = Exercise(
             ((".sum(1).mean()", ".mean()"),),
         ),
     ),
-    gradient_mistakes=(
+    hidden_mistakes=(
         Mistake(
             "a cost that carries a gradient",
             "The log-ratio is a cost, a number: its own gradient is of mean 0 and noise alone.",

@@ -250,6 +250,7 @@ APPEND_TOKEN = Exercise(
             length % pool.shape[1] > 0 and refs[table[-1]] == 1
         ),
     },
+    fixed=("x", "pool"),
 )
 
 

@@ -120,7 +120,7 @@ IMPORTANCE_WEIGHTS = Exercise(
             ((_KEPT, "log_w.exp()"),),
         ),
     ),
-    gradient_mistakes=(
+    hidden_mistakes=(
         Mistake(
             "a weight that carries a gradient",
             "A weight says how much a token counts; with a gradient it is another objective.",
@@ -251,7 +251,7 @@ CISPO_LOSS = Exercise(
             ),
         ),
     ),
-    gradient_mistakes=(
+    hidden_mistakes=(
         Mistake(
             "a weight that carries a gradient",
             "Then a token's gradient has the factor 1 + log pi, negative for most tokens.",

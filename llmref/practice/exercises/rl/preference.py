@@ -151,7 +151,7 @@ KTO_LOSS = Exercise(
             ),
         ),
     ),
-    gradient_mistakes=(
+    hidden_mistakes=(
         Mistake(
             "the baseline attached",
             "It may come from the policy: then its gradient would push the other way.",
@@ -303,7 +303,7 @@ ODDS_RATIO_LOSS = Exercise(
             (("(odds_w - odds_l).mean()", "(odds_w - odds_l).sum()"),),
         ),
     ),
-    gradient_mistakes=(
+    hidden_mistakes=(
         Mistake(
             "two branches, both differentiated",
             "Autograd multiplies the infinite derivative of the branch that is not taken by 0, "
