@@ -108,6 +108,7 @@ ACCUMULATED_GRADIENT = Exercise(
     task="A batch comes in pieces (x, y, mask). Return the gradient of the mean of (x w - y)^2 "
     "over all counted tokens of all pieces, one piece after the other.",
     inputs=_pieces,
+    fixed=("weight",),
     definition="accumulation-additive",
     laws=(
         Law(
