@@ -20,6 +20,7 @@ def _random(B: int, H: int, T: int, S: int, D: int, seed: int) -> tuple[Any, ...
     q, k = (2 * normal(B, H, n, D, seed=seed + n) for n in (T, S))
     mask = _all(T, S).tril(S - T)
     mask[0] &= seed % 2 == 0  # an odd seed leaves the first query without a key
+    mask[-1, 1] = False  # between two keys that the last one reads
     return q, k, normal(B, H, S, 3, seed=seed), mask, 2 * normal(H, seed=seed + 1)
 
 

@@ -220,9 +220,12 @@ ON_POLICY_LOSS = Exercise(
     name="on_policy_loss",
     topic="functional/distillation",
     level=2,
-    task="The student has drawn texts; logp and teacher_logp are the log-probabilities of their "
-    "tokens, and mask says which count. Charge each token the sum of the log-ratios (student over "
-    "teacher) from it to the end, held fixed, times its logp; sum over tokens, mean over texts.",
+    task=(
+        "The student has drawn texts; logp and teacher_logp are the log-probabilities of their "
+        "tokens, and mask says which count, (N, T) each. Charge each token the sum of the "
+        "log-ratios (student over teacher) from it to the end, held fixed, times its logp; sum "
+        "over tokens, mean over texts."
+    ),
     inputs=_tokens,
     definition="distillation-on-policy-gradient",
     laws=(

@@ -136,12 +136,14 @@ BEAM_SEARCH = Exercise(
     name="beam_search",
     topic="inference/beam_search",
     level=3,
-    task="model gives the log-probabilities (b, V) of the next token of tokens (b, t). Of all "
-    "extensions of the live beams, keep per step the B most probable that do not end. A text "
-    "ends with eos or after T new tokens, and counts if it is among the first B of all "
-    "candidates of its step; its score is log p / n ** alpha, n new tokens with eos, "
-    "alpha >= 0. Return the best score, and the prompt with that text, (P + n,). You may stop "
-    "once no live beam can win.",
+    task=(
+        "model gives the log-probabilities (b, V) of the next token of tokens (b, t), which begin "
+        "with the prompt (P,). Of all extensions of the live beams, keep per step the B most "
+        "probable that do not end; no two are tied. A text ends with eos or after T new tokens, "
+        "and counts if it is among the first B of all candidates of its step; its score is log p "
+        "/ n ** alpha, n new tokens with eos, alpha >= 0. Return the best score, a number or a "
+        "tensor, and the prompt with that text, (P + n,). You may stop once no live beam can win."
+    ),
     inputs=_inputs,
     definition="beam-step",
     laws=(

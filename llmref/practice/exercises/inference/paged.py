@@ -160,10 +160,12 @@ APPEND_TOKEN = Exercise(
     name="append_token",
     topic="inference/paged",
     level=2,
-    task="Append the token x (D,) to a sequence of `length` tokens, whose blocks of the pool "
-    "(blocks, b, D) are in the list `table`. refs[i] is how many tables name block i; new blocks "
-    "come from the end of the list `free`; unused slots hold 0. Return new pool, table, refs and "
-    "free.",
+    task=(
+        "Append the token x (D,) to a sequence of `length` tokens, whose blocks of the pool "
+        "(blocks, b, D) are in the list `table`. refs[i] of the list `refs` is how many tables "
+        "name block i; new blocks come from the end of the list `free`; unused slots hold 0. "
+        "Return new pool, table, refs and free, and change none of those given."
+    ),
     inputs=_caches,
     definition="paged-copy-on-write",
     laws=(
@@ -293,8 +295,11 @@ REUSED_BLOCKS = Exercise(
     name="reused_blocks",
     topic="inference/paged",
     level=2,
-    task="How many blocks of b tokens of a prompt need not be computed, if the caches of some "
-    "texts are held in blocks of b from their start? The logits after its last token are wanted.",
+    task=(
+        "prompt and each of `texts` are lists of token ids. How many blocks of b tokens of the "
+        "prompt need not be computed, if the caches of the texts are held in blocks of b from "
+        "their start? The logits after its last token are wanted."
+    ),
     inputs=_prompts,
     definition="paged-prefix-hash",
     laws=(

@@ -135,10 +135,10 @@ SPECULATIVE_STEP = Exercise(
     level=3,
     task=(
         "One step of speculative decoding: the drafted tokens x (K,) that are kept, up to the "
-        "first refusal, and one token more. p (K + 1, V) is the target, q (K, V) the draft, "
-        "u (K + 1,) are uniforms in [0, 1): u[i] decides on x[i], and u[-1] draws the last token, "
-        "by the inverse of the distribution function. A token with p = 0 is never kept; if no "
-        "residual is left, draw from p."
+        "first refusal, and one token more, ids (n + 1,). p (K + 1, V) is the target, q (K, V) "
+        "the draft, u (K + 1,) are uniforms in [0, 1): u[i] decides on x[i], and u[-1], whatever "
+        "was refused, draws the last token, by the inverse of the distribution function. A token "
+        "with p = 0 is never kept; if no residual is left, draw from p."
     ),
     inputs=_steps,
     definition="speculative-step",

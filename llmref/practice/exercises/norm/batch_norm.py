@@ -167,10 +167,13 @@ BATCH_NORM = Exercise(
     name="batch_norm",
     topic="norm/batch_norm",
     level=2,
-    task="x is (m, C), one row per token; normalise each feature over the rows (the variance "
-    "divides by m), times gain, plus bias. Return the output and the new running mean and "
-    "variance: momentum is the share of this batch, and the variance that is stored divides by "
-    "m - 1. In evaluation use the running statistics, and leave them. Change no argument.",
+    task=(
+        "x is (m, C), one row per token; normalise each feature over the rows (the variance "
+        "divides by m, and eps is added to it), times weight, plus bias. Return the output and "
+        "the new running mean and variance: momentum is the share of this batch, and the variance "
+        "that is stored divides by m - 1. In evaluation use the running statistics, and leave "
+        "them. Change no argument."
+    ),
     inputs=_forward,
     definition="norm-batch",
     laws=(
@@ -357,8 +360,11 @@ BATCH_NORM_BACKWARD = Exercise(
     name="batch_norm_backward",
     topic="norm/batch_norm",
     level=3,
-    task="Return the gradients of BatchNorm in training (x is (m, C), eps is added to the "
-    "variance) with respect to x, gain and bias, given that of its output.",
+    task=(
+        "Return the gradients of BatchNorm in training (grad and x are (m, C), eps is added to "
+        "the variance) with respect to x, weight (C,) and bias (C,), given grad, that of its "
+        "output."
+    ),
     inputs=_backward,
     definition="norm-batch-backward",
     laws=(

@@ -106,8 +106,10 @@ LAYER_NORM = Exercise(
     name="layer_norm",
     topic="norm/layer_norm",
     level=1,
-    task="Each row (last axis) minus its mean, over the root of its variance plus eps, times "
-    "gain, plus bias; the variance divides by the number of features.",
+    task=(
+        "Each row (last axis) of x (..., n) minus its mean, over the root of its variance plus "
+        "eps, times weight (n,), plus bias (n,); the variance divides by n."
+    ),
     inputs=_forward,
     definition="norm-layer",
     laws=(
@@ -223,8 +225,10 @@ LAYER_NORM_BACKWARD = Exercise(
     name="layer_norm_backward",
     topic="norm/layer_norm",
     level=3,
-    task="Return the gradients of LayerNorm (eps is added to the variance) with respect to x, "
-    "gain and bias, given that of its output.",
+    task=(
+        "Return the gradients of LayerNorm (eps is added to the variance) with respect to x (..., "
+        "n), weight (n,) and bias (n,), given that of its output."
+    ),
     inputs=_backward,
     definition="norm-layer-backward",
     laws=(
