@@ -35,7 +35,7 @@ def difference(found: Any, wanted: Any, tolerance: float = TOLERANCE) -> str:
         if not _close(one, other, tolerance):
             if one.numel() >= _MANY:
                 return _entry(place, one.double(), other.double(), tolerance)
-            seen, right = _brief(one), _brief(other)
+            seen, right = _brief(_like(one, other)), _brief(other)
             if seen == right:
                 return f"{what} off by {float((one.double() - other).abs().max()):.1g}"
             return f"{what} {seen}, not {right}"
@@ -134,6 +134,12 @@ def _brief(value: Tensor) -> str:
     return text(value) if value.ndim else _entries(value.item())
 
 
+def _like(one: Tensor, other: Tensor) -> Tensor:
+    """Integers where integers are wanted, if it has no others."""
+    is_id = not (other.is_floating_point() or torch.bool in (one.dtype, other.dtype))
+    return one.long() if is_id and bool((one == one.long()).all()) else one
+
+
 def _entries(value: Any, *, whole: bool = False) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_entries(it, whole=whole) for it in value)}]"
@@ -215,7 +221,8 @@ def _pairs(found: Any, wanted: Any, place: str = "") -> Iterator[tuple[str, Any,
     if one is None:
         yield place, f"it returns {_kind(found)}, not {_kind(wanted)}", None
     else:
-        yield place, one, as_tensor(wanted)
+        is_id = isinstance(wanted, Tensor) and not wanted.is_floating_point()
+        yield place, one, wanted if is_id else as_tensor(wanted)
 
 
 def as_tensor(value: Any) -> Tensor | None:

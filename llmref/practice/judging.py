@@ -16,7 +16,8 @@ from torch import Tensor
 
 from llmref.practice import compared, gradients
 from llmref.practice.calling import Called, TooLongError, as_dtype, called, default_dtype
-from llmref.practice.exercise import Edit, Exercise, Function, Law, Mistake
+from llmref.practice.exercise import Edit, Exercise, Function, Law
+from llmref.practice.exercises._laws import LawOfForms
 
 Answer = dict[str, Any]
 _LONGEST_INPUT = 280  # characters of an input that is printed whole
@@ -58,7 +59,7 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
             elif not remarks:
                 remarks += compared.other_dtype(seen.value, wanted)
     with contextlib.redirect_stdout(io.StringIO()):
-        if largest < _LAWS_ARE_EXACT and (law := _broken(exercise, function, inputs)):
+        if largest < _LAWS_ARE_EXACT and (law := _broken(exercise.laws, function, inputs)):
             return _broken_yet_right(exercise, function, inputs, law)
         remarks += _only_by_default(exercise, function, inputs[-1])
         remarks += gradients.remarks(exercise, function, inputs)
@@ -90,13 +91,13 @@ def _broken_yet_right(
     return answer | {"law": law.words, "result": law.result} | _all_of(known)
 
 
-def _all_of(mistakes: Sequence[Mistake]) -> Answer:
-    """The names and the reasons of mistakes that a function equals."""
-    if not mistakes:
+def _all_of(edits: Sequence[Edit]) -> Answer:
+    """The names and the reasons of what a function equals."""
+    if not edits:
         return {}
     return {
-        "mistake": " or ".join(f"'{it.name}'" for it in mistakes),
-        "why": " ".join(it.why for it in mistakes),
+        "mistake": " or ".join(f"'{it.name}'" for it in edits),
+        "why": " ".join(it.why for it in edits),
     }
 
 
@@ -134,9 +135,11 @@ def _named(
                 "convention": convention.name,
                 "why": convention.why,
             }
-    named: Answer = {"law": exercise.task, "result": exercise.definition}
-    has_form = not problem.startswith(("it returns", "the shape"))
-    if has_form and (law := _broken(exercise, function, inputs)):
+    named: Answer = {"law": "the definition", "result": exercise.definition}
+    laws = exercise.laws
+    if problem.startswith(("it returns", "the shape")):  # of which only some laws tell
+        laws = tuple(it for it in laws if isinstance(it, LawOfForms) and "shape" in problem)
+    if law := _broken(laws, function, inputs):
         named = {"law": law.words, "result": law.result}
     known = [it for it in exercise.mistakes if _is_variant(exercise, it, inputs, outputs)]
     return named | (_all_of(known) or _named_where_finite(exercise, inputs, outputs))
@@ -144,11 +147,10 @@ def _named(
 
 @default_dtype(torch.float64)
 def _broken(
-    exercise: Exercise, function: Function, inputs: Sequence[tuple[Any, ...]]
+    laws: Sequence[Law], function: Function, inputs: Sequence[tuple[Any, ...]]
 ) -> Law | None:
     """The first law that a function breaks."""
-    laws = (law for law in exercise.laws if law.broken_by(_in_tensors(function), inputs))
-    return next(laws, None)
+    return next((law for law in laws if law.broken_by(_in_tensors(function), inputs)), None)
 
 
 def _named_where_finite(
@@ -166,9 +168,8 @@ def _named_where_finite(
         return {}
     others, found = [it[0] for it in clear], [it[1] for it in clear]
     edits = (*exercise.mistakes, *exercise.conventions)
-    names = [it.name for it in edits if _is_variant(exercise, it, others, found)]
-    known = " or ".join(f"'{it}'" for it in names)
-    return {"mistake": f"{known}, and not a number in places"} if names else {}
+    known = _all_of([it for it in edits if _is_variant(exercise, it, others, found)])
+    return known | {"mistake": f"{known['mistake']}, and not a number in places"} if known else {}
 
 
 def _again(exercise: Exercise, function: Function, given: tuple[Any, ...], seen: Called) -> bool:

@@ -151,6 +151,7 @@ def test_a_mistake_is_named_also_where_another_hides_it() -> None:
     answer = judged("kd_loss", kl_div_the_wrong_way)
     assert answer["outcome"] == "wrong"
     assert answer["mistake"].endswith(", and not a number in places")
+    assert answer["why"] == exercise("kd_loss").mistakes[0].why
 
 
 def step_without_fallback(p: Tensor, q: Tensor, x: Tensor, u: Tensor) -> Tensor:

@@ -62,7 +62,9 @@ def test_a_known_mistake_is_named_with_its_reason() -> None:
 def test_another_convention_is_no_mistake() -> None:
     verdict = judge("rms_norm", lambda x, w, eps: good(x, 1 + w, eps))
     assert verdict.outcome == "convention"
-    assert "another convention: rms_norm is right for gains stored as 1 + w" in str(verdict)
+    assert "another convention: rms_norm is right by this one: gains stored as 1 + w" in str(
+        verdict
+    )
     assert "Gemma" in verdict.why
 
 
@@ -97,10 +99,11 @@ def test_the_shapes_of_a_long_input_are_told_also_within_a_pair() -> None:
     )
 
 
-def test_a_function_that_returns_too_little_is_told_the_task_and_no_law() -> None:
+def test_a_function_that_returns_too_little_breaks_the_definition_and_no_law() -> None:
     verdict = judge("kv_cache_step", lambda q, k, v, cache: q)
     assert verdict.problem == "it returns a Tensor, not 2 values"
-    assert verdict.law == exercise("kv_cache_step").task
+    assert verdict.law == "the definition"
+    assert verdict.result == exercise("kv_cache_step").definition
 
 
 def turned(x: Tensor, positions: Tensor, base: float, interleaved: bool = False) -> Tensor:

@@ -97,6 +97,21 @@ def _refuses_the_target(function: Function, p: Tensor, q: Tensor, x: Tensor, u: 
     return len(out) != len(x) + 1 or not torch.equal(out[:-1].long(), x)
 
 
+def _after_a_refusal(function: Function, p: Tensor, q: Tensor, x: Tensor, u: Tensor) -> bool:
+    out = function(p, q, x, u)
+    token = x[:, None]
+    refused = u[:-1] * q.gather(-1, token)[:, 0] >= p[:-1].gather(-1, token)[:, 0]
+    return bool(refused[: len(out) - 1].any())
+
+
+def _impossible(function: Function, p: Tensor, q: Tensor, x: Tensor, u: Tensor) -> bool:
+    """Whether a token comes that the target never gives, or that does not exist."""
+    out = function(p, q, x, u).long()
+    if len(out) > len(p) or (out >= p.shape[1]).any():
+        return True
+    return bool((p[: len(out)].gather(-1, out[:, None]) == 0).any())
+
+
 def _not_above(function: Function, p: Tensor, q: Tensor, x: Tensor, u: Tensor) -> bool:
     out = function(p, q, x, u)
     n = len(out) - 1
@@ -143,6 +158,12 @@ SPECULATIVE_STEP = Exercise(
     inputs=_steps,
     definition="speculative-step",
     laws=(
+        LawOfForms(
+            "A token with p = 0 never comes, kept or drawn, nor one behind the last.",
+            "speculative-token-exact",
+            _impossible,
+        ),
+        LawOfForms("A refusal ends the step.", "speculative-step", _after_a_refusal),
         LawOfForms(
             "After the drafts that are kept comes one token.",
             "speculative-step",
@@ -334,8 +355,9 @@ BEST_DRAFT_LENGTH = Exercise(
     ),
     mistakes=(
         Mistake(
-            "the pass of the target left out",
-            "A step costs one pass of the target besides the drafts.",
+            "no draft at all",
+            "A step without drafts costs a pass of the target too, and one with drafts no more "
+            "than one: count it once.",
             (("(c * k + 1)", "(c * k)"),),
         ),
         Mistake(

@@ -403,6 +403,21 @@ DECOUPLED_PPO_LOSS = Exercise(
             ),
         ),
         Mistake(
+            "a mean for each text first",
+            "One mean over the tokens of all texts: a long text's tokens count as much as others.",
+            (
+                ("logp, A = logp[mask], advantages[mask]", "A = advantages"),
+                (
+                    "proximal, rollout = proximal_logp[mask], rollout_logp[mask]",
+                    "proximal, rollout = proximal_logp, rollout_logp",
+                ),
+                (
+                    "return -(w * surrogate).mean()",
+                    "return -((w * surrogate * mask).sum(1) / mask.sum(1)).mean()",
+                ),
+            ),
+        ),
+        Mistake(
             "the weight inside the clip",
             "The clip is a question about the update; the weight multiplies its result.",
             (

@@ -424,7 +424,8 @@ SIMPO_LOSS = Exercise(
         ),
         Mistake(
             "log of the sigmoid",
-            "The sigmoid of -1000 is 0 in floating point; log-sigmoid never forms it.",
+            "The sigmoid of -1000 is 0 in floating point, and exp(1000) is infinite; log-sigmoid "
+            "and softplus form neither.",
             (("logsigmoid(", "torch.log(torch.sigmoid("), (".mean()", ").mean()")),
         ),
     ),
