@@ -176,6 +176,19 @@ def test_a_variance_that_cancels_in_float32_is_wrong(name: str, function: Any) -
     assert answer["mistake"] == "'the mean of the squares minus the square of the mean'"
 
 
+def deviation_by_squares(rewards: Tensor) -> Tensor:
+    mean, G = rewards.mean(1, keepdim=True), rewards.shape[1]
+    var = (rewards.square().mean(1, keepdim=True) - mean**2) * G / (G - 1)
+    mixed = (rewards != rewards[:, :1]).any(1, keepdim=True)
+    return torch.where(mixed, (rewards - mean) / var.sqrt(), 0.0)
+
+
+def test_a_deviation_that_cancels_for_large_rewards_is_wrong() -> None:
+    answer = judge_here(exercise("group_advantages"), deviation_by_squares)
+    assert answer["outcome"] == "wrong"
+    assert answer["law"] == "Rewards times 4 plus a million have the same advantages."
+
+
 def by_functional(x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     mean, var, training, momentum, eps = rest
     mean, var = mean.clone(), var.clone()

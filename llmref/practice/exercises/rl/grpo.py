@@ -78,7 +78,7 @@ def _batches() -> list[tuple[Any, ...]]:
 
 
 def _scaled(function: Function, rewards: Tensor) -> bool:
-    return apart(function(4 * rewards + 3), function(rewards))
+    return apart(function(4 * rewards + 1e6), function(rewards))
 
 
 def _no_sum(function: Function, rewards: Tensor) -> bool:
@@ -170,7 +170,7 @@ GROUP_ADVANTAGES = Exercise(
         Law("A group of equal rewards has the advantages 0.", "grpo-degenerate", _equal),
         Law("The advantages of each group sum to 0.", "grpo-bounds", _no_sum),
         Law(
-            "Rewards times 4 plus 3 have the same advantages.",
+            "Rewards times 4 plus a million have the same advantages.",
             "grpo-bounds",
             _scaled,
         ),
