@@ -94,7 +94,7 @@ def test_the_shapes_of_a_long_input_are_told_also_within_a_pair() -> None:
         return exercise("kv_cache_step").solution(q, k, v, cache) if q.shape[0] == 1 else q
 
     assert judge("kv_cache_step", wrong).call == (
-        'kv_cache_step(*inputs("kv_cache_step")[8])  # '
+        'kv_cache_step(*inputs("kv_cache_step")[9])  # '
         "(2, 3, 1, 4), (2, 3, 1, 4), (2, 3, 1, 4), ((2, 3, 5, 4), (2, 3, 5, 4))"
     )
 
@@ -282,8 +282,8 @@ def test_what_the_shown_call_prints_stands_below_it_and_nothing_else_is_shown(
 
     verdict = judge("softmax", loud)
     assert verdict.mistake == "'normalised over the first axis'"
-    assert verdict.printed == "seen (2, 3)"
-    assert "\nprinted: seen (2, 3)\n" in str(verdict)
+    assert verdict.printed == "seen (2, 2)"
+    assert "\nprinted: seen (2, 2)\n" in str(verdict)
     assert judge("softmax", lambda x: (print("first"), x.softmax(-1))[1]).printed == "first"
     assert capsys.readouterr().out == ""
 

@@ -35,6 +35,7 @@ def _attention() -> list[tuple[Any, ...]]:
         (one, heads(0, _LOG3), heads(8, 4), _all(1, 2), number(0)),
         (one, heads(0, 2000), heads(8, 4), _all(1, 2), number(0)),
         (one, heads(-30000, 0), heads(8, 6), torch.tensor([[True, False]]), number(-30000)),
+        (heads(1, 2000), heads(0, _LOG3), heads(8, 4), _all(2, 2), number(0)),
         _random(1, 2, 3, 3, 3, 1),
         _random(2, 3, 4, 6, 5, 2),
     ]

@@ -69,8 +69,8 @@ KTO_LOSS = Exercise(
     level=1,
     task="KTO's loss, a mean over single responses: log-probabilities of whole responses under "
     "policy and reference, each (N,); desirable (N,), True for a thumb up; the baseline kl, a "
-    "tensor with one number that has no gradient; beta, and the weights of desirable and "
-    "undesirable responses.",
+    "tensor with one number, 0 or more, that has no gradient; beta, and the weights of desirable "
+    "and undesirable responses.",
     inputs=_singles,
     definition="preference-kto-gradient",
     laws=(
