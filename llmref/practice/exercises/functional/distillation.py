@@ -298,7 +298,7 @@ ON_POLICY_LOSS = Exercise(
     hidden_mistakes=(
         Mistake(
             "a cost that carries a gradient",
-            "The log-ratio is a cost, a number: its own gradient is of mean 0 and noise alone.",
+            "The log-ratio is a cost, a number: with a gradient the loss is another objective.",
             ((".detach()", ""),),
         ),
         Mistake(

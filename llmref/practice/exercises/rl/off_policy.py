@@ -254,7 +254,7 @@ CISPO_LOSS = Exercise(
     hidden_mistakes=(
         Mistake(
             "a weight that carries a gradient",
-            "Then a token's gradient has the factor 1 + log pi, negative for most tokens.",
+            "Then a token's gradient has the factor 1 + log pi, negative where log pi is below -1.",
             ((".detach()", ""),),
         ),
         Mistake(
