@@ -69,8 +69,14 @@ def as_dtype(given: Any, dtype: torch.dtype) -> Any:
     if isinstance(given, (list, tuple)):
         return type(given)(as_dtype(it, dtype) for it in given)
     if isinstance(given, Tensor):
-        return given.clone().to(dtype if given.is_floating_point() else given.dtype)
+        return _rounded(given, dtype) if given.is_floating_point() else given.clone()
     return given
+
+
+def _rounded(given: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy in another precision; what is below 1 stays so, since a uniform does."""
+    rounded = given.clone().to(dtype)
+    return rounded.masked_fill((given < 1) & (rounded == 1), 1 - torch.finfo(dtype).eps / 2)
 
 
 def where(failure: BaseException, file: str) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 # it is given, as in most libraries; and of code that sums float32 numbers in any order.
 TOLERANCE = 2e-6
 TOLERANCE_OF_FLOAT32 = 1e-3
+_ROUND = 2  # digits of a round number
 _MANY = 40  # entries, of which only one is shown
 
 
@@ -34,7 +35,7 @@ def difference(found: Any, wanted: Any, tolerance: float = TOLERANCE) -> str:
         if not _close(one, other, tolerance):
             if one.numel() >= _MANY:
                 return _entry(place, one.double(), other.double(), tolerance)
-            seen, right = _brief(one), _brief(other)
+            seen, right = _brief(_like(one, other)), _brief(other)
             if seen == right:
                 return f"{what} off by {float((one.double() - other).abs().max()):.1g}"
             return f"{what} {seen}, not {right}"
@@ -108,15 +109,18 @@ def lost(found: Any, wanted: Any) -> bool:
         return False
 
 
-def text(value: Any) -> str:
-    """A value as a reader types it: torch.tensor([[1., 2.]])."""
+def text(value: Any, *, whole: bool = False) -> str:
+    """A value as a reader types it: torch.tensor([[1., 2.]]); six digits of a number.
+
+    If it is `whole`, what six digits would make a round number has all of its digits.
+    """
     if isinstance(value, Tensor) and value.numel() == 0:
         kind = "" if value.is_floating_point() else f", dtype={value.dtype}"
         return f"torch.empty({shape(value)}{kind})"
     if isinstance(value, Tensor):
-        return f"torch.tensor({_entries(value.tolist())})"
+        return f"torch.tensor({_entries(value.tolist(), whole=whole)})"
     if isinstance(value, (list, tuple)):
-        inner = ", ".join(map(text, value))
+        inner = ", ".join(text(it, whole=whole) for it in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner})"
     return repr(value)
 
@@ -130,14 +134,23 @@ def _brief(value: Tensor) -> str:
     return text(value) if value.ndim else _entries(value.item())
 
 
-def _entries(value: Any) -> str:
+def _like(one: Tensor, other: Tensor) -> Tensor:
+    """Integers where integers are wanted, if it has no others."""
+    is_id = not (other.is_floating_point() or torch.bool in (one.dtype, other.dtype))
+    return one.long() if is_id and bool((one == one.long()).all()) else one
+
+
+def _entries(value: Any, *, whole: bool = False) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(map(_entries, value))}]"
+        return f"[{', '.join(_entries(it, whole=whole) for it in value)}]"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{'-' if value < 0 else ''}torch.{'nan' if math.isnan(value) else 'inf'}"
     if isinstance(value, float):
         value += 0.0  # no minus before a zero
-        return f"{value:.6g}" if "." in f"{value:.6g}" or "e" in f"{value:.6g}" else f"{value:.6g}."
+        short = f"{value:.6g}"
+        if whole and len(short.strip("-0.")) <= _ROUND and float(short) != value:
+            return repr(value)
+        return short if "." in short or "e" in short else f"{short}."
     return repr(value)
 
 
@@ -208,7 +221,8 @@ def _pairs(found: Any, wanted: Any, place: str = "") -> Iterator[tuple[str, Any,
     if one is None:
         yield place, f"it returns {_kind(found)}, not {_kind(wanted)}", None
     else:
-        yield place, one, as_tensor(wanted)
+        is_id = isinstance(wanted, Tensor) and not wanted.is_floating_point()
+        yield place, one, wanted if is_id else as_tensor(wanted)
 
 
 def as_tensor(value: Any) -> Tensor | None:

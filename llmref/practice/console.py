@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from llmref.practice.verdict import SITE, Verdict
 
 _START = '''"""{task}
 
+Change no argument: work on copies.
 Shapes and meaning: {link}
 Judge it with: {check}
 """
@@ -29,6 +31,7 @@ def {signature}:
     raise NotImplementedError("write it here")
 '''
 _FOLDER = Path("practice")
+_WIDTH = 76  # of a task in a file
 _FEW_LINES = 2  # that a mistake to be found has changed
 _MARKS = {"right": "right", "convention": "another convention", "wrong": "begun", "": ""}
 
@@ -117,7 +120,8 @@ def _start(options: argparse.Namespace, asked: Exercise, progress: Progress) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     link = f"{SITE}/{asked.topic}.html#symbols"
     check = _command(options, f"check {asked.name}")
-    text = _START.format(task=asked.task, link=link, check=check, signature=asked.signature)
+    task = textwrap.fill(asked.task, _WIDTH, break_long_words=False, break_on_hyphens=False)
+    text = _START.format(task=task, link=link, check=check, signature=asked.signature)
     path.write_text(text, encoding="utf-8")
     print(f"{path} is yours to fill. Then: {check}")
     return 0

@@ -71,8 +71,10 @@ class Exercise:
 
     `inputs` gives tuples of arguments, smallest first, in float64. `branches` name what the inputs
     must reach; each tells whether one input reaches it. `hints` are at most three, and no code.
-    `tolerance` is the error of right code in float64, relative to the largest entry. `fixed` names
-    the arguments that training holds fixed: their gradients are not judged.
+    `hidden_mistakes` have right values on every input, and only a law gives them away: by their
+    gradient, or in float32. `tolerance` is the error of right code in float64, relative to the
+    largest entry. `fixed` names the arguments that training holds fixed: their gradients are not
+    judged.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Exercise:
     mistakes: tuple[Mistake, ...]
     hints: tuple[str, ...]
     conventions: tuple[Convention, ...] = ()
+    hidden_mistakes: tuple[Mistake, ...] = ()
     branches: Mapping[str, Callable[..., bool]] = field(default_factory=dict)
     tolerance: float = TOLERANCE
     fixed: tuple[str, ...] = ()
@@ -102,7 +105,7 @@ class Exercise:
 
     @property
     def wrong(self) -> dict[str, Function]:
-        """The mistakes, by name, as functions."""
+        """The mistakes that values give away, by name, as functions."""
         return {mistake.name: self.variant(mistake) for mistake in self.mistakes}
 
     @property

@@ -32,20 +32,49 @@ def remarks(exercise: Exercise, function: Function, inputs: Sequence[tuple[Any, 
     return []
 
 
-def passes(exercise: Exercise, given: tuple[Any, ...]) -> bool:
-    """Whether the result of right code has a gradient."""
-    with torch.enable_grad():
-        value = exercise.solution(*_leaves(exercise, given).values())
-    return any(it.requires_grad for it in _tensors(value))
+def agree(
+    exercise: Exercise, function: Function, other: Function, inputs: Sequence[tuple[Any, ...]]
+) -> bool:
+    """Whether two functions have the same gradients on every input, which may be NaN."""
+    return all(
+        _same(exercise, _slope(exercise, function, given), _slope(exercise, other, given))
+        for given in inputs
+    )
+
+
+def _slope(
+    exercise: Exercise, function: Function, given: tuple[Any, ...]
+) -> dict[str, Tensor] | None:
+    """The gradient in each argument that asks for one; None if torch cannot say."""
+    arguments = _leaves(exercise, given)
+    leaves = _trained(arguments)
+    with torch.enable_grad(), default_dtype(torch.float64):
+        results = _tensors(called(function, tuple(arguments.values()), exercise).value)
+    try:
+        return _slopes(results, [it.requires_grad for it in results], leaves)
+    except RuntimeError:
+        return None
+
+
+def _same(
+    exercise: Exercise, one: dict[str, Tensor] | None, other: dict[str, Tensor] | None
+) -> bool:
+    if one is None or other is None:
+        return False
+    return all(compared.same(one[name], other[name], exercise.tolerance) for name in other)
+
+
+def _trained(arguments: dict[str, Any]) -> dict[str, Tensor]:
+    return {
+        name: it for name, it in arguments.items() if isinstance(it, Tensor) and it.requires_grad
+    }
 
 
 def _remark(
     exercise: Exercise, function: Function, given: tuple[Any, ...], number: int, last: bool
 ) -> str:
     arguments = _leaves(exercise, given)
-    leaves = {
-        name: it for name, it in arguments.items() if isinstance(it, Tensor) and it.requires_grad
-    }
+    leaves = _trained(arguments)
     with torch.enable_grad():
         wanted = _tensors(exercise.solution(*arguments.values()))
         with default_dtype(torch.float64):

@@ -17,12 +17,15 @@ from torch import Tensor
 from llmref.practice import compared, gradients
 from llmref.practice.calling import Called, TooLongError, as_dtype, called, default_dtype
 from llmref.practice.exercise import Edit, Exercise, Function, Law
+from llmref.practice.exercises._laws import LawOfForms
 
 Answer = dict[str, Any]
 _LONGEST_INPUT = 280  # characters of an input that is printed whole
 _FEWEST = 3  # inputs that tell which mistake it is
 _LAWS_ARE_EXACT = 1e-10  # what is float32 inside has right values, and keeps laws roughly
-_YET = "its values are right on every input, but it breaks a law; is its gradient right?"
+_YET = "its values are right on every input, but it breaks a law: {}"
+_BY_GRADIENT = "look at its gradient"
+_ELSEWHERE = "look at other arguments"
 _RANDOM = (
     "two calls with the same arguments differ: is there randomness, or something that is kept?"
 )
@@ -56,9 +59,8 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
             elif not remarks:
                 remarks += compared.other_dtype(seen.value, wanted)
     with contextlib.redirect_stdout(io.StringIO()):
-        by_gradient = largest < _LAWS_ARE_EXACT and gradients.passes(exercise, inputs[-1])
-        if by_gradient and (law := _broken(exercise, function, inputs)):
-            return _wrong(_YET) | {"law": law.words, "result": law.result}
+        if largest < _LAWS_ARE_EXACT and (law := _broken(exercise.laws, function, inputs)):
+            return _broken_yet_right(exercise, function, inputs, law)
         remarks += _only_by_default(exercise, function, inputs[-1])
         remarks += gradients.remarks(exercise, function, inputs)
         spent = _seconds(function, inputs) / _seconds(exercise.solution, inputs)
@@ -71,6 +73,31 @@ def judge_here(exercise: Exercise, function: Any) -> Answer:
         "laws": [law.words for law in exercise.laws],
         "remarks": remarks,
         "printed": printed,
+    }
+
+
+def _broken_yet_right(
+    exercise: Exercise, function: Function, inputs: Sequence[tuple[Any, ...]], law: Law
+) -> Answer:
+    """What is wrong where all values are right: a law, and the mistake if it is known."""
+    slopes_differ = gradients.remarks(exercise, function, inputs)
+    answer = _wrong(_YET.format(_BY_GRADIENT if slopes_differ else _ELSEWHERE))
+    known = [
+        it
+        for it in exercise.hidden_mistakes
+        if law.broken_by(exercise.variant(it), inputs)
+        and gradients.agree(exercise, function, exercise.variant(it), inputs)
+    ]
+    return answer | {"law": law.words, "result": law.result} | _all_of(known)
+
+
+def _all_of(edits: Sequence[Edit]) -> Answer:
+    """The names and the reasons of what a function equals."""
+    if not edits:
+        return {}
+    return {
+        "mistake": " or ".join(f"'{it.name}'" for it in edits),
+        "why": " ".join(it.why for it in edits),
     }
 
 
@@ -108,24 +135,22 @@ def _named(
                 "convention": convention.name,
                 "why": convention.why,
             }
-    named: Answer = {"law": exercise.task, "result": exercise.definition}
-    has_form = not problem.startswith(("it returns", "the shape"))
-    if has_form and (law := _broken(exercise, function, inputs)):
+    named: Answer = {"law": "the definition", "result": exercise.definition}
+    laws = exercise.laws
+    if problem.startswith(("it returns", "the shape")):  # of which only some laws tell
+        laws = tuple(it for it in laws if isinstance(it, LawOfForms) and "shape" in problem)
+    if law := _broken(laws, function, inputs):
         named = {"law": law.words, "result": law.result}
-    if mistakes := [it for it in exercise.mistakes if _is_variant(exercise, it, inputs, outputs)]:
-        named["mistake"] = " or ".join(f"'{it.name}'" for it in mistakes)
-        named["why"] = " ".join(it.why for it in mistakes)
-        return named
-    return named | _named_where_finite(exercise, inputs, outputs)
+    known = [it for it in exercise.mistakes if _is_variant(exercise, it, inputs, outputs)]
+    return named | (_all_of(known) or _named_where_finite(exercise, inputs, outputs))
 
 
 @default_dtype(torch.float64)
 def _broken(
-    exercise: Exercise, function: Function, inputs: Sequence[tuple[Any, ...]]
+    laws: Sequence[Law], function: Function, inputs: Sequence[tuple[Any, ...]]
 ) -> Law | None:
     """The first law that a function breaks."""
-    laws = (law for law in exercise.laws if law.broken_by(_in_tensors(function), inputs))
-    return next(laws, None)
+    return next((law for law in laws if law.broken_by(_in_tensors(function), inputs)), None)
 
 
 def _named_where_finite(
@@ -143,9 +168,8 @@ def _named_where_finite(
         return {}
     others, found = [it[0] for it in clear], [it[1] for it in clear]
     edits = (*exercise.mistakes, *exercise.conventions)
-    names = [it.name for it in edits if _is_variant(exercise, it, others, found)]
-    known = " or ".join(f"'{it}'" for it in names)
-    return {"mistake": f"{known}, and not a number in places"} if names else {}
+    known = _all_of([it for it in edits if _is_variant(exercise, it, others, found)])
+    return known | {"mistake": f"{known['mistake']}, and not a number in places"} if known else {}
 
 
 def _again(exercise: Exercise, function: Function, given: tuple[Any, ...], seen: Called) -> bool:
@@ -211,7 +235,7 @@ def _tensors(value: Any) -> Any:
 
 def _shown(exercise: Exercise, number: int, given: tuple[Any, ...]) -> Answer:
     """The input as a call that a reader can paste, and what it should give."""
-    call = f"{exercise.name}({', '.join(map(compared.text, given))})"
+    call = f"{exercise.name}({', '.join(compared.text(it, whole=True) for it in given)})"
     wanted = compared.text(exercise.solution(*copy.deepcopy(given)))
     if len(call) > _LONGEST_INPUT or len(wanted) > _LONGEST_INPUT:
         shapes = ", ".join(map(_form, given))

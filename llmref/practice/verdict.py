@@ -16,11 +16,12 @@ class Verdict:
 
     `outcome` is 'right', 'convention' or 'wrong'. Where it is not right: `problem` is what was
     seen, on the smallest input that shows it, which `call` writes out and which should give
-    `expected`; `law` is the law that is broken, `result` the id of the result that proves it;
-    `mistake` and `convention` name what the function equals on all inputs, and `why` says why
-    people write it, or who does. Where it is right: `inputs`, the largest relative `error`, the
-    `time` against the code by hand, and `remarks` on what is not judged. `printed` is what the call
-    of `call` has printed, or that of the smallest input. A verdict is true if it is 'right'.
+    `expected`; `law` is the law that is broken, or 'the definition', `result` the id of the result
+    that proves or states it; `mistake` and `convention` name what the function equals on all
+    inputs, and `why` says why people write it, or who does. Where it is right: `inputs`, the
+    largest relative `error`, the `time` against the code by hand, and `remarks` on what is not
+    judged. `printed` is what the call of `call` has printed, or that of the smallest input. A
+    verdict is true if it is 'right'.
     """
 
     exercise: str
@@ -68,7 +69,10 @@ class Verdict:
             ]
         first = ("wrong", f"{self.exercise}: {self.problem}")
         if self.outcome == "convention":
-            first = ("another convention", f"{self.exercise} is right for {self.convention}")
+            first = (
+                "another convention",
+                f"{self.exercise} is right by this one: {self.convention}",
+            )
         parts = [
             ("try", self.counterexample),
             ("printed", self.printed),

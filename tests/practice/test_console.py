@@ -41,6 +41,17 @@ def test_the_list_has_every_exercise_with_level_and_progress(
     assert not folder.exists()
 
 
+def test_a_start_writes_the_task_in_short_lines(folder: Path) -> None:
+    for name, it in exercises().items():
+        assert main(["practice", "start", name]) == 0
+        text = (folder / f"{name}.py").read_text(encoding="utf-8")
+        compile(text, name, "exec")
+        words = text.partition("Change no argument: work")[0].replace('"""', "").split()
+        assert words == it.task.split()
+        task = text.partition("Shapes and meaning")[0]
+        assert all(len(line) <= 80 for line in task.splitlines())
+
+
 def test_a_start_writes_the_signature_and_never_writes_over_a_file(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from llmref.practice import judging
+from llmref.practice.calling import as_dtype
 from llmref.practice.exercise import Exercise
 from llmref.practice.exercises import exercises
 from llmref.practice.judging import judge_here
@@ -134,7 +135,8 @@ def test_laws_hold_for_the_solution_and_are_proved_on_the_site(exercise: Exercis
 @of_all
 def test_each_law_is_broken_by_a_mistake(exercise: Exercise) -> None:
     for law in exercise.laws:
-        variants = [exercise.variant(mistake) for mistake in exercise.mistakes]
+        wrong = *exercise.mistakes, *exercise.hidden_mistakes
+        variants = [exercise.variant(mistake) for mistake in wrong]
         assert any(
             breaks(law.breaks, variant, given)
             for variant in variants
@@ -212,7 +214,8 @@ def test_every_function_by_hand_that_is_an_exercise_is_judged_by_its_own_topic()
 def test_a_solution_that_is_float32_inside_is_right(exercise: Exercise) -> None:
     """As in most libraries: what comes in is put into float32, and the result put back."""
     answer = judge_here(
-        exercise, lambda *given: cast(exercise.solution(*cast(given, torch.float32)), torch.float64)
+        exercise,
+        lambda *given: cast(exercise.solution(*as_dtype(given, torch.float32)), torch.float64),
     )
     assert answer["outcome"] == "right", answer
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from llmref.practice import compared
 from llmref.practice.exercise import Mistake
-from llmref.practice.exercises import exercise
+from llmref.practice.exercises import exercise, exercises
 from llmref.practice.judging import judge_here
 
 
@@ -29,13 +29,53 @@ def attached(name: str) -> Callable[..., Any]:
     return exercise(name).variant(Mistake("attached", "", ((".detach()", ""),)))
 
 
-@pytest.mark.parametrize("name", ["cispo_loss", "on_policy_loss"])
-def test_a_weight_that_carries_a_gradient_breaks_a_law(name: str) -> None:
-    """Its value is right on every input; trained with, it is another objective."""
-    answer = judged(name, attached(name))
+HIDDEN = [(it.name, mistake) for it in exercises().values() for mistake in it.hidden_mistakes]
+IN_FLOAT32 = "the mean of the squares minus the square of the mean"
+
+
+@pytest.mark.parametrize(
+    ("name", "mistake"), HIDDEN, ids=[f"{name}-{it.name}" for name, it in HIDDEN]
+)
+def test_a_mistake_that_no_input_gives_away_breaks_a_law_and_is_named(
+    name: str, mistake: Mistake
+) -> None:
+    """Its value is right on every input; its gradient may not be, nor its value in float32."""
+    answer = judged(name, exercise(name).variant(mistake))
     assert answer["outcome"] == "wrong"
-    assert answer["problem"].endswith("it breaks a law; is its gradient right?")
+    place = "other arguments" if mistake.name == IN_FLOAT32 else "its gradient"
+    assert answer["problem"].endswith(f"it breaks a law: look at {place}")
     assert answer["law"] in [law.words for law in exercise(name).laws]
+    assert answer["mistake"] == f"'{mistake.name}'"
+    assert answer["why"] == mistake.why
+
+
+@pytest.mark.parametrize("name", ["importance_weights", "cispo_loss", "on_policy_loss", "kto_loss"])
+def test_what_is_held_fixed_by_its_task_may_not_be_attached(name: str) -> None:
+    assert judged(name, attached(name))["outcome"] == "wrong"
+
+
+def weights_attached(logp: Tensor, rollout_logp: Tensor, mask: Tensor, level: str) -> Any:
+    """Only the token's own log-probability carries a gradient."""
+    weights = exercise("importance_weights").solution(logp, rollout_logp, mask, level)
+    return weights * (logp - logp.detach()).where(mask, 0.0).exp()
+
+
+def test_a_weight_that_carries_another_gradient_is_wrong_too() -> None:
+    answer = judged("importance_weights", weights_attached)
+    assert answer["outcome"] == "wrong"
+    assert answer["law"] == "No gradient flows through a weight."
+
+
+def test_a_law_that_breaks_with_other_arguments_says_so() -> None:
+    """The student's logits of the inputs are finite wherever the teacher's are."""
+    solution = exercise("kd_loss").solution
+
+    def never_infinite(student: Tensor, teacher: Tensor, tau: float) -> Any:
+        return solution(student, teacher, tau).nan_to_num()
+
+    answer = judged("kd_loss", never_infinite)
+    assert answer["problem"].endswith("it breaks a law: look at other arguments")
+    assert answer["law"] == "A token that the student alone excludes makes it infinite."
 
 
 def batch_norm_held(x: Tensor, weight: Tensor, bias: Tensor, *rest: Any) -> tuple[Tensor, ...]:
@@ -50,17 +90,13 @@ def test_statistics_of_a_batch_are_not_held_fixed() -> None:
     answer = judged("batch_norm", batch_norm_held)
     assert answer["outcome"] == "wrong"
     assert answer["result"] == "norm-batch-backward"
+    assert answer["mistake"] == "'mean and variance held fixed'"
 
 
 def test_what_training_holds_fixed_may_be_attached_or_detached() -> None:
     name = "decoupled_ppo_loss"
     assert remarks(name, exercise(name).solution) == ""
     assert remarks(name, attached(name)) == ""
-
-
-def test_a_baseline_that_the_policy_gives_is_not_attached() -> None:
-    said = remarks("kto_loss", attached("kto_loss"))
-    assert "its gradient in kl is not: detach what is held fixed, and no more" in said
 
 
 def test_a_reference_that_is_detached_is_no_fault() -> None:
@@ -82,10 +118,19 @@ def odds_by_where(chosen: Tensor, rejected: Tensor, n_w: Tensor, n_l: Tensor) ->
     return -functional.logsigmoid(odds(chosen / n_w) - odds(rejected / n_l)).mean()
 
 
-def test_the_gradient_of_a_branch_that_is_not_taken_is_remarked_on() -> None:
-    said = remarks("odds_ratio_loss", odds_by_where)
-    assert "its gradient in rejected" in said
-    assert "is not a number for input" in said
+def test_the_gradient_of_a_branch_that_is_not_taken_is_wrong_and_named() -> None:
+    answer = judged("odds_ratio_loss", odds_by_where)
+    assert answer["outcome"] == "wrong"
+    assert answer["mistake"] == "'two branches, both differentiated'"
+
+
+def silu_by_where(x: Tensor) -> Tensor:
+    """Two formulas, of which the second is not a number for large x."""
+    return torch.where(x > -20, x / (1 + torch.exp(-x)), x * x.exp() / (1 + x.exp()))
+
+
+def test_a_gradient_that_is_not_a_number_is_remarked_on_where_no_law_speaks_of_it() -> None:
+    assert "is not a number for input" in remarks("silu", silu_by_where)
 
 
 def test_a_gradient_that_is_asked_for_needs_none_of_its_own() -> None:
@@ -106,6 +151,7 @@ def test_a_mistake_is_named_also_where_another_hides_it() -> None:
     answer = judged("kd_loss", kl_div_the_wrong_way)
     assert answer["outcome"] == "wrong"
     assert answer["mistake"].endswith(", and not a number in places")
+    assert answer["why"] == exercise("kd_loss").mistakes[0].why
 
 
 def step_without_fallback(p: Tensor, q: Tensor, x: Tensor, u: Tensor) -> Tensor:

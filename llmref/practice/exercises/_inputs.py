@@ -31,6 +31,11 @@ def wider(x: Tensor) -> Tensor:
     return torch.cat([x, torch.zeros_like(x).repeat_interleave(3, -1)], -1)
 
 
+def counted(*lines: str) -> Tensor:
+    """A mask, such as "1.11.": a dot does not count, also between others, as what a tool says."""
+    return torch.tensor([[it == "1" for it in line] for line in lines])
+
+
 def table(*lines: list[Any]) -> Tensor:
     """Lines of numbers, or of lines, in float64."""
     return torch.tensor(lines, dtype=torch.float64)

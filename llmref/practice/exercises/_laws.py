@@ -4,6 +4,7 @@ import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Exercise, Function, Law, Mistake
@@ -29,6 +30,27 @@ def of_numbers(law: Law, exercise: Exercise) -> Law:
         return law.breaks(function, *given)
 
     return replace(law, breaks=breaks)
+
+
+def passes(result: Any, leaf: Tensor) -> bool:
+    """Whether a gradient passes from a result to an argument."""
+    return bool((slope(result, leaf) != 0).any())
+
+
+def slope(result: Any, leaf: Tensor) -> Tensor:
+    """The gradient of the sum of a result in an argument; 0 if none passes."""
+    if not result.requires_grad:
+        return torch.zeros_like(leaf)
+    (found,) = torch.autograd.grad(result.sum(), leaf, allow_unused=True)
+    return torch.zeros_like(leaf) if found is None else found
+
+
+def padded(mask: Tensor, *tokens: Tensor) -> tuple[Tensor, ...]:
+    """Tensors (N, T) and their mask, with a column at both ends that does not count."""
+    off = torch.zeros_like(mask[:, :1])
+    first = [it[:, :1] - 1 - place for place, it in enumerate(tokens)]
+    longer = [torch.cat([end, it, end - 1], 1) for end, it in zip(first, tokens, strict=True)]
+    return *longer, torch.cat([off, mask, off], 1)
 
 
 def without_maximum(pieces: tuple[tuple[str, str], ...]) -> Mistake:

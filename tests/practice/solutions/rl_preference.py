@@ -12,7 +12,7 @@ def kto_signs(
     policy: Tensor, ref: Tensor, up: Tensor, kl: Tensor, beta: float, w_d: float, w_u: float
 ) -> Tensor:
     sign, weight = torch.where(up, 1.0, -1.0), torch.where(up, w_d, w_u)
-    return (weight * (1 - torch.sigmoid(sign * beta * (policy - ref - kl)))).mean()
+    return (weight * (1 - torch.sigmoid(sign * beta * (policy - ref - kl.detach())))).mean()
 
 
 def kto_loop(
@@ -29,7 +29,7 @@ def kto_loop(
 def kto_parts(
     policy: Tensor, ref: Tensor, up: Tensor, kl: Tensor, beta: float, w_d: float, w_u: float
 ) -> Tensor:
-    h = beta * (policy - ref) - beta * kl
+    h = beta * (policy - ref) - beta * kl.item()
     liked, not_liked = h[up], h[~up]
     total = w_d * (1 - liked.sigmoid()).sum() + w_u * (1 - (-not_liked).sigmoid()).sum()
     return total / len(h)

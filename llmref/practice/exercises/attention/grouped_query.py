@@ -27,6 +27,7 @@ def _inputs() -> list[tuple[Any, ...]]:
     return [
         (heads(0, 1).transpose(1, 2), heads(0, math.log(3)), heads(8, 4)),
         (heads(1, 1).transpose(1, 2), heads(200, 800), heads(8, 4)),
+        (heads(1, 1000).transpose(1, 2), heads(0, math.log(3)), heads(8, 4)),
         one_key(4, 2),
         one_key(6, 2),
         (

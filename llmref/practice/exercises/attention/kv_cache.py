@@ -32,6 +32,7 @@ def _inputs() -> list[tuple[Any, ...]]:
         (heads(1), heads(800), heads(4), (heads(200), heads(8))),
         (heads(1, 1), heads(0, _LOG3), heads(8, 4), None),
         (heads(1, 1), heads(-30000, -29940), heads(8, 4), None),
+        (heads(1, 1000), heads(_LOG3, 0), heads(8, 4), None),
         (heads(1, 1), heads(_LOG3, 0), heads(4, 10), (heads(0), heads(8))),
         (
             _one_token(2, 0),

@@ -53,6 +53,7 @@ def _inputs() -> list[tuple[Any, ...]]:
             *_small(2, 0, (-30000, 8, 0), (-30000, 4, 0), (0, 2, 0)),
             torch.tensor([[True, True, False]]),
         ),
+        (*(torch.cat([it, 1000 * it], 2) for it in by_latent[:2]), *by_latent[2:], _ALL[[0, 0]]),
         (*_random(1, 2, 1, 3, 3, 1, 2, 2, 0), torch.ones(1, 3) > 0),
         (*_random(1, 2, 4, 6, 3, 0, 4, 5, 40), causal),
         (*_random(2, 3, 1, 5, 4, 2, 6, 7, 10), torch.ones(1, 5) > 0),

@@ -21,6 +21,7 @@ def _scores() -> list[tuple[Any, ...]]:
         (number(-30000.0, -30000.0),),
         (number(-torch.inf, 0.0),),
         (number(0.0, -torch.inf, 1.0),),
+        (torch.tensor([[0.0, 1.0], [1000.0, 1001.0]]).double(),),
         (torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, -1.0]]).double(),),
         (3 * normal(2, 3, 5),),
     ]
@@ -42,6 +43,7 @@ def _blocks() -> list[tuple[Any, ...]]:
         (_column(1), _column(0, _LOG3), values, 1),
         (_column(1), _column(_LOG3, 0), values, 1),
         (_column(1), _column(-30000, -30000), values, 2),
+        (_column(1, 1000), _column(0, _LOG3), values, 1),
         (_column(1), _column(0, 0, _LOG3), _column(8, 8, 4), 2),
         (_column(1), _column(0, 800, -800), _column(8, 4, 2), 1),
         (_column(1), _column(0, 800, -800), _column(8, 4, 2), 2),

@@ -24,6 +24,7 @@ def _forward() -> list[tuple[Any, ...]]:
     return [
         _TWO_KEYS,
         (table([1]), table([200], [800]), table([8], [4])),
+        (table([1], [1000]), *_TWO_KEYS[1:]),
         (*_TWO_KEYS, torch.tensor([[False, True]])),
         (*_TWO_KEYS, torch.tensor([[False, False]])),
         (

@@ -20,6 +20,7 @@ def _random(B: int, H: int, T: int, S: int, D: int, seed: int) -> tuple[Any, ...
     q, k = (2 * normal(B, H, n, D, seed=seed + n) for n in (T, S))
     mask = _all(T, S).tril(S - T)
     mask[0] &= seed % 2 == 0  # an odd seed leaves the first query without a key
+    mask[-1, 1] = False  # between two keys that the last one reads
     return q, k, normal(B, H, S, 3, seed=seed), mask, 2 * normal(H, seed=seed + 1)
 
 
@@ -34,6 +35,7 @@ def _attention() -> list[tuple[Any, ...]]:
         (one, heads(0, _LOG3), heads(8, 4), _all(1, 2), number(0)),
         (one, heads(0, 2000), heads(8, 4), _all(1, 2), number(0)),
         (one, heads(-30000, 0), heads(8, 6), torch.tensor([[True, False]]), number(-30000)),
+        (heads(1, 2000), heads(0, _LOG3), heads(8, 4), _all(2, 2), number(0)),
         _random(1, 2, 3, 3, 3, 1),
         _random(2, 3, 4, 6, 5, 2),
     ]

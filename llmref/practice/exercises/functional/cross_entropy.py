@@ -21,6 +21,7 @@ def _forward() -> list[tuple[Any, ...]]:
         (table([0.0, 1.0], [2.0, 0.0]), torch.tensor([1, 0]), 0),
         (table([1.0, 3.0], [_NAN, _NAN]), torch.tensor([0, -100]), -100),
         (table([0.0, 800.0], [900.0, 0.0]), torch.tensor([0, 0]), -100),
+        (table([0.0, 1.0], [1000.0, 1001.0]), torch.tensor([1, 0]), -100),
         (rows(2, 3, 5), torch.tensor([[4, -100, 0], [2, -100, -100]]), -100),
         (3 * rows(6, 7, seed=1), torch.tensor([3, 0, 6, 3, 5, 1]), 3),
     ]
@@ -31,6 +32,7 @@ def _backward() -> list[tuple[Any, ...]]:
         (table([0.0, 0.0]), torch.tensor([1])),
         (table([0.0, 1.0], [2.0, 0.0]), torch.tensor([1, 1])),
         (table([0.0, 1000.0], [1000.0, 0.0]), torch.tensor([0, 0])),
+        (table([0.0, 1.0], [1000.0, 1001.0]), torch.tensor([1, 0])),
         (table([[0.0, 1.0, 3.0], [2.0, 0.0, 1.0]]), torch.tensor([[2, 0]])),
         (2 * rows(4, 3, seed=2), torch.tensor([0, 2, 1, 2])),
         (rows(2, 3, 5, seed=3), torch.tensor([[4, 0, 1], [2, 2, 3]])),

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises._inputs import normal, number, table
+from llmref.practice.exercises._inputs import counted, normal, number, table
+from llmref.practice.exercises._laws import padded, slope
 
 _NONE = -float("inf")
 
@@ -15,28 +16,27 @@ def _logits() -> list[tuple[Any, ...]]:
     return [
         (number(0.0, 0.0), number(0.0, 1.0986122886681098), 1.0),
         (number(1.0, 0.0), number(0.0, 2.0), 2.0),
+        (number(0.0, 100.0), number(0.0, 0.0), 1.0),
         (number(0.0, 1.0, 3.0), number(900.0, 0.0, 20.0), 4.0),
+        (table([0.0, 1.0], [1000.0, 1001.0]), table([1.0, 0.0], [0.0, 2.0]), 1.0),
         (table([0.0, 1.0, _NONE], [2.0, 0.5, 1.0]), table([1.0, 0.0, _NONE], [0, 1, _NONE]), 1.0),
         (2 * normal(2, 3, 5), 2 * normal(2, 3, 5, seed=1), 0.5),
         (3 * normal(3, 2, 7, seed=2), 3 * normal(3, 2, 7, seed=3), 3.0),
     ]
 
 
-def _mask(*lengths: int) -> Tensor:
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-
-
 def _tokens() -> list[tuple[Any, ...]]:
-    longer = -normal(4, 5).abs(), -normal(4, 5, seed=1).abs(), _mask(5, 2, 4, 1)
+    longer = -normal(4, 5).abs(), -normal(4, 5, seed=1).abs()
     return [
-        (table([-1.0]), table([-3.0]), _mask(1)),
-        (table([-1.0, -2.0]), table([-2.0, -0.5]), _mask(2)),
+        (table([-1.0]), table([-3.0]), counted("1")),
+        (table([-1.0, -2.0]), table([-2.0, -0.5]), counted("11")),
+        (table([-1.0, -2.0, -0.5]), table([-2.0, -0.5, -1.5]), counted("1.1")),
         (
             table([-1.0, -2.0, -0.5], [-3.0, -1.0, -4.0]),
             table([-2.0, -0.5, -1.5], [-1.0, -2.5, -9.0]),
-            _mask(3, 2),
+            counted("111", "11."),
         ),
-        longer,
+        (*longer, counted("11111", "11...", "1.111", "1....")),
     ]
 
 
@@ -58,10 +58,14 @@ def _hot(function: Function, student: Tensor, teacher: Tensor, tau: float) -> bo
     return bool(((found - (s - t).var(-1, correction=0) / 2).abs() > 1e-2).any())
 
 
+def _excluded(function: Function, student: Tensor, teacher: Tensor, tau: float) -> bool:
+    """The student gives 0 to what the teacher likes best."""
+    far = student.scatter(-1, teacher.argmax(-1, keepdim=True), _NONE)
+    return bool((function(far, teacher, tau) != torch.inf).any())
+
+
 def _padded(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> bool:
-    more = torch.cat([x := logp, -1 - x[:, :1].abs()], 1), torch.cat([teacher_logp, x[:, :1]], 1)
-    longer = torch.cat([mask, torch.zeros_like(mask[:, :1])], 1)
-    return apart(function(*more, longer), function(logp, teacher_logp, mask))
+    return apart(function(*padded(mask, logp, teacher_logp)), function(logp, teacher_logp, mask))
 
 
 def _agreed(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> bool:
@@ -70,14 +74,14 @@ def _agreed(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor
 
 def _last(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> bool:
     """One nat less from the teacher for the last token costs all tokens of the text."""
-    last = torch.arange(logp.shape[1]) == mask.sum(1, keepdim=True) - 1
+    last = mask & (mask.flip(1).cumsum(1).flip(1) == 1)
     change = function(logp, teacher_logp - last.double(), mask) - function(logp, teacher_logp, mask)
     return apart(change, torch.where(mask, logp, 0.0).sum(1).mean())
 
 
 def _charged(function: Function, logp: Tensor, teacher_logp: Tensor, mask: Tensor) -> bool:
     leaf = logp.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(function(leaf, teacher_logp, mask), leaf)
+    gradient = slope(function(leaf, teacher_logp, mask), leaf)
     costs = torch.where(mask, logp - teacher_logp, 0.0)
     charges = torch.stack([costs[:, t:].sum(1) for t in range(logp.shape[1])], 1)
     return apart(gradient * len(logp), torch.where(mask, charges, 0.0))
@@ -91,8 +95,9 @@ KD_LOSS = Exercise(
     topic="functional/distillation",
     level=1,
     task="From logits of student and teacher and a temperature tau, return tau squared times the "
-    "divergence KL(teacher || student) at that temperature, position by position. A token of "
-    "teacher probability 0 adds 0.",
+    "divergence KL(teacher || student) at that temperature, position by position: logits "
+    "(..., V), result (...). A token of teacher probability 0 adds 0; one of student probability 0 "
+    "alone makes it infinite.",
     inputs=_logits,
     definition="distillation-forward-gradient",
     laws=(
@@ -107,6 +112,11 @@ KD_LOSS = Exercise(
             "At a very high temperature it is half the variance of the difference of logits.",
             "distillation-temperature-limit",
             _hot,
+        ),
+        Law(
+            "A token that the student alone excludes makes it infinite.",
+            "distillation-forward-gradient",
+            _excluded,
         ),
     ),
     mistakes=(
@@ -162,6 +172,12 @@ KD_LOSS = Exercise(
                 ),
             ),
         ),
+        Mistake(
+            "probabilities kept above 1e-8 by a clamp",
+            "It caps the loss of a student that is far off, and takes its gradient away; "
+            "log-softmax needs no such number.",
+            (("(student / tau).log_softmax(-1)", "(student / tau).softmax(-1).clamp(1e-8).log()"),),
+        ),
     ),
     conventions=(
         Convention(
@@ -189,6 +205,9 @@ KD_LOSS = Exercise(
         "a token of probability 0 in the teacher alone": lambda student, teacher, tau: bool(
             (student.isfinite() & teacher.isinf()).any()
         ),
+        "a student far from the teacher": lambda student, teacher, tau: bool(
+            ((student - teacher).nan_to_num(0.0, 0.0, 0.0).abs().amax() / tau) == 100
+        ),
         "a probability that underflows": lambda student, teacher, tau: bool(
             (teacher.nan_to_num(neginf=0.0).amax() / tau) > 100
         ),
@@ -202,9 +221,12 @@ ON_POLICY_LOSS = Exercise(
     name="on_policy_loss",
     topic="functional/distillation",
     level=2,
-    task="The student has drawn texts; logp and teacher_logp are the log-probabilities of their "
-    "tokens, and mask says which count. Charge each token the sum of the log-ratios (student over "
-    "teacher) from it to the end, held fixed, times its logp; sum over tokens, mean over texts.",
+    task=(
+        "The student has drawn texts; logp and teacher_logp are the log-probabilities of their "
+        "tokens, and mask says which count, (N, T) each. Charge each token the sum of the "
+        "log-ratios (student over teacher) from it to the end, held fixed, times its logp; sum "
+        "over tokens, mean over texts."
+    ),
     inputs=_tokens,
     definition="distillation-on-policy-gradient",
     laws=(
@@ -271,6 +293,18 @@ ON_POLICY_LOSS = Exercise(
             "mean over all positions",
             "That counts padding, and divides by the longest text.",
             ((".sum(1).mean()", ".mean()"),),
+        ),
+    ),
+    hidden_mistakes=(
+        Mistake(
+            "a cost that carries a gradient",
+            "The log-ratio is a cost, a number: with a gradient the loss is another objective.",
+            ((".detach()", ""),),
+        ),
+        Mistake(
+            "no gradient at all",
+            "The cost is held fixed, and logp itself carries the gradient.",
+            (("ahead * logp", "ahead * logp.detach()"),),
         ),
     ),
     conventions=(

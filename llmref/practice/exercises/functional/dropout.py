@@ -64,9 +64,11 @@ DROPOUT = Exercise(
     name="dropout",
     topic="functional/dropout",
     level=1,
-    task="Dropout with probability p to drop, so that the mean stays; u holds one uniform number "
-    "from [0, 1) for each entry, and an entry is kept where it is p or more. In evaluation return "
-    "x.",
+    task=(
+        "Dropout with probability p to drop, so that the mean stays; u, of the shape of x, holds "
+        "one uniform number from [0, 1) for each entry, and an entry is kept where it is p or "
+        "more. In evaluation return x."
+    ),
     inputs=_forward,
     definition="dropout-inverted",
     laws=(
@@ -146,8 +148,11 @@ DROPOUT_BACKWARD = Exercise(
     name="dropout_backward",
     topic="functional/dropout",
     level=1,
-    task="The gradient of dropout in training with respect to its input, given that of its "
-    "output and the uniforms of the forward pass; an entry was kept where u is p or more.",
+    task=(
+        "The gradient of dropout in training with respect to its input, given that of its output "
+        "and the uniforms of the forward pass, of one shape; an entry was kept where u is p or "
+        "more."
+    ),
     inputs=_backward,
     definition="dropout-backward",
     laws=(

@@ -43,6 +43,11 @@ def _responses() -> list[tuple[Any, ...]]:
             torch.tensor([[none, one, one]]),
         ),
         (
+            table([[0.0, 1.0], [1000.0, 1001.0], [0.0, 9.0]]),
+            torch.tensor([[1, 0, 1]]),
+            torch.tensor([[none, one, one]]),
+        ),
+        (
             padded,
             torch.tensor([[3, 1, 0, 2, 0], [1, 1, 2, 0, 0], [0, 3, 1, 1, 2]]),
             torch.tensor(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises._inputs import number, rows
+from llmref.practice.exercises._inputs import number, rows, table
 
 
 def _scores() -> list[tuple[Any, ...]]:
@@ -16,6 +16,7 @@ def _scores() -> list[tuple[Any, ...]]:
         (number(1000.0, 1001.0),),
         (number(-2000.0, -2000.0),),
         (number(0.0, -torch.inf, 1.0),),
+        (table([0.0, 1.0], [1000.0, 1001.0]),),
         (torch.tensor([[0.0, 1.0, 3.0], [2.0, 2.0, -1.0]]).double(),),
         (rows(2, 3, 5),),
     ]
@@ -58,6 +59,11 @@ SOFTMAX = Exercise(
             (("x - x.amax(-1, keepdim=True)", "x"),),
         ),
         Mistake(
+            "one maximum for all rows",
+            "A row far below the largest of all would have exponentials of 0, and a sum of 0.",
+            (("x.amax(-1, keepdim=True)", "x.amax()"),),
+        ),
+        Mistake(
             "scores divided by their maximum",
             "That avoids overflow too, but it changes all differences of scores.",
             (("x - x.amax(-1, keepdim=True)", "x / x.amax(-1, keepdim=True)"),),
@@ -96,6 +102,7 @@ SOFTMAX = Exercise(
     ),
     branches={
         "several rows": lambda x: x.ndim > 1,
+        "rows far apart": lambda x: x.ndim > 1 and bool(x.amax() - x.amin() > 750),
         "scores that overflow": lambda x: bool((x > 710).any()),
         "scores that underflow": lambda x: bool((x < -750).all()),
         "a score of minus infinity": lambda x: bool(x.isinf().any()),

@@ -61,6 +61,7 @@ def _inputs() -> list[tuple[Any, ...]]:
         (_of(*three), _prompt(0), 2, 3, 0, 0.0),
         (_of(*three), _prompt(0), 3, 3, 0, 0.0),
         (_of(*three), _prompt(0), 9, 3, 0, 2.0),
+        (_random(3, 34), _prompt(0), 2, 3, 0, 2.0),
         (_random(4, 42), _prompt(2, 3), 2, 3, 0, 0.6),
         (_random(4, 54), _prompt(2, 3), 2, 5, 0, 1.5),
         *(
@@ -136,12 +137,14 @@ BEAM_SEARCH = Exercise(
     name="beam_search",
     topic="inference/beam_search",
     level=3,
-    task="model gives the log-probabilities (b, V) of the next token of tokens (b, t). Of all "
-    "extensions of the live beams, keep per step the B most probable that do not end. A text "
-    "ends with eos or after T new tokens, and counts if it is among the first B of all "
-    "candidates of its step; its score is log p / n ** alpha, n new tokens with eos, "
-    "alpha >= 0. Return the best score, and the prompt with that text, (P + n,). You may stop "
-    "once no live beam can win.",
+    task=(
+        "model gives the log-probabilities (b, V) of the next token of tokens (b, t), which begin "
+        "with the prompt (P,). Of all extensions of the live beams, keep per step the B most "
+        "probable that do not end; no two are tied. A text ends with eos or after T new tokens, "
+        "and counts if it is among the first B of all candidates of its step; its score is log p "
+        "/ n ** alpha, n new tokens with eos, alpha >= 0. Return the best score, a number or a "
+        "tensor, and the prompt with that text, (P + n,). You may stop once no live beam can win."
+    ),
     inputs=_inputs,
     definition="beam-step",
     laws=(
@@ -207,6 +210,11 @@ BEAM_SEARCH = Exercise(
             "For alpha > 0 a live beam can at best keep its log p and grow to T tokens: divide by "
             "the largest length.",
             (("logp[0] / T**alpha", "logp[0] / t**alpha"),),
+        ),
+        Mistake(
+            "stopped by the next length",
+            "A live beam may grow to T tokens, not only to one token more, and keep its log p.",
+            (("logp[0] / T**alpha", "logp[0] / (t + 1) ** alpha"),),
         ),
         Mistake(
             "EOS counted among the first 2 B",

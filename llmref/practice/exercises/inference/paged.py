@@ -160,10 +160,12 @@ APPEND_TOKEN = Exercise(
     name="append_token",
     topic="inference/paged",
     level=2,
-    task="Append the token x (D,) to a sequence of `length` tokens, whose blocks of the pool "
-    "(blocks, b, D) are in the list `table`. refs[i] is how many tables name block i; new blocks "
-    "come from the end of the list `free`; unused slots hold 0. Return new pool, table, refs and "
-    "free.",
+    task=(
+        "Append the token x (D,) to a sequence of `length` tokens, whose blocks of the pool "
+        "(blocks, b, D) are in the list `table`. refs[i] of the list `refs` is how many tables "
+        "name block i; new blocks come from the end of the list `free`; unused slots hold 0. "
+        "Return new pool, table, refs and free, and change none of those given."
+    ),
     inputs=_caches,
     definition="paged-copy-on-write",
     laws=(
@@ -250,6 +252,7 @@ APPEND_TOKEN = Exercise(
             length % pool.shape[1] > 0 and refs[table[-1]] == 1
         ),
     },
+    fixed=("x", "pool"),
 )
 
 
@@ -257,10 +260,12 @@ def _prompts() -> list[tuple[Any, ...]]:
     return [
         ([1, 2, 3], [[1, 2]], 2),
         ([1, 2], [[1, 2]], 2),
+        ([1, 2, 5], [[9, 9, 1, 2]], 2),
         ([1, 2, 3, 9], [[1, 2, 3]], 2),
         ([2, 1, 5], [[1, 2, 5]], 2),
         ([5, 6, 3, 4, 7], [[1, 2, 3, 4], [5, 6, 7]], 2),
         ([1, 2, 9, 9, 5], [[1, 2, 3, 4]], 2),
+        ([1, 2, 3, 9, 5], [[1, 2, 3, 4]], 2),
         ([8, 8, 3, 4, 1, 2, 0], [[1, 2, 3, 4], [8, 8, 7, 7]], 2),
         ([3, 1, 4, 1, 5, 9, 2], [[3, 1, 4, 1, 5, 9, 2, 6]], 3),
         ([3, 1, 4, 1, 5, 9], [[3, 1, 4, 1, 5, 9, 2, 6]], 3),
@@ -290,8 +295,11 @@ REUSED_BLOCKS = Exercise(
     name="reused_blocks",
     topic="inference/paged",
     level=2,
-    task="How many blocks of b tokens of a prompt need not be computed, if the caches of some "
-    "texts are held in blocks of b from their start? The logits after its last token are wanted.",
+    task=(
+        "prompt and each of `texts` are lists of token ids. How many blocks of b tokens of the "
+        "prompt need not be computed, if the caches of the texts are held in blocks of b from "
+        "their start? The logits after its last token are wanted."
+    ),
     inputs=_prompts,
     definition="paged-prefix-hash",
     laws=(
@@ -325,6 +333,33 @@ REUSED_BLOCKS = Exercise(
                 (
                     "(key, *tokens[i : i + b])",
                     "(*tokens[max(0, i - b) : i], None, *tokens[i : i + b])",
+                ),
+            ),
+        ),
+        Mistake(
+            "the beginning found anywhere in a text",
+            "Behind other tokens the same ones have other keys, and other positions.",
+            (
+                (
+                    "for key in keys(text)}",
+                    "for start in range(len(text)) for key in keys(text[start:])}",
+                ),
+            ),
+        ),
+        Mistake(
+            "a block that agrees in part",
+            "A block is reused whole, so all its b tokens must be the same.",
+            (
+                (
+                    "    for key in keys(prompt[:-1]):  # the last token must run: its logits are "
+                    "wanted",
+                    "    for text in texts:\n"
+                    "        same = 0\n"
+                    "        while same < min(len(prompt) - 1, len(text)) and "
+                    "prompt[same] == text[same]:\n"
+                    "            same += 1\n"
+                    "        count = max(count, -(-same // b))\n"
+                    "    for key in []:",
                 ),
             ),
         ),

@@ -24,8 +24,13 @@ def _drawn(K: int, V: int, seed: int) -> tuple[Any, ...]:
 
 def _steps() -> list[tuple[Any, ...]]:
     none, zero, one = (torch.tensor(x, dtype=torch.long) for x in ([], [0], [1]))
-    no_draft = number().view(0, 2)
+    no_draft, tiny = number().view(0, 2), 2**-25  # refused in float32 too, which rounds q up
     even = table([0.5, 0.5], [0.25, 0.75])
+    refused = (
+        table([0.25, 0.25, 0.5], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25]),
+        table([0.75, 0.125, 0.125], [0.25, 0.5, 0.25]),
+        torch.tensor([0, 1]),
+    )
     return [
         (table([0.25, 0.75]), no_draft, none, number(0.25)),
         (table([0.25, 0.75]), no_draft, none, number(0.125)),
@@ -34,7 +39,13 @@ def _steps() -> list[tuple[Any, ...]]:
         (even, table([0.25, 0.75]), one, number(0.875, 0.75)),
         (table([0.0, 1.0], [1.0, 0.0]), table([0.5, 0.5]), zero, number(0.0, 0.5)),
         (even, table([0.5 + 2**-5, 0.5 - 2**-5]), zero, number(1 - 2**-5, 0.25)),
-        (even, table([0.5, 0.5 + 2**-53]), one, number(1 - 2**-53, 0.5)),
+        (
+            table([0.5 - tiny, 0.5 + tiny], [0.25, 0.75]),
+            table([0.5 - tiny, 0.5 + tiny + 2**-53]),
+            one,
+            number(1 - 2**-53, 0.5),
+        ),
+        (table([0.1] * 10), number().view(0, 10), none, number(1 - 2**-53)),
         (
             table([0.25, 0.25, 0.5], [0.5, 0.25, 0.25]),
             table([0.75, 0.125, 0.125]),
@@ -47,6 +58,8 @@ def _steps() -> list[tuple[Any, ...]]:
             torch.tensor([0, 1]),
             number(0.75, 0.5, 0.5),
         ),
+        (*refused, number(0.875, 0.75, 0.1875)),
+        (*refused, number(0.875, 0.1875, 0.75)),
         *(_drawn(3, 5, seed) for seed in range(12)),
     ]
 
@@ -82,6 +95,21 @@ def _refuses_the_target(function: Function, p: Tensor, q: Tensor, x: Tensor, u: 
         return False
     out = function(p, p[:-1], x, u)
     return len(out) != len(x) + 1 or not torch.equal(out[:-1].long(), x)
+
+
+def _after_a_refusal(function: Function, p: Tensor, q: Tensor, x: Tensor, u: Tensor) -> bool:
+    out = function(p, q, x, u)
+    token = x[:, None]
+    refused = u[:-1] * q.gather(-1, token)[:, 0] >= p[:-1].gather(-1, token)[:, 0]
+    return bool(refused[: len(out) - 1].any())
+
+
+def _impossible(function: Function, p: Tensor, q: Tensor, x: Tensor, u: Tensor) -> bool:
+    """Whether a token comes that the target never gives, or that does not exist."""
+    out = function(p, q, x, u).long()
+    if len(out) > len(p) or (out >= p.shape[1]).any():
+        return True
+    return bool((p[: len(out)].gather(-1, out[:, None]) == 0).any())
 
 
 def _not_above(function: Function, p: Tensor, q: Tensor, x: Tensor, u: Tensor) -> bool:
@@ -122,14 +150,20 @@ SPECULATIVE_STEP = Exercise(
     level=3,
     task=(
         "One step of speculative decoding: the drafted tokens x (K,) that are kept, up to the "
-        "first refusal, and one token more. p (K + 1, V) is the target, q (K, V) the draft, "
-        "u (K + 1,) are uniforms in [0, 1): u[i] decides on x[i], and u[-1] draws the last token, "
-        "by the inverse of the distribution function. A token with p = 0 is never kept; if no "
-        "residual is left, draw from p."
+        "first refusal, and one token more, ids (n + 1,). p (K + 1, V) is the target, q (K, V) "
+        "the draft, u (K + 1,) are uniforms in [0, 1): u[i] decides on x[i], and u[-1], whatever "
+        "was refused, draws the last token, by the inverse of the distribution function. A token "
+        "with p = 0 is never kept; if no residual is left, draw from p."
     ),
     inputs=_steps,
     definition="speculative-step",
     laws=(
+        LawOfForms(
+            "A token with p = 0 never comes, kept or drawn, nor one behind the last.",
+            "speculative-token-exact",
+            _impossible,
+        ),
+        LawOfForms("A refusal ends the step.", "speculative-step", _after_a_refusal),
         LawOfForms(
             "After the drafts that are kept comes one token.",
             "speculative-step",
@@ -202,6 +236,25 @@ SPECULATIVE_STEP = Exercise(
             "Its sum is the total variation distance, not 1.",
             (("u[-1] * cdf[-1]", "u[-1]"),),
         ),
+        Mistake(
+            "the uniform that refused drawn from again",
+            "A uniform that refused is a large one: the last token needs a uniform of its own.",
+            (("u[-1] * cdf[-1]", "u[i] * cdf[-1]"),),
+        ),
+        Mistake(
+            "a token behind the last one",
+            "A sum of rounded probabilities may end below 1, and a uniform above it: compare with "
+            "the sum itself, not with 1.",
+            (("(cdf <= u[-1] * cdf[-1])", "(cdf / rest.sum() <= u[-1])"),),
+        ),
+    ),
+    conventions=(
+        Convention(
+            "the uniform after the one that refused",
+            "It is not used otherwise, so it draws as well. To match, draw the last token by "
+            "u[-1], whatever was refused.",
+            (("u[-1] * cdf[-1]", "u[min(i + 1, len(x))] * cdf[-1]"),),
+        ),
     ),
     hints=(
         "A token is kept with probability min(1, p / q): compare u q with p.",
@@ -211,6 +264,13 @@ SPECULATIVE_STEP = Exercise(
     branches={
         "no drafts": lambda p, q, x, u: len(x) == 0,
         "several drafts": lambda p, q, x, u: len(x) > 1,
+        "the largest uniform": lambda p, q, x, u: bool(u[-1] == 1 - 2**-53),
+        "a refusal before the last draft": lambda p, q, x, u: bool(
+            (
+                u[: len(x) - 1] * q.gather(-1, x[:, None])[:-1, 0]
+                >= p[:-1].gather(-1, x[:, None])[:-1, 0]
+            ).any()
+        ),
         "a uniform of 0": lambda p, q, x, u: bool((u == 0).any()),
         "a token that the target never gives": lambda p, q, x, u: bool((p[:-1] == 0).any()),
         "a residual that rounds to 0": lambda p, q, x, u: (
@@ -295,8 +355,9 @@ BEST_DRAFT_LENGTH = Exercise(
     ),
     mistakes=(
         Mistake(
-            "the pass of the target left out",
-            "A step costs one pass of the target besides the drafts.",
+            "no draft at all",
+            "A step without drafts costs a pass of the target too, and one with drafts no more "
+            "than one: count it once.",
             (("(c * k + 1)", "(c * k)"),),
         ),
         Mistake(

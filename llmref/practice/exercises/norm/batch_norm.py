@@ -8,13 +8,15 @@ from torch import Tensor
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import number, rows, table
 
+_TINY = 1e-12  # for eps = 0, which F.batch_norm refuses in training
+
 
 def _forward() -> list[tuple[Any, ...]]:
     column = table([1.0], [7.0], [4.0])
     return [
         (table([5.0]), number(2.0), number(1.0), number(1.0), number(3.0), False, 0.25, 1.0),
         (column[:2], number(1.0), number(0.0), number(0.0), number(1.0), True, 0.25, 7.0),
-        (column, number(3.0), number(2.0), number(1.0), number(2.0), True, 0.5, 0.0),
+        (column, number(3.0), number(2.0), number(1.0), number(2.0), True, 0.5, _TINY),
         (column, number(3.0), number(2.0), number(1.0), number(2.0), False, 0.5, 2.0),
         (
             table([1.0, 7.0], [2.0, -2.0], [3.0, 4.0]),
@@ -46,7 +48,7 @@ def _backward() -> list[tuple[Any, ...]]:
             table([4.0], [0.0], [0.0], [0.0]),
             table([1.0], [1.0], [7.0], [7.0]),
             number(3.0),
-            0.0,
+            _TINY,
         ),
         (rows(3, 2, seed=6), rows(3, 2, seed=7), rows(2, seed=8), 0.1),
         (rows(7, 4, seed=9), rows(7, 4, seed=10), rows(4, seed=11), 1e-3),
@@ -57,7 +59,7 @@ def _standardised(function: Function, x: Tensor, *rest: Any) -> bool:
     if len(x) < 2:
         return False
     weight, bias, mean, var = rest[:4]
-    y = function(x, torch.ones_like(weight), 0 * bias, mean, var, True, 0.1, 0.0)[0]
+    y = function(x, torch.ones_like(weight), 0 * bias, mean, var, True, 0.1, _TINY)[0]
     return apart(y.mean(0), 0 * bias) or apart(y.square().mean(0), torch.ones_like(bias))
 
 
@@ -90,6 +92,16 @@ def _shifted(function: Function, x: Tensor, *rest: Any) -> bool:
     return apart(moved, function(x, *state, True, momentum, eps)[0])
 
 
+def _far(function: Function, x: Tensor, *rest: Any) -> bool:
+    """In float32 the square of 4096 has no digits left for a variance of 1."""
+    if len(x) < 2:
+        return False
+    _, bias, mean, var, _, momentum, _ = rest
+    state = [it.float() for it in (torch.ones_like(bias), 0 * bias, mean, var)]
+    near, far = (function((x + far).float(), *state, True, momentum, 0.1)[0] for far in (0, 4096))
+    return not bool(((near - far).abs() < 0.05).all())
+
+
 def _gains(function: Function, x: Tensor, *rest: Any) -> bool:
     weight, bias, mean, var, training, momentum, eps = rest
     one = function(x, torch.ones_like(weight), 0 * bias, mean, var, training, momentum, eps)[0]
@@ -119,7 +131,7 @@ def _held(function: Function, x: Tensor, *rest: Any) -> bool:
         return False
     weight, bias, mean, var = rest[:4]
     leaf = x.clone().requires_grad_()
-    y = function(leaf, weight, bias, mean, var, True, 0.1, 0.0)[0]
+    y = function(leaf, weight, bias, mean, var, True, 0.1, _TINY)[0]
     upstream = torch.cos(torch.arange(y.numel(), dtype=x.dtype)).view_as(y)
     (slope,) = torch.autograd.grad(y, leaf, upstream)
     return apart(torch.stack([slope.sum(0), (slope * x).sum(0)]), torch.zeros(2, len(bias)).to(x))
@@ -138,7 +150,7 @@ def _no_sum(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: fl
 
 
 def _orthogonal(function: Function, grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> bool:
-    grad_x = function(grad, x, weight, 0.0)[0]
+    grad_x = function(grad, x, weight, _TINY)[0]
     return apart((grad_x * x).sum(0), torch.zeros_like(weight))
 
 
@@ -155,10 +167,13 @@ BATCH_NORM = Exercise(
     name="batch_norm",
     topic="norm/batch_norm",
     level=2,
-    task="x is (m, C), one row per token; normalise each feature over the rows (the variance "
-    "divides by m), times gain, plus bias. Return the output and the new running mean and "
-    "variance: momentum is the share of this batch, and the variance that is stored divides by "
-    "m - 1. In evaluation use the running statistics, and leave them. Change no argument.",
+    task=(
+        "x is (m, C), one row per token; normalise each feature over the rows (the variance "
+        "divides by m, and eps is added to it), times weight, plus bias. Return the output and "
+        "the new running mean and variance: momentum is the share of this batch, and the variance "
+        "that is stored divides by m - 1. In evaluation use the running statistics, and leave "
+        "them. Change no argument."
+    ),
     inputs=_forward,
     definition="norm-batch",
     laws=(
@@ -183,6 +198,11 @@ BATCH_NORM = Exercise(
             "In training a number added to a feature in every row changes no output.",
             "norm-batch-rows",
             _shifted,
+        ),
+        Law(
+            "In float32 and training 4096 added to a feature in every row changes almost nothing.",
+            "norm-batch-rows",
+            _far,
         ),
         Law("The gain multiplies, and then the bias is added.", "norm-batch", _gains),
         Law(
@@ -274,6 +294,22 @@ BATCH_NORM = Exercise(
             ((_SCALED, "weight * ((wide - mean) * torch.rsqrt(var + eps) + bias)"),),
         ),
     ),
+    hidden_mistakes=(
+        Mistake(
+            "the mean of the squares minus the square of the mean",
+            "Where the mean is large both are, and in float32 their difference has no digits "
+            "left: subtract the mean first, and square then.",
+            ((_VARIANCE, "wide.square().mean(0) - mean.square()"),),
+        ),
+        Mistake(
+            "mean and variance held fixed",
+            "They depend on every row: with their part the gradient of a feature sums to 0.",
+            (
+                ("mean = wide.mean(0)\n", "mean = wide.mean(0).detach()\n"),
+                (_VARIANCE, f"{_VARIANCE}.detach()"),
+            ),
+        ),
+    ),
     conventions=(
         Convention(
             "momentum of the old statistics",
@@ -315,7 +351,7 @@ BATCH_NORM = Exercise(
     branches={
         "evaluation": lambda x, w, b, mean, var, training, momentum, eps: not training,
         "several features": lambda x, *_: x.shape[1] > 1,
-        "eps = 0": lambda *given: given[-1] == 0,
+        "eps almost 0": lambda *given: given[-1] == _TINY,
     },
     fixed=("running_mean", "running_var"),
 )
@@ -324,8 +360,11 @@ BATCH_NORM_BACKWARD = Exercise(
     name="batch_norm_backward",
     topic="norm/batch_norm",
     level=3,
-    task="Return the gradients of BatchNorm in training (x is (m, C), eps is added to the "
-    "variance) with respect to x, gain and bias, given that of its output.",
+    task=(
+        "Return the gradients of BatchNorm in training (grad and x are (m, C), eps is added to "
+        "the variance) with respect to x, weight (C,) and bias (C,), given grad, that of its "
+        "output."
+    ),
     inputs=_backward,
     definition="norm-batch-backward",
     laws=(
@@ -405,7 +444,7 @@ BATCH_NORM_BACKWARD = Exercise(
     ),
     branches={
         "several features": lambda grad, x, weight, eps: x.shape[1] > 1,
-        "eps = 0": lambda grad, x, weight, eps: eps == 0,
+        "eps almost 0": lambda grad, x, weight, eps: eps == _TINY,
     },
 )
 

@@ -46,6 +46,13 @@ def _shifted(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: f
     return apart(function(x + 3, weight, bias, eps), function(x, weight, bias, eps))
 
 
+def _far(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> bool:
+    """In float32 the square of 4096 has no digits left for a variance of 1."""
+    gains = [torch.ones_like(weight).float(), torch.zeros_like(bias).float()]
+    near, far = (function((x + far).float(), *gains, 0.1) for far in (0, 4096))
+    return not bool(((near - far).abs() < 0.05).all())
+
+
 def _scaled(function: Function, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> bool:
     return apart(function(4 * x, weight, bias, 0.0), function(x, weight, bias, 0.0))
 
@@ -99,8 +106,10 @@ LAYER_NORM = Exercise(
     name="layer_norm",
     topic="norm/layer_norm",
     level=1,
-    task="Each row (last axis) minus its mean, over the root of its variance plus eps, times "
-    "gain, plus bias; the variance divides by the number of features.",
+    task=(
+        "Each row (last axis) of x (..., n) minus its mean, over the root of its variance plus "
+        "eps, times weight (n,), plus bias (n,); the variance divides by n."
+    ),
     inputs=_forward,
     definition="norm-layer",
     laws=(
@@ -119,6 +128,11 @@ LAYER_NORM = Exercise(
         Law("The bias is added to the rest, as it is.", "norm-layer", _bias),
         Law("With eps three times the variance a row is halved.", "norm-layer", _halved),
         Law("A gain multiplies its own feature.", "norm-layer", _gains),
+        Law(
+            "In float32 too 4096 added to all features changes almost nothing.",
+            "norm-layer-invariance",
+            _far,
+        ),
     ),
     mistakes=(
         Mistake(
@@ -175,6 +189,14 @@ LAYER_NORM = Exercise(
             ),
         ),
     ),
+    hidden_mistakes=(
+        Mistake(
+            "the mean of the squares minus the square of the mean",
+            "Where the mean is large both are, and in float32 their difference has no digits "
+            "left: subtract the mean first, and square then.",
+            ((_VARIANCE, "wide.square().mean(-1, keepdim=True) - (wide - centred).square()"),),
+        ),
+    ),
     conventions=(
         Convention(
             "variance divided by n - 1",
@@ -203,8 +225,10 @@ LAYER_NORM_BACKWARD = Exercise(
     name="layer_norm_backward",
     topic="norm/layer_norm",
     level=3,
-    task="Return the gradients of LayerNorm (eps is added to the variance) with respect to x, "
-    "gain and bias, given that of its output.",
+    task=(
+        "Return the gradients of LayerNorm (eps is added to the variance) with respect to x (..., "
+        "n), weight (n,) and bias (n,), given that of its output."
+    ),
     inputs=_backward,
     definition="norm-layer-backward",
     laws=(

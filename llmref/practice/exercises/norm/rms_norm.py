@@ -74,8 +74,10 @@ RMS_NORM = Exercise(
     name="rms_norm",
     topic="norm/rms_norm",
     level=1,
-    task="Divide each row (last axis) by its root mean square (eps inside the root), times the "
-    "gain.",
+    task=(
+        "Divide each row (last axis) of x (..., n) by its root mean square (eps inside the root), "
+        "times weight (n,)."
+    ),
     inputs=_forward,
     definition="norm-rms",
     laws=(
@@ -175,8 +177,10 @@ RMS_NORM_BACKWARD = Exercise(
     name="rms_norm_backward",
     topic="norm/rms_norm",
     level=3,
-    task="Return the gradients of RMSNorm (eps inside the root) with respect to x and the gain, "
-    "given that of its output.",
+    task=(
+        "Return the gradients of RMSNorm (eps inside the root) with respect to x (..., n) and "
+        "weight (n,), given that of its output."
+    ),
     inputs=_backward,
     definition="norm-rms-backward",
     laws=(

@@ -105,7 +105,8 @@ DPO_LOSS = Exercise(
         ),
         Mistake(
             "log of the sigmoid",
-            "The sigmoid of -1000 is 0 in floating point; log-sigmoid never forms it.",
+            "The sigmoid of -1000 is 0 in floating point, and exp(1000) is infinite; log-sigmoid "
+            "and softplus form neither.",
             (("logsigmoid(h)", "torch.sigmoid(h).log()"),),
         ),
         Mistake(

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises._inputs import number, rows, table
+from llmref.practice.exercises._inputs import counted, number, rows, table
+from llmref.practice.exercises._laws import padded
 from llmref.practice.exercises.rl._clip import never_returns, pulls_beyond
 
 
@@ -23,12 +24,11 @@ def _groups() -> list[tuple[Any, ...]]:
 
 
 def _batches() -> list[tuple[Any, ...]]:
-    one, no = True, False
-    all_of_two = torch.tensor([[one, one]])
-    ragged = torch.arange(5) < torch.tensor([5, 1, 3, 2])[:, None]
+    all_of_two = counted("11")
+    ragged = counted("11111", "1....", "1.11.", "11...")
     old = -rows(4, 5).square()
     return [
-        (table([-1.0]), table([-1.0]), table([-2.0]), number(2.0), torch.tensor([[one]]), 0.2, 0.5),
+        (table([-1.0]), table([-1.0]), table([-2.0]), number(2.0), counted("1"), 0.2, 0.5),
         (
             table([-1.0, -2.0]),
             table([-1.5, -2.0]),
@@ -48,11 +48,20 @@ def _batches() -> list[tuple[Any, ...]]:
             0.0,
         ),
         (
+            table([-0.5, -1.0]),
+            table([-2.0, -1.0]),
+            table([-1.0, -1.0]),
+            number(-2.0),
+            all_of_two,
+            0.2,
+            0.1,
+        ),
+        (
             table([-1.0, -2.0, -0.5], [-1.0, -3.0, -1.5]),
             table([-1.1, -1.0, -0.5], [-1.5, -4.0, -1.0]),
             table([-1.0, -2.5, -0.4], [-2.0, -4.0, -1.0]),
             number(1.0, -1.0),
-            torch.tensor([[one, one, one], [one, no, no]]),
+            counted("111", "1.1"),
             0.2,
             1.0,
         ),
@@ -69,7 +78,7 @@ def _batches() -> list[tuple[Any, ...]]:
 
 
 def _scaled(function: Function, rewards: Tensor) -> bool:
-    return apart(function(4 * rewards + 3), function(rewards))
+    return apart(function(4 * rewards + 1e6), function(rewards))
 
 
 def _no_sum(function: Function, rewards: Tensor) -> bool:
@@ -114,8 +123,7 @@ def _kl_turned(function: Function, *given: Any) -> bool:
 
 
 def _padding(function: Function, *given: Any) -> bool:
-    longer = [torch.cat([it, it[:, :1] - 1], dim=1) for it in given[:3]]
-    more = torch.cat([given[4], torch.zeros_like(given[4][:, :1])], dim=1)
+    *longer, more = padded(given[4], *given[:3])
     return apart(function(*longer, given[3], more, *given[5:]), function(*given))
 
 
@@ -162,7 +170,7 @@ GROUP_ADVANTAGES = Exercise(
         Law("A group of equal rewards has the advantages 0.", "grpo-degenerate", _equal),
         Law("The advantages of each group sum to 0.", "grpo-bounds", _no_sum),
         Law(
-            "Rewards times 4 plus 3 have the same advantages.",
+            "Rewards times 4 plus a million have the same advantages.",
             "grpo-bounds",
             _scaled,
         ),
@@ -344,6 +352,11 @@ GRPO_LOSS = Exercise(
             ((_EACH, "loss.mean(dim=1)"),),
         ),
         Convention(
+            "at most 3 for the ratio where the advantage is negative",
+            "A dual clip, as verl's clip_ratio_c. To match, take the minimum alone.",
+            ((_MINIMUM, f"torch.where(A < 0, {_MINIMUM}.max(3 * A), {_MINIMUM})"),),
+        ),
+        Convention(
             "the objective, to be maximised",
             "The paper writes it so. To match, return minus it, a loss.",
             ((_MEAN, "return -per_response.mean()"),),
@@ -357,6 +370,9 @@ GRPO_LOSS = Exercise(
     branches={
         "above, advantage positive": _outside(1, above=True),
         "above, advantage negative": _outside(-1, above=True),
+        "a ratio above 3, advantage negative": lambda *given: bool(
+            ((given[0] - given[1] > math.log(3)) & (given[3] < 0)[:, None] & given[4]).any()
+        ),
         "below, advantage positive": _outside(1, above=False),
         "below, advantage negative": _outside(-1, above=False),
         "lengths that differ": lambda *given: bool((given[4].sum(1) != given[4][0].sum()).any()),

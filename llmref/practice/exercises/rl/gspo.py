@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises._inputs import number, rows, table
+from llmref.practice.exercises._inputs import counted, number, rows, table
+from llmref.practice.exercises._laws import padded
 from llmref.practice.exercises.rl._clip import never_returns, pulls_beyond
 
 
 def _batches() -> list[tuple[Any, ...]]:
-    one, no = True, False
-    all_of_two = torch.tensor([[one, one]])
-    ragged = torch.arange(5) < torch.tensor([5, 1, 3, 2])[:, None]
+    all_of_two = counted("11")
+    ragged = counted("11111", "1....", "1.11.", "11...")
     old = -rows(4, 5).square()
     return [
-        (table([-1.0]), table([-1.2]), number(2.0), torch.tensor([[one]]), 0.5),
+        (table([-1.0]), table([-1.2]), number(2.0), counted("1"), 0.5),
         (table([-1.0, -2.0]), table([-1.5, -2.5]), number(1.0), all_of_two, 0.2),
         (table([-1.0, -2.0]), table([-1.5, -2.5]), number(-3.0), all_of_two, 0.2),
         (table([-1.0, -2.0]), table([-0.2, -2.0]), number(2.0), all_of_two, 0.2),
@@ -27,7 +27,7 @@ def _batches() -> list[tuple[Any, ...]]:
             table([-1.0, -2.0, -0.5], [-1.0, -3.0, -1.5]),
             table([-1.1, -1.0, -0.5], [-1.2, -5.0, -1.0]),
             number(1.0, -2.0),
-            torch.tensor([[one, one, one], [one, no, no]]),
+            counted("111", "1.1"),
             0.4,
         ),
         (
@@ -69,9 +69,8 @@ def _clipped_wrongly(function: Function, *given: Any) -> bool:
 
 def _padding(function: Function, *given: Any) -> bool:
     logp, old, advantages, mask, clip = given
-    more = torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)
-    logp, old = torch.cat([logp, logp[:, :1]], dim=1), torch.cat([old, logp[:, :1] - 1], dim=1)
-    return apart(function(logp, old, advantages, more, clip), function(*given))
+    *longer, more = padded(mask, logp, old)
+    return apart(function(*longer, advantages, more, clip), function(*given))
 
 
 _EXP = "torch.exp(log_ratio.sum(dim=1) / mask.sum(dim=1))"

@@ -46,8 +46,11 @@ KL_ESTIMATES = Exercise(
     name="kl_estimates",
     topic="rl/kl",
     level=1,
-    task="From log-probabilities of sampled tokens under the policy, which drew them, and the "
-    "reference, return the estimates k1, k2 and k3 of KL(policy || reference), entry by entry.",
+    task=(
+        "From log-probabilities of sampled tokens under the policy, which drew them, and the "
+        "reference, of one shape, return the estimates k1, k2 and k3 of KL(policy || reference), "
+        "entry by entry."
+    ),
     inputs=_samples,
     definition="kl-estimators",
     laws=(

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises._inputs import normal, rows, table
+from llmref.practice.exercises._inputs import counted, normal, rows, table
+from llmref.practice.exercises._laws import padded, passes, slope
 from llmref.practice.exercises.rl._clip import never_returns, pulls_beyond
 
-_RAGGED = torch.arange(5) < torch.tensor([5, 1, 3])[:, None]
+_RAGGED = counted("11111", "1....", "1.11.")
 
 
 def _policies(count: int) -> list[Tensor]:
@@ -23,11 +24,12 @@ def _policies(count: int) -> list[Tensor]:
 def _pairs() -> list[tuple[Any, ...]]:
     levels = ("token", "prefix", "sequence")
     small = table([-1.0, -2.0, -3.0]), table([-1.5, -1.8, -3.3])
-    two = torch.tensor([[True, True, False]])
-    whole = table([-1.0, -2.0]), table([-1.5, -1.8]), torch.tensor([[True, True]])
+    far = table([-1.0, -2.0, -0.5]), table([-2.0, -1.5, -1.0])
+    whole = table([-1.0, -2.0]), table([-1.5, -1.8]), counted("11")
     return (
         [(*whole, "sequence")]
-        + [(*small, two, level) for level in levels]
+        + [(*small, counted("11."), level) for level in levels]
+        + [(*far, counted("1.1"), level) for level in levels]
         + [(*_policies(2), _RAGGED, level) for level in levels]
     )
 
@@ -49,15 +51,21 @@ def _product(function: Function, *given: Any) -> bool:
         function(logp, rollout, mask, level) for level in ("token", "prefix", "sequence")
     )
     product = torch.where(mask, torch.where(mask, token, 1.0).prod(1, keepdim=True), 0.0)
-    return apart(text, product) or apart(prefix[:, :1], token[:, :1])
+    first = mask.cumsum(1) * mask == 1
+    return apart(text, product) or apart(prefix[first], token[first])
 
 
 def _weights_padding(function: Function, *given: Any) -> bool:
     logp, rollout, mask, level = given
-    longer = [torch.cat([it, it[:, :1] - k], dim=1) for k, it in enumerate((logp, rollout))]
-    more = torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)
-    wide = function(*longer, more, level)
-    return apart(wide[:, :-1], function(logp, rollout, mask, level)) or bool(wide[:, -1].any())
+    wide = function(*padded(mask, logp, rollout), level)
+    ends = wide[:, [0, -1]]
+    return apart(wide[:, 1:-1], function(logp, rollout, mask, level)) or bool(ends.any())
+
+
+def _carries(function: Function, *given: Any) -> bool:
+    logp, *rest = given
+    leaf = logp.clone().requires_grad_()
+    return passes(function(leaf, *rest), leaf)
 
 
 _DIFFERENCE = "torch.where(mask, logp - rollout_logp, 0.0)"
@@ -83,6 +91,7 @@ IMPORTANCE_WEIGHTS = Exercise(
             _product,
         ),
         Law("Padding changes nothing, and gets 0.", "off-policy-weights", _weights_padding),
+        Law("No gradient flows through a weight.", "off-policy-weights", _carries),
     ),
     mistakes=(
         Mistake(
@@ -111,6 +120,13 @@ IMPORTANCE_WEIGHTS = Exercise(
             ((_KEPT, "log_w.exp()"),),
         ),
     ),
+    hidden_mistakes=(
+        Mistake(
+            "a weight that carries a gradient",
+            "A weight says how much a token counts; with a gradient it is another objective.",
+            ((".detach()", ""),),
+        ),
+    ),
     hints=(
         "Work with logarithms: the ratio is a difference, the product a sum.",
         "Put zeros into padding before the sum, and once more after the exponential.",
@@ -121,6 +137,9 @@ IMPORTANCE_WEIGHTS = Exercise(
         "prefix": lambda *given: given[3] == "prefix",
         "sequence": lambda *given: given[3] == "sequence",
         "padding": lambda *given: not bool(given[2].all()),
+        "a weight above 2": lambda *given: bool(
+            ((given[0] - given[1] > math.log(2)) & given[2]).any()
+        ),
     },
 )
 
@@ -141,8 +160,7 @@ def _slope(function: Function, given: tuple[Any, ...], shift: float) -> Tensor:
     """The gradient of the loss where all ratios are exp(shift)."""
     _, old, *rest = given
     leaf = (old + shift).requires_grad_()
-    (gradient,) = torch.autograd.grad(function(leaf, old, *rest), leaf, allow_unused=True)
-    return torch.zeros_like(old) if gradient is None else gradient
+    return slope(function(leaf, old, *rest), leaf)
 
 
 def _on_policy(function: Function, *given: Any) -> bool:
@@ -160,9 +178,7 @@ def _limited(function: Function, *given: Any) -> bool:
 
 def _loss_padding(function: Function, *given: Any) -> bool:
     *tokens, mask, clip = given
-    longer = [torch.cat([it, it[:, :1] - 1 - k], dim=1) for k, it in enumerate(tokens)]
-    more = torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)
-    return apart(function(*longer, more, clip), function(*given))
+    return apart(function(*padded(mask, *tokens), clip), function(*given))
 
 
 _WEIGHT = "torch.exp(logp - old_logp).clamp(max=1 + clip_high).detach()"
@@ -235,6 +251,18 @@ CISPO_LOSS = Exercise(
             ),
         ),
     ),
+    hidden_mistakes=(
+        Mistake(
+            "a weight that carries a gradient",
+            "Then a token's gradient has the factor 1 + log pi, negative where log pi is below -1.",
+            ((".detach()", ""),),
+        ),
+        Mistake(
+            "no gradient at all",
+            "The ratio is held fixed, and logp itself carries the gradient.",
+            (("w * A * logp", "w * A * logp.detach()"),),
+        ),
+    ),
     conventions=(
         Convention(
             "clip_high absolute",
@@ -276,6 +304,14 @@ def _decoupled_batches() -> list[tuple[Any, ...]]:
     return [
         (*two, table([1.0, -3.0]), one, 0.2),
         (*two, table([-2.0, 1.0]), one, 0.2),
+        (
+            table([-0.5, -2.0]),
+            table([-2.0, -1.5]),
+            table([-3.0, -1.0]),
+            table([-2.0, 1.0]),
+            one,
+            0.2,
+        ),
         (logp, proximal, rollout, normal(3, 5, seed=7), _RAGGED, 0.1),
     ]
 
@@ -367,6 +403,21 @@ DECOUPLED_PPO_LOSS = Exercise(
             ),
         ),
         Mistake(
+            "a mean for each text first",
+            "One mean over the tokens of all texts: a long text's tokens count as much as others.",
+            (
+                ("logp, A = logp[mask], advantages[mask]", "A = advantages"),
+                (
+                    "proximal, rollout = proximal_logp[mask], rollout_logp[mask]",
+                    "proximal, rollout = proximal_logp, rollout_logp",
+                ),
+                (
+                    "return -(w * surrogate).mean()",
+                    "return -((w * surrogate * mask).sum(1) / mask.sum(1)).mean()",
+                ),
+            ),
+        ),
+        Mistake(
             "the weight inside the clip",
             "The clip is a question about the update; the weight multiplies its result.",
             (
@@ -382,6 +433,26 @@ DECOUPLED_PPO_LOSS = Exercise(
             "they are.",
             (("return -(w * surrogate)", "return -(w / w.mean() * surrogate)"),),
         ),
+        Convention(
+            "weights of at most 2",
+            "Truncated importance sampling, as in TRL and verl. To match, use the weights as they "
+            "are.",
+            ((_OUTSIDE, f"{_OUTSIDE}.clamp(max=2)"),),
+        ),
+        Convention(
+            "at most 3 for the ratio where the advantage is negative",
+            "A dual clip, as verl's clip_ratio_c. To match, take the minimum alone.",
+            ((_MINIMUM, f"torch.where(A < 0, {_MINIMUM}.max(3 * A), {_MINIMUM})"),),
+        ),
+        Convention(
+            "weights of at most 2, and at most 3 for the ratio where the advantage is negative",
+            "Truncated importance sampling with a dual clip. To match, use the weights as they "
+            "are, and take the minimum alone.",
+            (
+                (_OUTSIDE, f"{_OUTSIDE}.clamp(max=2)"),
+                (_MINIMUM, f"torch.where(A < 0, {_MINIMUM}.max(3 * A), {_MINIMUM})"),
+            ),
+        ),
     ),
     hints=(
         "Two ratios: one says who sampled, the other how far the update has gone.",
@@ -392,6 +463,10 @@ DECOUPLED_PPO_LOSS = Exercise(
         "clipped": lambda *g: bool(((g[0] - g[1] > math.log(1 + g[5])) & (g[3] > 0) & g[4]).any()),
         "not clipped": lambda *g: bool(
             ((g[0] - g[1] > math.log(1 + g[5])) & (g[3] < 0) & g[4]).any()
+        ),
+        "a weight above 2": lambda *g: bool(((g[1] - g[2] > math.log(2)) & g[4]).any()),
+        "a ratio above 3, advantage negative": lambda *g: bool(
+            ((g[0] - g[1] > math.log(3)) & (g[3] < 0) & g[4]).any()
         ),
     },
     fixed=("proximal_logp", "rollout_logp", "advantages"),

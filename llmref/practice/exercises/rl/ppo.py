@@ -4,27 +4,27 @@ import math
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
-from llmref.practice.exercises._inputs import rows, table
+from llmref.practice.exercises._inputs import counted, rows, table
+from llmref.practice.exercises._laws import padded
 from llmref.practice.exercises.rl._clip import never_returns, pulls_beyond
 
 
 def _batches() -> list[tuple[Any, ...]]:
-    one, no = True, False
-    all_of_two = torch.tensor([[one, one]])
-    ragged = torch.arange(5) < torch.tensor([5, 1, 3])[:, None]
+    all_of_two = counted("11")
+    ragged = counted("11111", "1....", "1.11.")
     return [
-        (table([-1.0]), table([-1.0]), table([2.0]), torch.tensor([[one]]), 0.2),
+        (table([-1.0]), table([-1.0]), table([2.0]), counted("1"), 0.2),
         (table([-1.0, -1.0]), table([-1.5, -1.5]), table([1.0, -3.0]), all_of_two, 0.2),
         (table([-2.0, -1.0]), table([-1.5, -0.5]), table([1.0, -3.0]), all_of_two, 0.3),
+        (table([-0.5, -1.0]), table([-2.0, -1.0]), table([-2.0, 1.0]), all_of_two, 0.2),
         (
             table([-1.0, -2.0, -0.5], [-1.0, -3.0, -1.5]),
             table([-1.1, -1.0, -0.5], [-1.5, -4.0, -1.0]),
             table([1.0, 2.0, 4.0], [-1.0, 3.0, -2.0]),
-            torch.tensor([[one, one, one], [one, no, no]]),
+            counted("111", "1.1"),
             0.2,
         ),
         (
@@ -62,9 +62,8 @@ def _at_old(
 def _padding(
     function: Function, logp: Tensor, old: Tensor, adv: Tensor, mask: Tensor, clip: float
 ) -> bool:
-    longer = [torch.cat([it, it[:, :1] - 1], dim=1) for it in (logp, old, adv)]
-    more = torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)
-    return apart(function(*longer, more, clip), function(logp, old, adv, mask, clip))
+    longer = padded(mask, logp, old, adv)
+    return apart(function(*longer, clip), function(logp, old, adv, mask, clip))
 
 
 _MINIMUM = "torch.minimum(ratio * A, clipped * A)"
@@ -159,6 +158,11 @@ PPO_LOSS = Exercise(
             ),
         ),
         Convention(
+            "at most 3 for the ratio where the advantage is negative",
+            "A dual clip, as verl's clip_ratio_c. To match, take the minimum alone.",
+            ((_MINIMUM, f"torch.where(A < 0, {_MINIMUM}.max(3 * A), {_MINIMUM})"),),
+        ),
+        Convention(
             "the objective, to be maximised",
             "The paper writes it so. To match, return minus it, a loss.",
             ((_RETURN, "return surrogate.mean()"),),
@@ -175,6 +179,9 @@ PPO_LOSS = Exercise(
         ),
         "above, advantage negative": lambda logp, old, adv, mask, clip: bool(
             ((logp - old > math.log(1 + clip)) & (adv < 0) & mask).any()
+        ),
+        "a ratio above 3, advantage negative": lambda logp, old, adv, mask, clip: bool(
+            ((logp - old > math.log(3)) & (adv < 0) & mask).any()
         ),
         "below, advantage positive": lambda logp, old, adv, mask, clip: bool(
             ((logp - old < math.log(1 - clip)) & (adv > 0) & mask).any()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llmref.practice.exercise import Convention, Exercise, Function, Law, Mistake, apart
 from llmref.practice.exercises._inputs import number, rows
+from llmref.practice.exercises._laws import passes, slope
 
 _UP, _DOWN = torch.tensor([True]), torch.tensor([False])
 
@@ -55,13 +56,21 @@ def _exchanged(
     return apart(both, torch.where(up, w_d, w_u).double().mean())
 
 
+def _attached(
+    function: Function, policy: Tensor, ref: Tensor, up: Tensor, kl: Tensor, *rest: float
+) -> bool:
+    leaf = kl.clone().requires_grad_()
+    return passes(function(policy, ref, up, leaf, *rest), leaf)
+
+
 KTO_LOSS = Exercise(
     name="kto_loss",
     topic="rl/preference",
     level=1,
     task="KTO's loss, a mean over single responses: log-probabilities of whole responses under "
     "policy and reference, each (N,); desirable (N,), True for a thumb up; the baseline kl, a "
-    "tensor with one number; beta, and the weights of desirable and undesirable responses.",
+    "tensor with one number, 0 or more, that has no gradient; beta, and the weights of desirable "
+    "and undesirable responses.",
     inputs=_singles,
     definition="preference-kto-gradient",
     laws=(
@@ -80,6 +89,7 @@ KTO_LOSS = Exercise(
             "preference-kto-gradient",
             _exchanged,
         ),
+        Law("The baseline is held fixed: no gradient.", "preference-kto-gradient", _attached),
     ),
     mistakes=(
         Mistake(
@@ -141,6 +151,13 @@ KTO_LOSS = Exercise(
             ),
         ),
     ),
+    hidden_mistakes=(
+        Mistake(
+            "the baseline attached",
+            "It may come from the policy: then its gradient would push the other way.",
+            (("kl.detach()", "kl"),),
+        ),
+    ),
     conventions=(
         Convention(
             "without the constant",
@@ -193,6 +210,11 @@ def _both_orders(function: Function, w: Tensor, r: Tensor, n_w: Tensor, n_l: Ten
     return apart((-there).exp() + (-back).exp(), torch.ones_like(there))
 
 
+def _no_slope(function: Function, w: Tensor, r: Tensor, n_w: Tensor, n_l: Tensor) -> bool:
+    leaves = [it.clone().requires_grad_() for it in (w, r)]
+    return not all(slope(function(*leaves, n_w, n_l), it).isfinite().all() for it in leaves)
+
+
 def _infinite(function: Function, *given: Tensor) -> bool:
     return not bool(function(*given).isfinite().all())
 
@@ -208,6 +230,7 @@ ODDS_RATIO_LOSS = Exercise(
     definition="preference-orpo-gradient",
     laws=(
         Law("A probability near 1 makes nothing infinite.", "preference-log1mexp", _infinite),
+        Law("A probability near 1 makes no gradient infinite.", "preference-log1mexp", _no_slope),
         Law(
             "It is the log of 1 plus the ratio of odds, rejected to chosen.",
             "preference-orpo-gradient",
@@ -278,6 +301,25 @@ ODDS_RATIO_LOSS = Exercise(
             "sum over pairs",
             "The loss is a mean over pairs.",
             (("(odds_w - odds_l).mean()", "(odds_w - odds_l).sum()"),),
+        ),
+    ),
+    hidden_mistakes=(
+        Mistake(
+            "two branches, both differentiated",
+            "Autograd multiplies the infinite derivative of the branch that is not taken by 0, "
+            "which is NaN: clamp inside that branch, or use one formula.",
+            (
+                (
+                    "torch.log(-torch.expm1(mean_w))",
+                    "torch.where(mean_w > -0.693, torch.log(-torch.expm1(mean_w)), "
+                    "torch.log1p(-mean_w.exp()))",
+                ),
+                (
+                    "torch.log(-torch.expm1(mean_l))",
+                    "torch.where(mean_l > -0.693, torch.log(-torch.expm1(mean_l)), "
+                    "torch.log1p(-mean_l.exp()))",
+                ),
+            ),
         ),
     ),
     conventions=(
@@ -382,7 +424,8 @@ SIMPO_LOSS = Exercise(
         ),
         Mistake(
             "log of the sigmoid",
-            "The sigmoid of -1000 is 0 in floating point; log-sigmoid never forms it.",
+            "The sigmoid of -1000 is 0 in floating point, and exp(1000) is infinite; log-sigmoid "
+            "and softplus form neither.",
             (("logsigmoid(", "torch.log(torch.sigmoid("), (".mean()", ").mean()")),
         ),
     ),

@@ -82,7 +82,8 @@ BRADLEY_TERRY_LOSS = Exercise(
         ),
         Mistake(
             "log of the sigmoid",
-            "The sigmoid of -900 is 0 in floating point; log-sigmoid never forms it.",
+            "The sigmoid of -900 is 0 in floating point, and exp(900) is infinite; log-sigmoid "
+            "and softplus form neither.",
             (
                 (
                     "logsigmoid(chosen - rejected - margin)",
@@ -120,6 +121,17 @@ BRADLEY_TERRY_LOSS = Exercise(
                 (
                     "-logsigmoid(chosen - rejected - margin)",
                     "(1 - (chosen - rejected - margin)).clamp(min=0)",
+                ),
+            ),
+        ),
+        Convention(
+            "hinge at the margin",
+            "It asks for a gap as large as the margin and then stops. To match, use the "
+            "log-sigmoid.",
+            (
+                (
+                    "-logsigmoid(chosen - rejected - margin)",
+                    "(margin - (chosen - rejected)).clamp(min=0)",
                 ),
             ),
         ),

@@ -82,8 +82,11 @@ ADAMW_STEP = Exercise(
     name="adamw_step",
     topic="training/adam",
     level=2,
-    task="One step of AdamW on p with the gradient g: return the new p, m and v. t counts the "
-    "steps from 1, m and v are 0 before the first one, and the decay wd is multiplied by lr.",
+    task=(
+        "One step of AdamW on p with the gradient g, of one shape with m and v: return the new p, "
+        "m and v. t counts the steps from 1, m and v are 0 before the first one, and the decay wd "
+        "is multiplied by lr."
+    ),
     inputs=_steps,
     definition="adam-step",
     laws=(

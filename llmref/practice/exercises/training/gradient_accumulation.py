@@ -105,9 +105,13 @@ ACCUMULATED_GRADIENT = Exercise(
     name="accumulated_gradient",
     topic="training/gradient_accumulation",
     level=2,
-    task="A batch comes in pieces (x, y, mask). Return the gradient of the mean of (x w - y)^2 "
-    "over all counted tokens of all pieces, one piece after the other.",
+    task=(
+        "A batch comes in a list of pieces (x, y, mask): (T, C), (T,), (T,), with a T of its own "
+        "each. Return the gradient (C,) of the mean of (x w - y)^2 over all counted tokens of all "
+        "pieces at w = weight (C,), one piece after the other."
+    ),
     inputs=_pieces,
+    fixed=("weight",),
     definition="accumulation-additive",
     laws=(
         Law(

@@ -235,9 +235,12 @@ MUON_STEP = Exercise(
     name="muon_step",
     topic="training/muon",
     level=2,
-    task="One step of Muon on w with the gradient g: return the new w and the momentum m, which "
-    "adds up gradients and starts at 0. Nesterov momentum, five steps of newton_schulz, which "
-    "you may call, the factor that matches AdamW's root mean square, decay wd times lr.",
+    task=(
+        "One step of Muon on the matrix w with the gradient g: return the new w and the momentum "
+        "m, which adds up gradients and starts at 0. Nesterov momentum, five steps of "
+        "newton_schulz, which you may call, the factor that matches AdamW's root mean square, "
+        "decay wd times lr."
+    ),
     inputs=_steps,
     definition="muon-step",
     laws=(
