@@ -113,6 +113,14 @@ def test_totals_do_not_speak_of_what_the_site_has_not(site: Site) -> None:
     assert '<p class="page-status">0 results, 0 checks executed, 0 mistakes rejected.</p>' in page
 
 
+def test_another_displayed_equation_is_counted_at_once(kept: Site) -> None:
+    """On the ledger, which was not edited, though it has no number that another page could cite."""
+    assert "0 statements display" in kept.build().page("ledger")
+    page = (kept.root / "part/page.md").read_text(encoding="utf-8")
+    kept.write("part/page.md", page.replace("It is.", "It is.\n\n$$\na = b\n$$", 1))
+    assert "1 statement displays" in kept.build().page("ledger")
+
+
 def test_another_erratum_is_counted_at_once(kept: Site) -> None:
     """On pages that were not edited."""
     kept.build()
