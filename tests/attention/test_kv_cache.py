@@ -571,6 +571,9 @@ def test_wrong_calls_of_generation_are_named():
         generate_greedy(lambda ids, cache=None: torch.zeros(1, 5), ids, 1)
     with pytest.raises(ValueError, match="a logit is NaN"):
         generate_greedy(lambda ids, cache=None: torch.full((1, 2, 5), math.nan), ids, 1)
+    at_the_end = torch.tensor([0.0, math.nan]).view(1, 2, 1).expand(1, 2, 5)
+    with pytest.raises(ValueError, match="a logit is NaN"):
+        generate_greedy(lambda ids, cache=None: at_the_end, ids, 1)
 
 
 # Counts

@@ -468,6 +468,17 @@ def test_fake_quantisation_is_there_and_back():
     close(fake_quantize(x, scale, 0, bits=3), expected, atol=1e-15)
 
 
+def test_what_is_not_said_is_eight_bits_and_blocks_of_256():
+    x = random(600).abs() + 0.1
+    assert torch.equal(fake_quantize(x, 0.001, 0), fake_quantize(x, 0.001, 0, bits=8))
+    index, _, peak = double_quantize(x)
+    same, _, other = double_quantize(x, 256)
+    assert torch.equal(index, same)
+    assert torch.equal(peak, other)
+    assert not torch.equal(fake_quantize(x, 0.001, 0), fake_quantize(x, 0.001, 0, bits=9))
+    assert len(double_quantize(x, 300)[2]) != len(peak)
+
+
 def test_the_gradient_passes_unless_the_rounded_value_is_clipped():
     """Codes -4 to 3: 3.4 rounds to 3 and counts as inside, 3.6 rounds to 4 and does not."""
     x = torch.tensor([-4.6, -4.4, 0.2, 3.4, 3.6, 9.0], dtype=F64, requires_grad=True)
