@@ -558,6 +558,12 @@ def test_simpo_by_hand():
     assert loss.item() == pytest.approx(math.log1p(math.exp(-1)), abs=1e-15)
 
 
+def test_simpo_multiplies_the_gap_of_the_means_by_beta_and_not_the_margin():
+    given = f64([-4.0]), f64([-9.0]), torch.tensor([2]), torch.tensor([2])  # means -2 and -4.5
+    loss = simpo_loss(*given, beta=3.0, gamma=0.5)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-(3.0 * 2.5 - 0.5))), rel=1e-14)
+
+
 def test_simpo_averages_over_pairs_and_passes_gradcheck():
     pw, pl = four()[:2]
     lengths = torch.tensor([2, 7, 5]), torch.tensor([4, 1, 3])
