@@ -131,6 +131,14 @@ def test_of_equal_scores_the_first_found_wins():
     close(found.score, one(-math.log(2)))
 
 
+def test_with_a_negative_penalty_the_next_length_decides_when_to_stop():
+    """EOS at once scores -1.2; token 1 and a sure EOS, of length 2, score -2 * 0.5."""
+    model = bigrams([0.301, 0.607, 0.092], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0])
+    found = search(model, 1, 5, alpha=-1.0, finish="any", prompt=torch.tensor([0]))
+    assert found.tokens.tolist() == [1, 0]
+    assert found.score.item() == pytest.approx(2 * math.log(0.607), rel=1e-6)
+
+
 def test_it_equals_the_search_on_lists():
     for seed, B, alpha, finish in itertools.product(range(4), (1, 3), ALPHAS, ("ranked", "any")):
         model = tree(4, 4, seed)
