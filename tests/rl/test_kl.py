@@ -219,6 +219,10 @@ def test_kl_of_nearly_equal_widths_keeps_its_digits():
     one = f64(1.0)
     divergence = kl_gaussian(0 * one, one + 1e-7, 0 * one, one)
     assert divergence.item() == pytest.approx(1e-14, rel=1e-5)
+    three = 3 * one  # whose logarithm is rounded, unlike that of 1
+    e = ((three + 3e-12).item() - 3) / 3
+    divergence = kl_gaussian(0 * one, three + 3e-12, 0 * one, three)
+    assert divergence.item() == pytest.approx(e**2, rel=1e-6)
     wide, wider = torch.tensor(1000.0), torch.tensor(1000.001)  # float32
     exact = kl_gaussian(0 * one, wide.double(), 0 * one, wider.double())
     close = kl_gaussian(torch.tensor(0.0), wide, torch.tensor(0.0), wider)

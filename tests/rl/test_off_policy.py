@@ -206,6 +206,12 @@ def test_what_is_refused():
             ),
         ),
         (
+            "rollout_logp must not require grad",
+            lambda: decoupled_ppo_loss(
+                NEW, OLD, MU.clone().requires_grad_(), ADVANTAGES, MASK, agg="token-mean"
+            ),
+        ),
+        (
             "advantages must be",
             lambda: cispo_loss(NEW, OLD, ADVANTAGES[:2], MASK, clip_high=0.1, agg="token-mean"),
         ),
