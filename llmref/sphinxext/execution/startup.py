@@ -91,14 +91,22 @@ def keep_compiled_templates(app: Sphinx) -> None:
         templates.environment.bytecode_cache = FileSystemBytecodeCache(str(folder))
 
 
+def collect_from_now_on(app: Sphinx) -> None:
+    """Look for garbage again, and only in what the build makes."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+    gc.enable()
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Start the kernels' server, if pages will probably have to run, and shorten the rest."""
     if can_fork() and _looks_edited(app):
         KernelServer.current = KernelServer(python_path(PACKAGE_ROOT), PRELOADED)
-    # Nearly all that is made while extensions are loaded stays. By default Python looks through it
-    # after every 700 new objects, which takes a tenth of the time.
-    gc.set_threshold(100_000, 20, 100)
-    atexit.register(gc.freeze)  # at its end it would look through the whole site, for seconds
+    # What extensions and the last build's environment bring stays, a million objects. By default
+    # Python looks through them again and again for garbage, at its end for seconds.
+    gc.disable()
+    app.connect("builder-inited", collect_from_now_on, priority=1)
+    atexit.register(gc.freeze)
     _leave_out(_LEFT_OUT)
     app.connect("builder-inited", keep_compiled_templates)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

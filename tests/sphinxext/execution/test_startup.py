@@ -52,11 +52,20 @@ def test_a_site_without_code_never_needs_kernels(tmp_path: Path) -> None:
     assert startup._looks_edited(app) is False
 
 
-def test_a_build_does_not_look_for_garbage_when_it_ends(site: Site) -> None:
-    """In a site of this size that takes longer than the build. Exit functions run in reverse."""
+def test_garbage_is_looked_for_in_what_a_build_makes_and_in_nothing_else(site: Site) -> None:
+    """What is loaded stays, and in a site of this size to look through it takes seconds."""
     site.configure(
-        "import atexit, gc\natexit.register(lambda: print(f'frozen: {gc.get_freeze_count() > 0}'))"
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(f'left: {gc.get_count()[0] < 100}'))\n"
+        "def say(*_):\n"
+        "    print(f'collects: {gc.isenabled()}, frozen: {gc.get_freeze_count() > 0}')\n"
+        "def setup(app):\n"
+        "    app.connect('source-read', say)\n"
+        "    print(f'loading: {gc.isenabled()}')"
     )
     site.configure("extensions.insert(0, 'llmref.sphinxext.execution.startup')")
     site.write("index.md", "# I\n")
-    assert "frozen: True" in site.build_cold().status
+    status = site.build_cold().status
+    assert "loading: False" in status
+    assert "collects: True, frozen: True" in status
+    assert "left: True" in status
