@@ -24,6 +24,13 @@ cached = attention.CachedAttention(8, 2)
 rates = {"max_lr": 0.1, "warmup_steps": 4, "stable_steps": 8, "decay_steps": 6}
 steps = {"growth_factor": two, "backoff_factor": 0.5, "growth_interval": 5}
 
+
+def pairs() -> tuple[torch.Tensor, ...]:
+    """Two pairs for SimPO: sums of log-probabilities, and lengths."""
+    counts = torch.tensor([3, 4])
+    return -ones(2), -ones(2), counts, counts
+
+
 TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "a mask that is a list": (lambda: attention.check_mask(wrong, 1, 1), "mask must be a tensor"),
     "masks that are lists": (lambda: attention.and_masks(wrong), "mask must be a tensor"),
@@ -147,6 +154,18 @@ TYPE_ERRORS: dict[str, tuple[Callable[[], object], str]] = {
     "a growth of two": (
         lambda: training.update_loss_scale(8.0, 1, overflow=False, **steps),  # type: ignore[arg-type]
         "growth_factor must be one number",
+    ),
+    "a number for each pair": (
+        lambda: rl.simpo_loss(*pairs(), beta=ones(2)),  # type: ignore[arg-type]
+        r"beta must be one number, got a tensor \(2,\)",
+    ),
+    "a number for each pair of DPO": (
+        lambda: rl.dpo_loss(-ones(2), -ones(2), -ones(2), -ones(2), beta=ones(2)),  # type: ignore[arg-type]
+        r"beta must be one number, got a tensor \(2,\)",
+    ),
+    "no chosen responses": (
+        lambda: rl.simpo_loss(None, *pairs()[1:]),  # type: ignore[arg-type]
+        "policy_chosen_logps must be a tensor",
     ),
 }
 

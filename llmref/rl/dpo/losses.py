@@ -14,8 +14,10 @@ from llmref._require import (
     require_choice,
     require_in,
     require_integers,
+    require_number,
     require_positive,
     require_shapes,
+    require_tensor,
 )
 from llmref.functional.activations import relu
 from llmref.rl._tokens import log_probs, narrowed
@@ -79,6 +81,7 @@ def simpo_loss(
     pair, tensors that are not (N,), log-probabilities that are not finite or above 1e-6, a loss
     that overflows; TypeError for integer log-probabilities and lengths that are no integers.
     """
+    require_number(beta=beta, gamma=gamma)
     require_positive(beta=beta)
     require_at_least(0, gamma=gamma)
     _require_pairs(policy_chosen_logps, policy_rejected_logps)
@@ -107,6 +110,7 @@ def _mean_logps(which: str, policy: Tensor, lengths: Tensor) -> Tensor:
 
 def _require_pairs(chosen: Tensor, rejected: Tensor) -> None:
     named = {"policy_chosen_logps": chosen, "policy_rejected_logps": rejected}
+    require_tensor(**named)
     require_shapes("policy_chosen_logps (N,), policy_rejected_logps (N,)", **named)
     if chosen.numel() == 0:
         raise ValueError("there is no pair: a mean over nothing does not exist")
@@ -114,6 +118,7 @@ def _require_pairs(chosen: Tensor, rejected: Tensor) -> None:
 
 def _require_options(loss_type: str, beta: float, smoothing: float) -> None:
     require_choice(LossType, loss_type=loss_type)
+    require_number(beta=beta)
     require_positive(beta=beta)
     require_in("[0, 0.5)", label_smoothing=smoothing)
     if smoothing > 0 and loss_type in ("ipo", "hinge"):
