@@ -1,13 +1,11 @@
 """`make fuzz`: call every public function with generated arguments, and say what came of it.
 
 Exit status 1 if there is a find; each is printed with the command that makes its call alone. A run
-of all functions without a find is counted in docs/fuzz.json.
+of all functions without a find writes the table of the site.
 """
 
 import argparse
 import itertools
-import json
-import subprocess
 import sys
 import traceback
 from collections import Counter
@@ -16,12 +14,14 @@ from dataclasses import asdict
 
 import torch
 
+from tests import measured
 from tests.fuzz.draw import draw
 from tests.fuzz.forked import forked
 from tests.fuzz.judge import ERROR, FIND, LARGE, RESULT, Verdict, is_large, judge, made
 from tests.fuzz.targets import Target, targets
 from tests.small_site import ROOT
 
+TABLE = ROOT / "docs" / "_fuzz.md"
 KINDS = (RESULT, ERROR, LARGE, FIND)
 
 
@@ -95,15 +95,15 @@ def groups(table: dict[str, Counter[str]]) -> dict[str, list[Counter[str]]]:
 
 
 def write(table: dict[str, Counter[str]]) -> None:
-    """Keep the counts of each group, and which state of the code they are of."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    counts = {
-        group: {"functions": len(rows), "calls": sum(map(Counter.total, rows))}
-        | {kind: sum(row[kind] for row in rows) for kind in KINDS}
-        for group, rows in groups(table).items()
-    }
-    text = json.dumps({"commit": git.stdout.strip(), "groups": counts}, indent=2)
-    (ROOT / "docs" / "fuzz.json").write_text(text + "\n", encoding="utf-8")
+    """The counts of each group, and which state of the code they are of, as a page includes them."""
+    rows = [
+        (group, len(it), *(sum(row[kind] for row in it) for kind in KINDS))
+        for group, it in groups(table).items()
+    ]
+    totals = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
+    heads = ("Group", "Functions", "Results", "Errors by name", "Too large to call", "Finds")
+    text = measured.table(heads, [("all", *totals), *rows], "By `make fuzz`.")
+    TABLE.write_text(text, encoding="utf-8")
 
 
 def print_table(table: dict[str, Counter[str]]) -> None:
