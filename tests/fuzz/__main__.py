@@ -95,7 +95,7 @@ def groups(table: dict[str, Counter[str]]) -> dict[str, list[Counter[str]]]:
 
 
 def write(table: dict[str, Counter[str]]) -> None:
-    """The counts of each group, and which state of the code they are of, as a page includes them."""
+    """Write the counts of each group, and which state of the code they are of, for the page."""
     rows = [
         (group, len(it), *(sum(row[kind] for row in it) for kind in KINDS))
         for group, it in groups(table).items()
