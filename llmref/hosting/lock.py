@@ -35,10 +35,17 @@ def held(path: Path) -> Iterator[None]:
         yield
 
 
-def _holder(path: Path) -> str:
-    """' (process 7, since 12:00:00)', if the holder has said so yet."""
-    said = path.read_text(encoding="utf-8", errors="replace").strip()
-    return f" ({said})" if said else ""
+def _holder(path: Path, patience: float = 1.0) -> str:
+    """' (process 7, since 12:00:00)'; '' if the holder does not say so within `patience` seconds.
+
+    It writes just after it has the lock, so whoever comes at that moment has to look again.
+    """
+    end = time.monotonic() + patience
+    while not (said := path.read_text(encoding="utf-8", errors="replace").strip()):
+        if time.monotonic() > end:
+            return ""
+        time.sleep(0.02)
+    return f" ({said})"
 
 
 def main(lock: Path, command: list[str]) -> int:

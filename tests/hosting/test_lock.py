@@ -5,11 +5,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import psutil
 import pytest
 
-from llmref.hosting.lock import held
+from llmref.hosting.lock import _holder, held
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there builds are not kept apart")
@@ -55,6 +56,17 @@ def test_whoever_waits_gets_the_lock_whatever_is_written_in_it(tmp_path: Path) -
         assert second.poll() is None
     assert waiting == "Another build is running here (\ufffd): waiting for it.\n"
     assert second.communicate()[0] == "mine\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there builds are not kept apart")
+def test_a_holder_that_has_not_said_yet_who_it_is_is_given_a_moment(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with held(path):
+        path.write_bytes(b"")
+        Timer(0.3, path.write_bytes, [b"process 7, since 12:00:00\n"]).start()
+        assert _holder(path) == " (process 7, since 12:00:00)"
+        path.write_bytes(b"")
+        assert _holder(path, patience=0.1) == ""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there builds are not kept apart")
