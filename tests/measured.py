@@ -1,7 +1,8 @@
 """Tables of measured numbers that a page includes, with the commit that they were measured at."""
 
+import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.small_site import ROOT
@@ -32,3 +33,9 @@ def table(
     lines = [f"| {' | '.join(heads)} |", "|---" + "|--:" * (len(heads) - 1) + "|"]
     lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
     return "\n".join([*lines, "", f"{words} Measured at commit {at or commit()}.", ""])
+
+
+def by_result(counts: Mapping[str, Sequence[int]]) -> str:
+    """How many changes were stopped, and how many tried, of each result; a line for each."""
+    lines = [f'"{label}": {json.dumps(counts[label])}' for label in sorted(counts)]
+    return "{\n" + ",\n".join(lines) + "\n}\n"

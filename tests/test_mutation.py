@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from llmref.rl.gspo import sequence_ratio
-from tests.mutation.__main__ import REASONS, as_table
+from tests.mutation.__main__ import REASONS, as_json, as_table
+from tests.mutation.by_page import checked
 from tests.mutation.calls import recorded
 from tests.mutation.forked import ALIVE, KILLED, outcome
 from tests.mutation.install import install
@@ -139,7 +140,7 @@ def test_the_tests_and_the_page_of_a_topic_reject_a_mutant_and_pass_without_one(
     program = """
 import ast
 from dataclasses import replace
-from tests.mutation.by_page import reject_by_page
+from tests.mutation.by_page import Page, checked
 from tests.mutation.by_tests import TopicTests
 from tests.mutation.sites import mutants_of
 topic, names = "rl/gspo", {"llmref/rl/gspo.py"}
@@ -148,18 +149,30 @@ source = open("llmref/rl/gspo.py").read()
 both = [*found, *(replace(it, tree=ast.parse(source), change="none") for it in found)]
 tests = TopicTests(topic, names)
 by_tests = [tests.reject(it) for it in both]
-by_page = dict(reject_by_page(topic, names, both))
-print(*by_tests, *(by_page[it] for it in both))
+page = Page(topic, names)
+by_page = dict(page.reject(both))
+print(*by_tests, *(by_page[it] for it in both), *page.results(found[0])[:2])
 """
+    expected = ["killed", "alive", "killed", "alive", "gspo-amgm", "gspo-by-hand"]
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.split()[-4:] == ["killed", "alive", "killed", "alive"], done.stderr[-2000:]
+    assert done.stdout.split()[-6:] == expected, done.stderr[-2000:]
+
+
+def test_a_cell_checks_the_results_that_its_calls_name() -> None:
+    cell = '''
+verify.allclose("a-one", 1, 1.0)
+with verify.timing("a-two"): pass
+shown = verify.Mean("x", given=id("a-three"))
+print("a-four"), judge.verify("a-five"), verify.near(name, "a-six")
+'''
+    assert checked(cell) == {"a-one", "a-two"}
 
 
 def test_the_table_of_all_topics_says_whether_it_is_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Apart from each other: changed values, changed refusals, and what makes no difference."""
-    one = {"name": "a.py:3: 1 becomes one less", "code": "x = 1"}
+    one = {"name": "a.py:3: 1 becomes one less", "code": "x = 1", "results": ["a-one", "a-two"]}
     reasons = [{"file": "a.py", "code": "x = 1", "change": "1 becomes one less", "reason": "so"}]
     monkeypatch.setattr("tests.mutation.__main__.REASONS", tmp_path / "reasons.json")
     (tmp_path / "reasons.json").write_text(json.dumps(reasons), encoding="utf-8")
@@ -180,6 +193,7 @@ def test_the_table_of_all_topics_says_whether_it_is_a_sample(
         "| {doc}`a/b <a/b>` | 3 | 2 | 2 | 1 | 1 | 1 |",
     ]
     assert lines[-1] == "By `make mutate WRITE=1`. Measured at commit `abc`."
+    assert json.loads(as_json(known)) == {"a-one": [2, 3], "a-two": [2, 3]}
     assert "A sample" in as_table({"a/b": {"all": False, "mutants": mutants}})
 
 

@@ -17,13 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.measured import share, table
-from tests.mutation.by_page import reject_by_page
+from tests.measured import by_result, share, table
+from tests.mutation.by_page import Page
 from tests.mutation.by_tests import TopicTests
 from tests.mutation.sites import files, mutants_of, topics
 from tests.small_site import ROOT
 
 TABLE = ROOT / "docs" / "_mutants.md"
+BY_RESULT = ROOT / "docs" / "mutated_functions.json"  # which the ledger reads
 REASONS = Path(__file__).with_name(
     "without_effect.json"
 )  # changes that make no difference, and why
@@ -46,7 +47,8 @@ def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
     tests = TopicTests(topic, names)
     by_tests = {mutant: tests.reject(mutant) for mutant in mutants}
     # Last: the cells change torch's default dtype, and may switch gradients off.
-    by_page = dict(reject_by_page(topic, names, mutants))
+    page = Page(topic, names)
+    by_page = dict(page.reject(mutants))
     return {
         "topic": topic,
         "key": key(topic),
@@ -58,6 +60,7 @@ def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
                 "refuses": it.refuses,
                 "tests": by_tests[it],
                 "page": by_page[it],
+                "results": page.results(it),
             }
             for it in mutants
         ],
@@ -128,8 +131,10 @@ def run_all(wanted: list[str], options: argparse.Namespace) -> int:
                     print(summary(topic), flush=True)
         time.sleep(0.1)
     if options.write and not failed:
-        TABLE.write_text(as_table({topic: kept(topic) or {} for topic in wanted}), encoding="utf-8")
-        print(f"{TABLE.relative_to(ROOT)} is written")
+        known = {topic: kept(topic) or {} for topic in wanted}
+        TABLE.write_text(as_table(known), encoding="utf-8")
+        BY_RESULT.write_text(as_json(known), encoding="utf-8")
+        print(f"{TABLE.relative_to(ROOT)} and {BY_RESULT.relative_to(ROOT)} are written")
     return 1 if failed else 0
 
 
@@ -145,6 +150,19 @@ def as_table(known: Mapping[str, Mapping[str, Any]], at: str | None = None) -> s
     heads = ("Topic", "Of a value", "Tests reject", "Page rejects")
     heads += ("Of a refusal", "Tests reject", "Without effect")
     return table(heads, rows, words + "By `make mutate WRITE=1`.", at)
+
+
+def as_json(known: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of each result, how many changed values its page rejects of those that its checks enter."""
+    counts: dict[str, list[int]] = {}
+    for it in (mutant for topic in known.values() for mutant in topic["mutants"]):
+        if it["refuses"] or (it["tests"] != "killed" and reason(it)):
+            continue
+        for result in it["results"]:
+            of_one = counts.setdefault(result, [0, 0])
+            of_one[0] += it["page"] == "killed"
+            of_one[1] += 1
+    return by_result(counts)
 
 
 def _of(part: int, whole: int) -> str:

@@ -9,7 +9,6 @@ Leaves out: words, formulas within the text, and proofs.
 import argparse
 import contextlib
 import io
-import json
 import multiprocessing
 import os
 import re
@@ -24,7 +23,7 @@ from llmref.verify.errors import VerificationError
 from llmref.verify.names import names_of
 from llmref.verify.reader import OTHER, Reader
 from llmref.verify.stated import agree, equation_tokens
-from tests.measured import share, table
+from tests.measured import by_result, share, table
 from tests.mutation.sites import topics
 from tests.pages import cells, statements
 from tests.small_site import ROOT
@@ -232,8 +231,7 @@ def as_json(found: Mapping[str, Found]) -> str:
         for label, counts in page.results.items()
         if counts[1]
     }
-    lines = [f'"{label}": {json.dumps(of_each[label])}' for label in sorted(of_each)]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+    return by_result(of_each)
 
 
 def as_table(found: Mapping[str, Found], at: str | None = None) -> str:

@@ -37,7 +37,8 @@ def pages_to_rewrite(app: Sphinx, env: BuildEnvironment) -> Iterator[str]:
         sorted((result.id, result.rests_on) for result in domain.results.values()),
         _linked_files(app),
     )
-    measured = _digest(*(_content(Path(env.srcdir) / name) for name in ("agreement.json", CHANGES)))
+    data = ("agreement.json", *CHANGES)
+    measured = _digest(*(_content(Path(env.srcdir) / name) for name in data))
     of_site = _digest(
         sorted(map(repr, map(_shown, domain.results.values()))),
         sorted(repr((check.docname, check.record)) for check in domain.checks),

@@ -71,14 +71,22 @@ def _most_first(kind: tuple[str, int]) -> tuple[int, str]:
     return -kind[1], kind[0]
 
 
-CHANGES = "mutated_equations.json"
+CHANGES = {  # what was measured, and of what it tells how many changes stop the build
+    "mutated_equations.json": "in what it displays",
+    "mutated_functions.json": "of functions that its checks run",
+}
 _HEADER = ["Result", "Checks", "Rejected", "Rests on", "Supports", "Since", "Errata"]
 
 
-def _read_changes(srcdir: str | Path) -> dict[str, list[int]]:
-    """For each result how many changes of its equations stopped the build, and of how many."""
-    path = Path(srcdir) / CHANGES
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _read_changes(srcdir: str | Path) -> dict[str, list[str]]:
+    """For each result how many changes, of equations and of functions, stopped the build."""
+    told: dict[str, list[str]] = {}
+    for name, words in CHANGES.items():
+        path = Path(srcdir) / name
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for id_, (stopped, tried) in known.items():
+            told.setdefault(id_, []).append(f"{stopped} of {count(tried, 'change')} {words}")
+    return told
 
 
 def write_ledger(place: Place) -> list[nodes.Node]:
@@ -97,7 +105,7 @@ def write_ledger(place: Place) -> list[nodes.Node]:
         section = nodes.section("", heading, ids=[f"ledger-{docname.replace('/', '-')}"])
         section += _agreed(place, docname)
         rows = [
-            _row(place, r, checks.get(r.id, []), errata.get(r.id, []), changes.get(r.id))
+            _row(place, r, checks.get(r.id, []), errata.get(r.id, []), changes.get(r.id, []))
             for r in results
         ]
         section += table(_HEADER, rows)
@@ -136,7 +144,7 @@ def _row(
     result: Result,
     checks: list[ExecutedCheck],
     errata: list[Erratum],
-    changes: list[int] | None,
+    changes: list[str],
 ) -> tuple[list[Any], list[str]]:
     """The cells of a result, and the classes that the filter asks for."""
     title = nodes.paragraph("", "", ref(result.id, result.id), nodes.Text(": "))
@@ -156,17 +164,14 @@ def _row(
     return cells, [*classes, *(["errata-mended"] if errata else [])]
 
 
-def _rejected(checks: list[ExecutedCheck], changes: list[int] | None) -> list[nodes.Node]:
-    """'2 mistakes and 1 sign flip', of all checks of a result; and how many changes of its text."""
+def _rejected(checks: list[ExecutedCheck], changes: list[str]) -> list[nodes.Node]:
+    """'2 mistakes and 1 sign flip', of all checks of a result; and which changes stop the build."""
     told = []
     if checks:
         mistakes = sum(len(check.record["rejected"]) for check in checks)
         turned = sum(check.record["turned"] for check in checks)
         told.append(rejections(mistakes, turned).removesuffix(" rejected"))
-    if changes:
-        stopped, tried = changes
-        told.append(f"{stopped} of {count(tried, 'change')} in what it displays")
-    return [nodes.paragraph("", text) for text in told]
+    return [nodes.paragraph("", text) for text in [*told, *changes]]
 
 
 def _mended(errata: list[Erratum]) -> nodes.Node:

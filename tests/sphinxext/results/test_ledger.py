@@ -84,14 +84,23 @@ def test_comparisons_are_of_a_page_not_of_a_result(kept: Site) -> None:
     assert "2 comparisons" in before
 
 
-def test_changes_of_what_a_result_displays_are_told_and_followed(kept: Site) -> None:
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("mutated_equations.json", "in what it displays"),
+        ("mutated_functions.json", "of functions that its checks run"),
+    ],
+)
+def test_changes_that_stop_the_build_are_told_and_followed(
+    kept: Site, file: str, words: str
+) -> None:
     """By the data of the site, which are there or not."""
-    assert "what it displays" not in kept.build().page("ledger")
+    assert words not in kept.build().page("ledger")
     for stopped, told in ((3, "3 of 4 changes"), (1, "1 of 4 changes")):
-        kept.write("mutated_equations.json", json.dumps({"a-two": [stopped, 4], "gone": [1, 1]}))
+        kept.write(file, json.dumps({"a-two": [stopped, 4], "gone": [1, 1]}))
         rows = rows_of(kept.build().page("ledger"))
-        assert f"{told} in what it displays" in rows["a-two"][1][2]
-        assert "what it displays" not in rows["a-one"][1][2]
+        assert f"{told} {words}" in rows["a-two"][1][2]
+        assert words not in rows["a-one"][1][2]
 
 
 def test_totals_add_up_what_the_site_has(kept: Site) -> None:
