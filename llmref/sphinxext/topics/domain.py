@@ -47,7 +47,7 @@ class TopicsDomain(Domain):
     name = "topic"
     label = "Topics"
     initial_data: ClassVar = {"topics": {}}
-    data_version = 2
+    data_version = 3
 
     @property
     def topics(self) -> dict[str, Topic]:
@@ -86,6 +86,8 @@ class TopicsDomain(Domain):
             questions=questions,
             exercises=exercises_of(docname, Path(self.env.config.llmref_root)),
         )
+        for node in (node for part in topic.parts() for node in part.findall()):
+            node.document = None  # else each of them brings its whole page along
         images = (image for part in topic.parts() for image in part.findall(nodes.image))
         paths = [Path(self.env.srcdir, image["uri"]) for image in images]
         topic.pictures = [crc32(path.read_bytes()) for path in paths if path.is_file()]

@@ -6,6 +6,7 @@ docs/results.schema.json; `schema` in it is the number of that form.
 
 import html
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ def as_data(domain: ResultsDomain, published: dict[str, Published]) -> dict[str,
     """Return what the file holds, in an order that depends on the ids alone."""
     env = domain.env
     base = _base(env.config)
+    formerly: dict[str, list[str]] = defaultdict(list)
+    supports: dict[str, list[str]] = defaultdict(list)
+    checks: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for entry in published.values():
+        formerly[entry.moved_to].append(entry.id)
+    for id_, result in domain.results.items():
+        for other in set(result.rests_on):
+            supports[other].append(id_)
+    for check in domain.checks:
+        told = {key: value for key, value in check.record.items() if key != "result"}
+        checks[check.record["result"]].append(told)
     results = []
     for id_, result in sorted(domain.results.items()):
         entry = published.get(id_)
@@ -39,16 +51,10 @@ def as_data(domain: ResultsDomain, published: dict[str, Published]) -> dict[str,
                 "page": result.docname,
                 "url": f"{base}{result.docname}.html#{id_}",
                 "since": entry.version if entry else "",
-                "formerly": sorted(p.id for p in published.values() if p.moved_to == id_),
+                "formerly": sorted(formerly[id_]),
                 "rests_on": result.rests_on,
-                "supports": sorted(
-                    other.id for other in domain.results.values() if id_ in other.rests_on
-                ),
-                "checks": [
-                    {key: value for key, value in check.record.items() if key != "result"}
-                    for check in domain.checks
-                    if check.record["result"] == id_
-                ],
+                "supports": sorted(supports[id_]),
+                "checks": checks[id_],
             }
         )
     return {

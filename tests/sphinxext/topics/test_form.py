@@ -5,6 +5,7 @@ The small site has a page of a real topic, whose code by hand is the package's o
 
 import html
 import json
+import pickle
 import re
 import textwrap
 from collections.abc import Callable
@@ -219,6 +220,15 @@ def test_links_in_what_is_collected_lead_where_they_led(good: Built) -> None:
     assert 'href="rl/kl.html#equation-eq-kl-one"' in asked
     assert 'href="other.html"' in asked.split("not negative?")[1]
     assert 'href="other.html"' in sheet.split("estimates takes the place")[1]
+
+
+def test_what_is_collected_does_not_hold_the_page_it_came_from(good: Built) -> None:
+    """Each build loads it all: with the pages it was six times as much."""
+    pickled = (good.html / ".doctrees" / "environment.pickle").read_bytes()
+    topics = pickle.loads(pickled).domaindata["topic"]["topics"]
+    parts = [part for topic in topics.values() for part in topic.parts()]
+    assert len(parts) > 5
+    assert {node._document for part in parts for node in part.findall()} == {None}
 
 
 def test_the_cheat_sheet_has_reason_formula_code_and_trap(good: Built) -> None:
