@@ -159,12 +159,12 @@ print(*by_tests, *(by_page[it] for it in both), *page.results(found[0])[:2])
 
 
 def test_a_cell_checks_the_results_that_its_calls_name() -> None:
-    cell = '''
+    cell = """
 verify.allclose("a-one", 1, 1.0)
 with verify.timing("a-two"): pass
 shown = verify.Mean("x", given=id("a-three"))
 print("a-four"), judge.verify("a-five"), verify.near(name, "a-six")
-'''
+"""
     assert checked(cell) == {"a-one", "a-two"}
 
 

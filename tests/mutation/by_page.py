@@ -16,7 +16,6 @@ from tests.mutation.install import install
 from tests.mutation.sites import Mutant
 from tests.pages import cells
 
-
 Entered = Mapping[tuple[str, int], list[int]]  # by file and line of a function, cells that enter it
 
 
@@ -40,7 +39,8 @@ class Page:
 
     def results(self, mutant: Mutant) -> list[str]:
         """The results whose checks stand in those cells."""
-        return sorted({it for number in self.entering(mutant) for it in checked(self.cells[number])})
+        found = [checked(self.cells[number]) for number in self.entering(mutant)]
+        return sorted(set().union(*found))
 
     def reject(self, mutants: list[Mutant], seconds: float = 60) -> Iterator[tuple[Mutant, str]]:
         """Each mutant with 'killed' or 'alive'; one whose function no cell enters is alive."""

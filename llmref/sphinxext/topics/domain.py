@@ -87,7 +87,8 @@ class TopicsDomain(Domain):
             exercises=exercises_of(docname, Path(self.env.config.llmref_root)),
         )
         for node in (node for part in topic.parts() for node in part.findall()):
-            node.document = None  # else each of them brings its whole page along
+            # Else each of them brings its whole page along.
+            node.document = None  # type: ignore[assignment]
         images = (image for part in topic.parts() for image in part.findall(nodes.image))
         paths = [Path(self.env.srcdir, image["uri"]) for image in images]
         topic.pictures = [crc32(path.read_bytes()) for path in paths if path.is_file()]

@@ -31,8 +31,8 @@ def as_data(domain: ResultsDomain, published: dict[str, Published]) -> dict[str,
     formerly: dict[str, list[str]] = defaultdict(list)
     supports: dict[str, list[str]] = defaultdict(list)
     checks: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for entry in published.values():
-        formerly[entry.moved_to].append(entry.id)
+    for moved in published.values():
+        formerly[moved.moved_to].append(moved.id)
     for id_, result in domain.results.items():
         for other in set(result.rests_on):
             supports[other].append(id_)
