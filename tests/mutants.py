@@ -1,7 +1,8 @@
 """Mutants of a source: copies in which one operator, sign, constant or function is another one.
 
 Each is such a mistake as a hand makes. Leaves out: what a mutant breaks (its user runs it), and
-whether it is equivalent; and annotations, which compute nothing.
+whether it is equivalent; annotations, which compute nothing; and `strict=` of zip, which only
+says that lengths are known to be equal.
 """
 
 import ast
@@ -48,7 +49,7 @@ _OTHER = dict(_FUNCTIONS) | {second: first for first, second in _FUNCTIONS}
 def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
     """Each mutant, with what it changes: 'line 7: Add becomes Sub'."""
     tree = ast.parse(source)
-    silent = {id(node) for annotation in _annotations(tree) for node in ast.walk(annotation)}
+    silent = {id(node) for unfelt in _unfelt(tree) for node in ast.walk(unfelt)}
     for place, node in enumerate(ast.walk(tree)):
         if id(node) in silent:
             continue
@@ -62,8 +63,10 @@ def mutants(source: str) -> Iterator[tuple[str, ast.Module]]:
             yield f"line {line}: {change}", ast.fix_missing_locations(mutant)
 
 
-def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
+def _unfelt(tree: ast.Module) -> Iterator[ast.expr]:
     for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            yield node.value
         for name in ("annotation", "returns"):
             if (found := getattr(node, name, None)) is not None:
                 yield found

@@ -27,6 +27,7 @@ LIMIT = 3
 def plus(a: int | None, b=1):
     """Adds 2 and 2."""
     if a < 0:
+        row = 7
         raise ValueError(f"{a + 1} must not be below {-1}")
     return a + b
 
@@ -37,7 +38,7 @@ class Both:
 
     @staticmethod
     def less(a):
-        return a - 1
+        return dict(zip([a - 1], "a", strict=True))
 '''
 
 
@@ -57,9 +58,11 @@ def test_every_topic_has_mutants_and_its_words_have_none(made: Path) -> None:
         ("Both.two", "Add becomes Sub"),
         ("Both.less", "Sub becomes Add"),
     }
-    assert 8 not in {it.line for it in found}  # what an error says
-    assert {it.line for it in found if it.refuses} == {7}
-    assert "BitOr becomes BitAnd" not in {it.change for it in found}  # an annotation
+    assert 9 not in {it.line for it in found}  # what an error says
+    assert {it.line for it in found if it.kind == "refusal"} == {7, 8}
+    assert {it.line for it in found if it.kind == "default"} == {5}
+    unfelt = {"BitOr becomes BitAnd", "True becomes False"}  # an annotation, and strict=
+    assert not unfelt & {it.change for it in found}
     assert len({it.name for it in found}) < len(found)  # two constants of one line: both are tried
     assert all(files(topic)[0].is_file() for topic in topics())
 
@@ -90,7 +93,7 @@ def test_who_imported_a_function_by_name_has_the_mutant_too(module: ModuleType, 
     install(of("Add becomes Sub", "Both.two", made))
     assert both.two == 0
     install(of("Sub becomes Add", "Both.less", made))
-    assert both.less(1) == 2
+    assert both.less(1) == {2: "a"}
 
 
 def test_a_constant_is_replaced_where_it_was_imported_to(
@@ -177,20 +180,21 @@ def test_the_table_of_all_topics_says_whether_it_is_a_sample(
     monkeypatch.setattr("tests.mutation.__main__.REASONS", tmp_path / "reasons.json")
     (tmp_path / "reasons.json").write_text(json.dumps(reasons), encoding="utf-8")
     mutants = [
-        one | {"refuses": refuses, "tests": tests, "page": page, "code": code}
-        for refuses, tests, page, code in (
-            (False, "killed", "killed", "x = 1"),
-            (False, "killed", "alive", "x = 1"),
-            (False, "alive", "killed", "x = 2"),
-            (True, "killed", "alive", "if x > 1:"),
-            (False, "alive", "alive", "x = 1"),
+        one | {"kind": kind, "tests": tests, "page": page, "code": code}
+        for kind, tests, page, code in (
+            ("formula", "killed", "killed", "x = 1"),
+            ("formula", "killed", "alive", "x = 1"),
+            ("formula", "alive", "killed", "x = 2"),
+            ("refusal", "killed", "not tried", "if x > 1:"),
+            ("default", "alive", "not tried", "x=2,"),
+            ("formula", "alive", "alive", "x = 1"),
         )
     ]
     known = {"a/b": {"all": True, "mutants": mutants}}
     lines = as_table(known, "`abc`").splitlines()
     assert lines[2:4] == [
-        "| all | 3 | 2, 66 % | 2, 66 % | 1 | 1, 100 % | 1 |",
-        "| {doc}`a/b <a/b>` | 3 | 2 | 2 | 1 | 1 | 1 |",
+        "| all | 3 | 2, 66 % | 2, 66 % | 2 | 1, 50 % | 1 |",
+        "| {doc}`a/b <a/b>` | 3 | 2 | 2 | 2 | 1 | 1 |",
     ]
     assert lines[-1] == "By `make mutate WRITE=1`. Measured at commit `abc`."
     assert json.loads(as_json(known)) == {"a-one": [2, 3], "a-two": [2, 3]}

@@ -48,7 +48,7 @@ def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
     by_tests = {mutant: tests.reject(mutant) for mutant in mutants}
     # Last: the cells change torch's default dtype, and may switch gradients off.
     page = Page(topic, names)
-    by_page = dict(page.reject(mutants))
+    by_page = dict(page.reject([it for it in mutants if it.kind == "formula"]))
     return {
         "topic": topic,
         "key": key(topic),
@@ -57,9 +57,9 @@ def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
             {
                 "name": it.name,
                 "code": it.code,
-                "refuses": it.refuses,
+                "kind": it.kind,
                 "tests": by_tests[it],
-                "page": by_page[it],
+                "page": by_page.get(it, "not tried"),  # a page shows formulas
                 "results": page.results(it),
             }
             for it in mutants
@@ -142,21 +142,21 @@ def as_table(known: Mapping[str, Mapping[str, Any]], at: str | None = None) -> s
     """The table of the site: what tests and pages reject, of each topic and of all."""
     rows = [(f"{{doc}}`{topic} <{topic}>`", *_counts(it)) for topic, it in known.items()]
     totals = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
-    values, by_tests, by_page, refusals, refused, same = totals
-    of_all = (values, _of(by_tests, values), _of(by_page, values), refusals)
-    rows.insert(0, ("all", *of_all, _of(refused, refusals), same))
+    formulas, by_tests, by_page, others, rejected, same = totals
+    of_all = (formulas, _of(by_tests, formulas), _of(by_page, formulas), others)
+    rows.insert(0, ("all", *of_all, _of(rejected, others), same))
     drawn = not all(it["all"] for it in known.values())
     words = "A sample of each topic's changes, the same on every machine. " if drawn else ""
-    heads = ("Topic", "Of a value", "Tests reject", "Page rejects")
-    heads += ("Of a refusal", "Tests reject", "Without effect")
+    heads = ("Topic", "In a formula", "Tests reject", "Page rejects")
+    heads += ("In a default or refusal", "Tests reject", "Without effect")
     return table(heads, rows, words + "By `make mutate WRITE=1`.", at)
 
 
 def as_json(known: Mapping[str, Mapping[str, Any]]) -> str:
-    """Of each result, how many changed values its page rejects of those that its checks enter."""
+    """Of each result, how many changed formulas its page rejects of those that its checks enter."""
     counts: dict[str, list[int]] = {}
     for it in (mutant for topic in known.values() for mutant in topic["mutants"]):
-        if it["refuses"] or (it["tests"] != "killed" and reason(it)):
+        if it["kind"] != "formula" or (it["tests"] != "killed" and reason(it)):
             continue
         for result in it["results"]:
             of_one = counts.setdefault(result, [0, 0])
@@ -170,17 +170,17 @@ def _of(part: int, whole: int) -> str:
 
 
 def _counts(known: Mapping[str, Any]) -> list[int]:
-    """Changed values, those that tests and page reject; refusals, rejected; without effect."""
+    """Changed formulas, rejected by tests and page; other changes, rejected; without effect."""
     same = [it for it in known["mutants"] if it["tests"] != "killed" and reason(it)]
     rest = [it for it in known["mutants"] if it not in same]
-    values = [it for it in rest if not it["refuses"]]
-    refusals = [it for it in rest if it["refuses"]]
+    formulas = [it for it in rest if it["kind"] == "formula"]
+    others = [it for it in rest if it["kind"] != "formula"]
     return [
-        len(values),
-        _killed(values, "tests"),
-        _killed(values, "page"),
-        len(refusals),
-        _killed(refusals, "tests"),
+        len(formulas),
+        _killed(formulas, "tests"),
+        _killed(formulas, "page"),
+        len(others),
+        _killed(others, "tests"),
         len(same),
     ]
 
@@ -200,15 +200,15 @@ def _killed(mutants: Sequence[Mapping[str, Any]], by: str) -> int:
 def summary(topic: str) -> str:
     known = kept(topic)
     assert known is not None
-    values, tests, page, refusals, refused, same = _counts(known)
+    formulas, tests, page, others, rejected, same = _counts(known)
     alive = [
         f"\n  {it['name']} in {it['code']}"
         for it in known["mutants"]
         if it["tests"] != "killed" and not reason(it)
     ]
     return (
-        f"{topic}: of {values} changed values the tests reject {tests}, the page {page}; "
-        f"of {refusals} changed refusals the tests {refused}; {same} without effect"
+        f"{topic}: of {formulas} changed formulas the tests reject {tests}, the page {page}; "
+        f"of {others} changed defaults and refusals the tests {rejected}; {same} without effect"
         + "".join(alive)
     )
 

@@ -1,10 +1,11 @@
 """The mutants of a topic: one operator, sign, constant or function changed, in one place.
 
-Left out is what changes nothing: docstrings, annotations, and the words of an error. One that only
-changes what is refused is told apart from one that changes a value.
+Left out is what changes nothing: docstrings, annotations, and the words of an error. Told apart are
+those of a formula, of an argument's default, and of what is refused.
 """
 
 import ast
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Mutant:
     lines: range  # of the function
     tree: ast.Module
     code: str = ""  # the line as it is
-    refuses: bool = False  # whether it stands in a condition under which arguments are refused
+    kind: str = "formula"  # or "default" of an argument, or "refusal": what leads to a `raise`
 
     @property
     def name(self) -> str:
@@ -60,7 +61,9 @@ def mutants_of(topic: str, root: Path = ROOT) -> list[Mutant]:
         tree = ast.parse(source)
         silent = _silent(tree)
         owner = _owners(tree)
-        refusing = _refusing(tree)
+        kinds = dict.fromkeys(_refusing(tree), "refusal") | dict.fromkeys(
+            _defaults(tree), "default"
+        )
         codes = source.splitlines()
         for change, mutant in mutants(source):
             place, _, what = change.partition(": ")
@@ -68,32 +71,41 @@ def mutants_of(topic: str, root: Path = ROOT) -> list[Mutant]:
             if line not in silent:
                 name = path.relative_to(root).as_posix()
                 function, lines = owner.get(line, ("", range(0)))
-                code, refuses = codes[line - 1].strip(), line in refusing
-                found.append(Mutant(name, line, what, function, lines, mutant, code, refuses))
+                code, kind = codes[line - 1].strip(), kinds.get(line, "formula")
+                found.append(Mutant(name, line, what, function, lines, mutant, code, kind))
     return found
 
 
 def _silent(tree: ast.Module) -> set[int]:
     """Lines that only say what is wrong: a `raise` and what is passed to it."""
-    lines: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Raise):
-            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return lines
+    return _lines(node for node in ast.walk(tree) if isinstance(node, ast.Raise))
+
+
+def _lines(nodes: Iterable[ast.stmt | ast.expr]) -> set[int]:
+    return {line for it in nodes for line in range(it.lineno, (it.end_lineno or it.lineno) + 1)}
 
 
 def _refusing(tree: ast.Module) -> set[int]:
-    """Lines of what decides whether arguments are refused: `if ...: raise`, and `require_...`."""
+    """Lines that decide whether arguments are refused, or find what the error names.
+
+    `if ...:` with what it holds, if that ends in a `raise`; and calls of `require_...`.
+    """
     lines: set[int] = set()
     for node in ast.walk(tree):
-        asked: ast.expr | None = None
-        if isinstance(node, ast.If) and all(isinstance(it, ast.Raise) for it in node.body):
-            asked = node.test
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            asked = node.value if "require" in ast.unparse(node.value.func) else None
-        if asked is not None:
-            lines |= set(range(asked.lineno, (asked.end_lineno or asked.lineno) + 1))
+        match node:
+            case ast.If(test=test, body=[*_, ast.Raise()] as body):
+                lines |= _lines([test, *body])
+            case ast.Expr(value=ast.Call(func=function)) if "require" in ast.unparse(function):
+                lines |= _lines([node])
     return lines
+
+
+def _defaults(tree: ast.Module) -> set[int]:
+    """Lines of the values that arguments have if nobody gives them."""
+    functions = [node.args for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return _lines(
+        default for it in functions for default in (*it.defaults, *it.kw_defaults) if default
+    )
 
 
 def _owners(tree: ast.Module) -> dict[int, tuple[str, range]]:
