@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from llmref.rl.gspo import sequence_ratio
-from tests.mutation.__main__ import REASONS, as_json, as_table
+from tests.mutation.__main__ import REASONS, as_json, as_table, key, main
 from tests.mutation.by_page import checked
 from tests.mutation.calls import recorded
 from tests.mutation.forked import ALIVE, KILLED, outcome
@@ -206,3 +206,23 @@ def test_every_reason_is_of_a_line_that_is_there() -> None:
         lines = (ROOT / it["file"]).read_text(encoding="utf-8").splitlines()
         assert it["code"] in {line.strip() for line in lines}, it
         assert it["reason"]
+
+
+def test_a_change_that_no_test_rejects_fails_if_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From what is kept, so nothing is tried again."""
+    change = {"name": "a.py:3: 1 becomes one less", "code": "x = 1", "kind": "formula"}
+    mutants = [change | {"tests": "alive", "page": "killed", "results": []}]
+    known = {"topic": "rl/gspo", "key": key("rl/gspo"), "all": True, "mutants": mutants}
+    (tmp_path / "rl.gspo.json").write_text(json.dumps(known), encoding="utf-8")
+    monkeypatch.setattr("tests.mutation.__main__.KEPT", tmp_path)
+    assert main(["rl/gspo"]) == 0
+    assert main(["rl/gspo", "--strict"]) == 1
+    assert "a.py:3" in capsys.readouterr().out
+    mutants[0]["tests"] = "killed"
+    (tmp_path / "rl.gspo.json").write_text(json.dumps(known), encoding="utf-8")
+    assert main(["rl/gspo", "--strict"]) == 0
+    with pytest.raises(SystemExit):
+        main(["rl/gspo", "--write"])
+    assert "of all topics" in capsys.readouterr().err

@@ -76,15 +76,20 @@ def kept(topic: str) -> dict[str, Any] | None:
     return found if found["key"] == key(topic) else None
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("topics", nargs="*", help="group/name; all if none is given")
     parser.add_argument("--sample", type=int, help="so many mutants of each topic")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--write", action="store_true", help="write the table of the site")
+    parser.add_argument(
+        "--strict", action="store_true", help="fail if a change that no test rejects has no reason"
+    )
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.write and options.topics:
+        parser.error("the table is of all topics: leave out --write, or the topics")
     wanted = options.topics or topics()
     if unknown := set(wanted) - set(topics()):
         parser.error(f"no topic: {', '.join(sorted(unknown))}")
@@ -105,6 +110,9 @@ def run_all(wanted: list[str], options: argparse.Namespace) -> int:
         for topic in wanted
         if (known := kept(topic)) is None or not (known["all"] or options.sample)
     ]
+    for topic in wanted:
+        if topic not in waiting:
+            print(summary(topic))
     print(f"{len(wanted) - len(waiting)} topics are known, {len(waiting)} are tried")
     command = [sys.executable, "-m", "tests.mutation", "--one", "--seed", str(options.seed)]
     if options.sample is not None:
@@ -135,7 +143,8 @@ def run_all(wanted: list[str], options: argparse.Namespace) -> int:
         TABLE.write_text(as_table(known), encoding="utf-8")
         BY_RESULT.write_text(as_json(known), encoding="utf-8")
         print(f"{TABLE.relative_to(ROOT)} and {BY_RESULT.relative_to(ROOT)} are written")
-    return 1 if failed else 0
+    alive = [it for topic in wanted if topic not in failed for it in unexplained(kept(topic) or {})]
+    return 1 if failed or (options.strict and alive) else 0
 
 
 def as_table(known: Mapping[str, Mapping[str, Any]], at: str | None = None) -> str:
@@ -193,6 +202,11 @@ def reason(mutant: Mapping[str, Any]) -> str:
     return next((it["reason"] for it in listed if mine.items() <= it.items()), "")
 
 
+def unexplained(known: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What no test of the topic rejects, and nobody knows why."""
+    return [it for it in known["mutants"] if it["tests"] != "killed" and not reason(it)]
+
+
 def _killed(mutants: Sequence[Mapping[str, Any]], by: str) -> int:
     return sum(it[by] == "killed" for it in mutants)
 
@@ -201,11 +215,7 @@ def summary(topic: str) -> str:
     known = kept(topic)
     assert known is not None
     formulas, tests, page, others, rejected, same = _counts(known)
-    alive = [
-        f"\n  {it['name']} in {it['code']}"
-        for it in known["mutants"]
-        if it["tests"] != "killed" and not reason(it)
-    ]
+    alive = [f"\n  {it['name']} in {it['code']}" for it in unexplained(known)]
     return (
         f"{topic}: of {formulas} changed formulas the tests reject {tests}, the page {page}; "
         f"of {others} changed defaults and refusals the tests {rejected}; {same} without effect"
