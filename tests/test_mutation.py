@@ -75,6 +75,41 @@ def of(change: str, function: str, made: Path) -> Mutant:
     )
 
 
+HELPERS = """
+def require_even(a, b):
+    half = a / 2
+    if half != round(half):
+        raise ValueError("odd")
+    return a
+
+def require_half(a):
+    if a < 0:
+        raise ValueError("negative")
+    return a / 2
+
+def _fits(a):
+    return a + 1 > 2
+
+def _both(a):
+    return a + 1
+
+def plus(a):
+    if not _fits(_both(a)):
+        raise ValueError(f"{a} does not fit")
+    return _both(a)
+"""
+
+
+def test_what_only_leads_to_a_refusal_is_no_formula(made: Path) -> None:
+    """Unless it computes something that is used as well."""
+    (made / "llmref" / "group" / "topic.py").write_text(HELPERS, encoding="utf-8")
+    found = mutants_of("group/topic", made)
+    of_formulas = {it.function for it in found if it.kind == "formula"}
+    assert of_formulas == {"require_half", "_both"}
+    assert {it.function for it in found} - of_formulas == {"require_even", "_fits"}
+    assert {it.kind for it in found if it.code.startswith("if a < 0")} == {"refusal"}
+
+
 @pytest.fixture
 def module(made: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     made_module = ModuleType("llmref.group.topic")

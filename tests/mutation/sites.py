@@ -5,7 +5,7 @@ those of a formula, of an argument's default, and of what is refused.
 """
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,15 +55,16 @@ def topics(root: Path = ROOT) -> list[str]:
 
 def mutants_of(topic: str, root: Path = ROOT) -> list[Mutant]:
     """All mutants of a topic, in the order of its files and lines."""
+    sources = {path: path.read_text(encoding="utf-8") for path in files(topic, root)}
+    trees = {path: ast.parse(source) for path, source in sources.items()}
+    refusing = _refusing(trees)
     found = []
-    for path in files(topic, root):
-        source = path.read_text(encoding="utf-8")
-        tree = ast.parse(source)
+    for path, source in sources.items():
+        tree = trees[path]
         silent = _silent(tree)
         owner = _owners(tree)
-        kinds = dict.fromkeys(_refusing(tree), "refusal") | dict.fromkeys(
-            _defaults(tree), "default"
-        )
+        kinds = dict.fromkeys(refusing[path], "refusal")
+        kinds |= dict.fromkeys(_defaults(tree), "default")
         codes = source.splitlines()
         for change, mutant in mutants(source):
             place, _, what = change.partition(": ")
@@ -85,19 +86,49 @@ def _lines(nodes: Iterable[ast.stmt | ast.expr]) -> set[int]:
     return {line for it in nodes for line in range(it.lineno, (it.end_lineno or it.lineno) + 1)}
 
 
-def _refusing(tree: ast.Module) -> set[int]:
+def _refusing(trees: Mapping[Path, ast.Module]) -> dict[Path, set[int]]:
     """Lines that decide whether arguments are refused, or find what the error names.
 
-    `if ...:` with what it holds, if that ends in a `raise`; and calls of `require_...`.
+    `if ...:` with what it holds, if that ends in a `raise`; calls of `require_...`, and functions
+    of such a name that compute nothing; and functions that are called in those lines alone.
     """
-    lines: set[int] = set()
-    for node in ast.walk(tree):
-        match node:
-            case ast.If(test=test, body=[*_, ast.Raise()] as body):
-                lines |= _lines([test, *body])
-            case ast.Expr(value=ast.Call(func=function)) if "require" in ast.unparse(function):
-                lines |= _lines([node])
+    lines = {path: _silent(tree) for path, tree in trees.items()}
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            match node:
+                case ast.If(test=test, body=[*_, ast.Raise()] as body):
+                    lines[path] |= _lines([test, *body])
+                case ast.Expr(value=ast.Call(func=function)) if "require" in ast.unparse(function):
+                    lines[path] |= _lines([node])
+                case ast.FunctionDef(name=name) if "require" in name and not _computes(node):
+                    lines[path] |= _lines([node])
+    waiting = [(path, it) for path, tree in trees.items() for it in tree.body]
+    before = -1
+    while before != (before := sum(map(len, lines.values()))):
+        for path, it in waiting:
+            if isinstance(it, ast.FunctionDef) and _is_for(it, lines, trees):
+                lines[path] |= _lines([it])
     return lines
+
+
+def _computes(function: ast.FunctionDef) -> bool:
+    """Whether it returns something else than an argument as it was given."""
+    given = {it.arg for it in (*function.args.args, *function.args.kwonlyargs)}
+    returned = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
+    return any(it and not (isinstance(it, ast.Name) and it.id in given) for it in returned)
+
+
+def _is_for(
+    function: ast.FunctionDef, lines: Mapping[Path, set[int]], trees: Mapping[Path, ast.Module]
+) -> bool:
+    """Whether a function is called, and in these lines alone."""
+    calls = [
+        node.lineno in lines[path]
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id == function.name
+    ]
+    return all(calls) and bool(calls)
 
 
 def _defaults(tree: ast.Module) -> set[int]:
