@@ -119,7 +119,7 @@ def run_all(wanted: list[str], options: argparse.Namespace) -> int:
         command += ["--sample", str(options.sample)]
     running: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
     failed = []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     while waiting or running:
         while waiting and len(running) < options.jobs:
             topic = waiting.pop(0)

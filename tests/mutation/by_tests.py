@@ -11,6 +11,8 @@ from tests.mutation.install import install
 from tests.mutation.sites import Mutant
 
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+# It collects garbage seven times at the end of a run, which takes longer than most tests.
+OPTIONS += ["-p", "no:unraisableexception"]
 
 
 class Watch:

@@ -1,5 +1,6 @@
 """A child process that tries one mutant, and says in its exit status what became of it."""
 
+import gc
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ def outcome(attempt: Callable[[], bool], seconds: float) -> str:
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         status = 1
+        gc.freeze()  # what the parent has loaded is not looked through again
         try:
             status = 0 if attempt() else 1
         except BaseException:
