@@ -272,6 +272,7 @@ def test_module_is_the_function_between_four_projections():
     expected = torch.cat(list(mixed.unbind(1)), -1) @ module.o_proj.weight.T + module.o_proj.bias
     close(out, expected)
     close(module(x, is_causal=True), expected)
+    close(module(x), module(x, is_causal=False))
 
 
 def test_module_without_kv_heads_is_multi_head_and_has_no_bias():

@@ -163,6 +163,8 @@ def test_truncation_outside_what_is_held_is_refused():
 def test_wrong_sizes_of_caches_are_named():
     with pytest.raises(ValueError, match="num_kv_heads must be at least 1, got 0"):
         KVCache(2, 0, 5, 4)
+    with pytest.raises(ValueError, match="max_len must be at least 1, got 0"):
+        KVCache(2, 3, 0, 4)
     with pytest.raises(TypeError, match="dtype must be floating point, got torch.int8"):
         KVCache(2, 3, 5, 4, dtype=torch.int8)
     with pytest.raises(TypeError, match=r"max_len must be an int, got 5\.0"):
@@ -232,6 +234,13 @@ def test_ring_holds_the_last_positions_and_every_key_that_a_query_needs(window, 
         assert set(positions.tolist()) == set(range(max(0, start - window - most + 1), start))
         needed = range(max(0, start - size - window + 1), start)
         assert set(needed) <= set(positions.tolist())
+
+
+def test_a_ring_has_window_slots_and_takes_one_token_at_a_time_unless_told_otherwise():
+    cache = SlidingWindowKVCache(B, G, 4, D, dtype=F64)
+    assert cache.nbytes() == 2 * B * G * 4 * D * 8
+    with pytest.raises(ValueError, match="max_chunk = 1 positions, got 2"):
+        cache.update(*chunk(2))
 
 
 def test_bytes_of_a_ring_do_not_grow_with_the_text():
@@ -451,28 +460,31 @@ def test_a_layer_that_raises_leaves_the_cache_as_it_was():
 
 @pytest.mark.parametrize("window", [None, 3])
 def test_a_number_that_no_softmax_can_take_leaves_the_cache_as_it_was(window):
-    """It is found after the write: a ring has then lost older keys, unless they are put back."""
-    module, x = layer(window), random(B, 9, C)
+    """It is found after the write: a ring has then lost older keys, unless they are put back.
+
+    The chunk is longer than B and C, so that every slot of it is looked at.
+    """
+    T = max(B, C) + 1
+    module, x = layer(window), random(B, 2 * T, C)
     cache = (
-        KVCache(B, G, 9, D, dtype=F64)
+        KVCache(B, G, 2 * T, D, dtype=F64)
         if window is None
-        else SlidingWindowKVCache(B, G, window, D, max_chunk=2, dtype=F64)
+        else SlidingWindowKVCache(B, G, window, D, max_chunk=T, dtype=F64)
     )
     full = module(x)
-    for part in x[:, :6].split(2, 1):
-        module(part, cache)
+    module(x[:, :T], cache)
     before = state(cache)
-    poisoned = x[:, 6:8].clone()
+    poisoned = x[:, T:].clone()
     poisoned[0, 1, 0] = math.nan
-    infinite = torch.zeros(2, 8, dtype=F64)
-    infinite[1, 7] = math.inf
-    for part, mask in ((poisoned, None), (x[:, 6:8], infinite)):
+    infinite = torch.zeros(T, 2 * T, dtype=F64)
+    infinite[1, T + 1] = math.inf
+    for part, mask in ((poisoned, None), (x[:, T:], infinite)):
         with pytest.raises(ValueError, match="inf or NaN"):
             module(part, cache, mask)
-        assert cache.length == 6
+        assert cache.length == T
         assert torch.equal(cache._key, before[1])
         assert torch.equal(cache._value, before[2])
-    close(module(x[:, 6:8], cache), full[:, 6:8])
+    close(module(x[:, T:], cache), full[:, T:])
 
 
 def test_a_mask_of_three_axes_is_refused():
@@ -622,6 +634,8 @@ def test_wrong_counts_are_named():
         kv_cache_bytes(1, 1, 1, -1)
     with pytest.raises(ValueError, match="num_kv_heads must be at least 1, got 0"):
         kv_cache_bytes(1, 0, 1, 1)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        kv_cache_bytes(1, 1, 1, 1, batch_size=0)
     for name in ("prompt_len", "new_tokens"):
         sizes = {"prompt_len": 1, "new_tokens": 1, name: 0}
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):

@@ -450,6 +450,31 @@ def test_keys_and_values_of_different_sizes_keep_all_their_digits(size):
         assert (rebuilt - weight).abs().max() < 1e-5 * weight.abs().max()
 
 
+@pytest.mark.parametrize(("size", "rank"), [(0.9, 1), (1.1, 2)])
+def test_singular_values_of_rounding_count_as_zero(size, rank):
+    """Rows (1, 0), (0, s), (1, 0), (0, 0): values sqrt(2) and s, so the floor is 4 eps sqrt(2)."""
+    s = size * 4 * torch.finfo(torch.float64).eps * math.sqrt(2)
+    assert len(latent_from_grouped(f64((1, 0), (0, s)), f64((1, 0), (0, 0)), 2, 2)[0]) == rank
+
+
+def test_a_tiny_entry_says_nothing_about_the_size_of_its_weight():
+    down, key_up, value_up = latent_from_grouped(f64((0, 1)), f64((1, 1e-20)), 1, 1)
+    close(key_up @ down, f64((0, 1))[None])
+    close(value_up @ down, f64((1, 0))[None])
+
+
+def test_rows_of_the_down_projection_are_orthonormal_and_the_largest_entry_of_each_is_positive():
+    down, _, _ = latent_from_grouped(random(6, 9), random(8, 9, seed=1), 2, 2)
+    close(down @ down.T, torch.eye(9, dtype=torch.float64))
+    assert torch.equal(down.amax(1), down.abs().amax(1))
+
+
+def test_the_base_of_the_rotations_is_ten_thousand():
+    made, x = layer(rope_dim=4), random(1, 6, C)
+    given = layer(rope_dim=4, rope_base=10000.0)
+    assert torch.equal(made(x, absorbed=False), given(x, absorbed=False))
+
+
 @pytest.mark.parametrize("form", [latent_attention, absorbed_latent_attention])
 def test_values_or_outputs_that_overflow_are_refused(form):
     one = torch.ones(1, 1, 1, 1)

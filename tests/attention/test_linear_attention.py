@@ -265,6 +265,10 @@ def test_weights_below_one_and_negative_sums_are_divided_too():
     close(normalized_linear_attention(column(1, 1), column(-0.2, -0.6), column(4, 8)), column(4, 7))
 
 
+def test_a_sum_of_one_is_divided_as_others():
+    close(normalized_linear_attention(column(1, 1), column(1, 1), column(4, 8)), column(4, 6))
+
+
 def test_a_later_token_may_overflow_where_it_is_not_read():
     q, k, v = column(1e30, 1).float(), column(1, 1e30).float(), column(2, 1e-30).float()
     out = linear_attention_parallel(q, k, v)
@@ -407,6 +411,8 @@ def test_arguments_of_one_form_alone_are_checked():
     q, k, v, beta, g, _ = inputs()
     with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
         linear_attention_chunked(q, k, v, chunk_size=0)
+    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+        delta_rule_chunked(q, k, v, beta, chunk_size=0)
     with pytest.raises(TypeError, match="chunk_size must be an int"):
         delta_rule_chunked(q, k, v, beta, chunk_size=2.0)
     with pytest.raises(ValueError, match=r"beta must be \(..., T\) = \(2, 3, 7\)"):
@@ -467,6 +473,14 @@ def test_a_long_key_that_is_hardly_written_leaves_gradients(form):
     out.sum().backward()
     assert not k.grad.isnan().any()
     assert not beta.grad.isnan().any()
+
+
+@pytest.mark.parametrize("size", [1e25, 1.0, 1e-25])
+def test_the_length_of_a_query_cancels_beside_a_feature_of_zero(size):
+    """Weights 12 and 12, 36: 4, and (12 * 4 + 36 * 8)/48 = 7."""
+    q, k = torch.tensor([[2.0, 0.0]] * 2), torch.tensor([[6.0, 5.0], [18.0, 5.0]])
+    out = normalized_linear_attention(size * q, k, column(4, 8).float())
+    torch.testing.assert_close(out, column(4, 7).float())
 
 
 def test_tiny_features_are_divided_as_others():

@@ -396,7 +396,7 @@ def test_padding_that_is_no_row_of_zeros_and_ones_is_refused(make):
     with pytest.raises(ValueError, match="a mask holds zeros and ones only, got 5"):
         make(torch.tensor([[1, 5]]))
     with pytest.raises(ValueError, match="sequence 1 of 2 has no real token"):
-        make(torch.tensor([[1, 0], [0, 0]]))
+        make(torch.tensor([[1, 1], [0, 0]]))
 
 
 def test_segment_ids_that_do_not_fit_are_refused():
@@ -432,9 +432,11 @@ def test_masks_that_do_not_fit_are_not_broadcast():
             with pytest.raises(ValueError, match="with one T and S, got") as caught:
                 combine(first, second)
             assert f"{tuple(first.shape)} and {tuple(second.shape)}" in str(caught.value)
-    for shape in [(T, S - 1), (T - 1, S), (S,), (T, 1)]:
+    for shape in [(T, S - 1), (T - 1, S), (S,), (T, 1), (0, S), (2, S), (S, S)]:
         with pytest.raises(ValueError, match=r"must end in \(5 or 1, 7\), got"):
             check_mask(torch.ones(shape), T, S)
+    for shape in [(T, S), (1, S), (3, T, S), (2, 1, 1, S)]:
+        assert check_mask(torch.ones(shape), T, S).shape == shape
 
 
 def test_combining_nothing_or_everything_is_refused():

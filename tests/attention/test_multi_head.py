@@ -205,6 +205,7 @@ def test_a_gauge_transformation_leaves_the_original_alone():
 def test_dropout_acts_in_training_alone_and_not_on_the_returned_weights():
     made, x = layer(dropout=0.5), random(B, T, WIDTH)
     close(made.eval()(x), made(x))
+    close(made.head_outputs(x).sum(1) + made.o_proj.bias, made(x))
     torch.manual_seed(0)
     out, weights = made.train()(x, need_weights=True)
     assert (out - made.eval()(x)).abs().max() > 0.1
@@ -324,6 +325,9 @@ def test_impossible_sizes_are_refused():
         attention_parameters(0, 1)
     with pytest.raises(ValueError, match="head_dim must be at least 1, got 0"):
         MultiHeadAttention(12, 3, head_dim=0)
+    for name in ("kdim", "vdim"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+            MultiHeadAttention(12, 3, **{name: 0})
     with pytest.raises(ValueError, match="num_kv_heads 4 must divide num_heads 6"):
         attention_parameters(12, 6, num_kv_heads=4)
     with pytest.raises(ValueError, match="num_kv_heads must be at least 1, got 0"):
@@ -349,13 +353,16 @@ def test_inputs_that_do_not_fit_are_refused():
         made(x, y, y)
     with pytest.raises(ValueError, match=r"query must be \(B, T, 12\), got \(5, 12\)"):
         made(x[0])
+    with pytest.raises(ValueError, match=r"value must be .*, got \(2, 3, 6, 4\)"):
+        made(x, y, random(B, S - 1, 8), torch.ones(T, S, dtype=torch.bool))
 
 
 def test_masks_that_do_not_fit_are_not_broadcast():
     """(B, T, S) with B == H would mask head b instead of sequence b."""
     made = layer()
     x = random(H, T, WIDTH)
-    for shape in [(H, T, T), (T, T - 1), (1, T), (T,), (1, 2, T, T), (H, 1, T, 1), (2, 1, 1, T)]:
+    shapes = [(H, T, T), (T, T - 1), (1, T), (T,), (1, 2, T, T), (H, 1, T, 1), (2, 1, 1, T)]
+    for shape in [*shapes, (H, H, T - 1, T)]:
         with pytest.raises(ValueError, match=r"attn_mask must be \(T, S\) or") as caught:
             made(x, attn_mask=torch.ones(shape, dtype=torch.bool))
         assert str(shape) in str(caught.value)

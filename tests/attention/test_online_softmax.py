@@ -403,6 +403,24 @@ def test_a_log_sum_exp_that_is_too_large_to_be_one_number_is_refused():
         close(a, b, atol=1e-5)
 
 
+def test_a_log_sum_exp_of_the_largest_size_or_of_no_keys_is_taken():
+    """The largest has units in the last place of 0.1 % at most: 2e-3 / 2^-52."""
+    o, lse = f64((1,)), f64(2e-3 * 2**52)
+    merge_outputs(o, lse, o, -lse)
+    with pytest.raises(ValueError, match="lse2 must be at most"):
+        merge_outputs(o, lse, o, torch.nextafter(lse, 2 * lse))
+    half = torch.tensor([[2.0]]).bfloat16(), torch.tensor([-0.125]).bfloat16()
+    nothing = torch.tensor([[0.0]]).bfloat16(), torch.tensor([-INF]).bfloat16()
+    for merged in (merge_outputs(*half, *nothing), merge_outputs(*nothing, *half)):
+        assert all(torch.equal(a, b) for a, b in zip(merged, half, strict=True))
+
+
+def test_an_average_of_equal_values_whose_sum_overflows_is_that_value():
+    value = ((1 + random(1, 40).sigmoid()) * 1e38).float().expand(4, 40)
+    out = flash_attention(torch.zeros(1, 2), torch.zeros(4, 2), value)
+    assert torch.equal(out, value[:1])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("block", [1, 3, 64])
 def test_an_average_of_large_values_does_not_overflow(dtype, block):
@@ -670,6 +688,13 @@ def test_states_that_do_not_fit_are_refused():
     for value in (random(S - 1, DV), random(S), random(2, S, DV)):
         with pytest.raises(ValueError, match=r"one value \(Dv,\) for each score"):
             block_state(random(3, S), value)
+    for scores, value in ((random(S), random(3, S, DV)), (f64(1.0)[0], random(1, DV))):
+        with pytest.raises(ValueError, match=r"one value \(Dv,\) for each score"):
+            block_state(scores, value)
+
+
+def test_a_state_may_be_of_no_queries():
+    assert [tuple(x.shape) for x in empty_state((0, 3), DV)] == [(0, 3), (0, 3), (0, 3, DV)]
 
 
 def test_outputs_that_do_not_fit_are_refused():

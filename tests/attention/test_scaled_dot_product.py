@@ -408,7 +408,9 @@ def test_the_nearest_key_counts_however_small_the_bandwidth_is(bandwidth):
         torch.tensor([[1.0], [2.0]]),
         torch.tensor([[3.0], [5.0]]),
     )
-    close(nadaraya_watson(query, key, value, bandwidth), torch.tensor([[3.0]]), atol=0)
+    for keys in (1, 2):
+        out = nadaraya_watson(query, key[:keys], value[:keys], bandwidth)
+        close(out, torch.tensor([[3.0]]), atol=0)
 
 
 def test_distances_that_overflow_are_refused():
@@ -565,6 +567,14 @@ def test_a_score_that_overflows_downwards_is_refused_and_not_taken_for_masked(fo
     assert run(query, key, value, torch.tensor([[-INF, 0.0, 0.0]])) == 1
     assert run(query, key.flip(-2), value, scale=0.0, is_causal=True) == 1
     assert run(query.double(), key.double(), value.double()) == 1
+
+
+def test_a_score_that_just_overflows_is_refused_however_many_queries_there_are():
+    """One feature: the scale is 1, and the score -3 times the largest float32."""
+    query, key = torch.zeros(64, 1), torch.full((2, 1), -1e9)
+    query[5] = 3 * torch.finfo(torch.float32).max / 1e9
+    with pytest.raises(ValueError, match=r"overflows torch.float32 to -inf"):
+        attention_weights(query, key)
 
 
 def test_a_capped_score_may_overflow():

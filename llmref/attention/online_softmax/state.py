@@ -150,7 +150,7 @@ def online_logsumexp(x: Tensor) -> Tensor:
     wide = widen(x)
     require_shapes("x (..., n)", x=x)
     require_in("[-inf, inf)", x=wide)
-    m = torch.full_like(wide.sum(-1), -math.inf)
+    m = wide.new_full(wide.shape[:-1], -math.inf)
     l = torch.zeros_like(m)  # noqa: E741
     for score in wide.unbind(-1):
         larger = torch.maximum(m, score.detach())
