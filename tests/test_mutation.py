@@ -14,6 +14,7 @@ import torch
 from llmref.rl.gspo import sequence_ratio
 from tests.mutation.__main__ import REASONS, as_json, as_table, key, main
 from tests.mutation.by_page import checked
+from tests.mutation.by_tests import files_of_tests
 from tests.mutation.calls import recorded
 from tests.mutation.forked import ALIVE, KILLED, outcome
 from tests.mutation.install import install
@@ -241,6 +242,13 @@ def test_every_reason_is_of_a_line_that_is_there() -> None:
         lines = (ROOT / it["file"]).read_text(encoding="utf-8").splitlines()
         assert it["code"] in {line.strip() for line in lines}, it
         assert it["reason"]
+
+
+def test_a_topic_has_a_file_of_tests_and_perhaps_a_folder() -> None:
+    names = {topic: [path.name for path in files_of_tests(topic)] for topic in topics()}
+    assert all(f"test_{topic.split('/')[1]}.py" == found[0] for topic, found in names.items())
+    assert "test_tokenizer_json.py" in names["components/bpe"]
+    assert names["rl/kl"] == ["test_kl.py"]
 
 
 def test_a_change_that_no_test_rejects_fails_if_that_is_asked_for(

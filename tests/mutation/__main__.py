@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.measured import by_result, share, table
 from tests.mutation.by_page import Page
-from tests.mutation.by_tests import TopicTests
+from tests.mutation.by_tests import TopicTests, files_of_tests
 from tests.mutation.sites import files, mutants_of, topics
 from tests.small_site import ROOT
 
@@ -33,8 +33,7 @@ KEPT = ROOT / "_build" / "mutation"
 
 def key(topic: str) -> str:
     """A name for code, tests and page of a topic as they are."""
-    group, name = topic.split("/")
-    paths = [*files(topic), ROOT / f"tests/{group}/test_{name}.py", ROOT / f"docs/{topic}.md"]
+    paths = [*files(topic), *files_of_tests(topic), ROOT / f"docs/{topic}.md"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 

@@ -1,6 +1,7 @@
-"""Does a topic's test file reject a mutant?"""
+"""Do the tests of a topic reject a mutant: those of its file, and of its folder if it has one?"""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,14 +10,22 @@ from tests.mutation.calls import recorded
 from tests.mutation.forked import ALIVE, outcome
 from tests.mutation.install import install
 from tests.mutation.sites import Mutant
+from tests.small_site import ROOT
 
 OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
 # It collects garbage seven times at the end of a run, which takes longer than most tests.
 OPTIONS += ["-p", "no:unraisableexception"]
 
 
+def files_of_tests(topic: str) -> list[Path]:
+    """The file of a topic's tests, and those in a folder of its name."""
+    group, name = topic.split("/")
+    folder = ROOT / "tests" / group
+    return [folder / f"test_{name}.py", *sorted((folder / name).glob("test_*.py"))]
+
+
 class Watch:
-    """For each test of the file the functions that it entered, and how long it took."""
+    """For each test the functions that it entered, and how long it took."""
 
     def __init__(self, files: set[str]) -> None:
         self.files = files
@@ -38,11 +47,10 @@ class TopicTests:
     """A topic's tests, which pass, with what each of them enters."""
 
     def __init__(self, topic: str, files: set[str]) -> None:
-        group, name = topic.split("/")
-        self.file = f"tests/{group}/test_{name}.py"
+        self.tests = [path.relative_to(ROOT).as_posix() for path in files_of_tests(topic)]
         self.watch = Watch(files)
-        if pytest.main([*OPTIONS, self.file], plugins=[self.watch]) != 0:
-            raise SystemExit(f"{self.file} must pass before its mutants are tried")
+        if pytest.main([*OPTIONS, *self.tests], plugins=[self.watch]) != 0:
+            raise SystemExit(f"{self.tests} must pass before their mutants are tried")
 
     def reject(self, mutant: Mutant) -> str:
         """'killed' or 'alive', by the tests that enter the mutant's function, quick ones first."""
@@ -59,7 +67,8 @@ class TopicTests:
         def attempt() -> bool:
             install(mutant)
             # What a test file computed when it was imported, it computed without the mutant.
-            sys.modules.pop(self.file.removesuffix(".py").replace("/", "."), None)
+            for path in self.tests:
+                sys.modules.pop(path.removesuffix(".py").replace("/", "."), None)
             return pytest.main([*OPTIONS, *nodes]) == 0
 
         return outcome(attempt, limit)
