@@ -61,7 +61,7 @@ def sinusoidal_embedding(
 
 
 class LearnedPositions(nn.Module):
-    """A trained vector for each position, added to the embeddings.
+    """A trained vector for each position, drawn N(0, 0.02^2), added to the embeddings.
 
     Shapes: x (..., T, C), positions (T,) or (..., T) -> x + weight[positions]
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.

@@ -87,7 +87,7 @@ def swiglu_hidden_dim(
     factor = 1.0 if multiplier is None else multiplier
     require_number(ratio=ratio, multiplier=factor)
     require_positive(ratio=float(ratio), multiplier=factor)
-    require_in("[0, inf)", width=float(ratio) * dim * max(factor, 1))
+    require_in("[0, inf)", width=float(ratio) * dim * factor)
     hidden = int(ratio * dim)
     if multiplier is not None:
         hidden = int(multiplier * hidden)
@@ -128,7 +128,7 @@ class SwiGLU(nn.Module):
         super().__init__()
         if hidden_dim is None:
             hidden_dim = swiglu_hidden_dim(dim, multiple_of=multiple_of)
-        ffn_params(dim, hidden_dim, gated=True)  # raises unless both are at least 1
+        require_size(1, dim=dim, hidden=hidden_dim)
         require_choice(Activation, activation=activation)
         self.activation: Activation = activation
         self.gate_proj = nn.Linear(dim, hidden_dim, bias=bias)

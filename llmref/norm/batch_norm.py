@@ -233,7 +233,7 @@ def _rows(name: str, x: Tensor, eps: float, **parameters: Tensor | None) -> Tens
 
 def _as_rows(x: Tensor) -> Tensor:
     """Shapes: x (N, C, ...) -> (C, m)."""
-    return x.transpose(0, 1).reshape(x.size(1), x.numel() // max(x.size(1), 1))
+    return x.transpose(0, 1).flatten(1)
 
 
 def _back(rows: Tensor, x: Tensor) -> Tensor:

@@ -447,6 +447,11 @@ def test_wrong_sizes_are_named(changes, error, message):
         Decoder(**sizes | {"tied": True, "max_len": 4} | changes)
 
 
+def test_a_block_has_biases_and_norms_of_heads_only_if_asked():
+    block = DecoderBlock(C, H, G, F, head_dim=D, rope_base=10.0, eps=1e-3)
+    assert sum(p.numel() for p in block.parameters()) == 2 * C * D * (H + G) + 3 * C * F + 2 * C
+
+
 def test_a_block_needs_an_eps():
     with pytest.raises(ValueError, match="eps must be at least 0 and finite, got nan"):
         DecoderBlock(C, H, G, F, head_dim=D, rope_base=10.0, eps=math.nan)
@@ -458,6 +463,16 @@ def test_a_block_needs_an_eps():
         (lambda: residual_init_std(0.0, 2), ValueError, "std must be positive and finite, got 0.0"),
         (lambda: residual_init_std(0.02, 0), ValueError, "num_layers must be at least 1, got 0"),
         (lambda: residual_init_std(0.02, 1.5), TypeError, "num_layers must be an int, got 1.5"),
+        (
+            lambda: decoder_parameters(0, 4, 1, 2, 1, 2, 3, tied=True),
+            ValueError,
+            "vocab_size must be at least 1, got 0",
+        ),
+        (
+            lambda: decoder_parameters(10, 4, 0, 2, 1, 2, 3, tied=True),
+            ValueError,
+            "num_layers must be at least 1, got 0",
+        ),
         (
             lambda: decoder_parameters(10, 4, 1, 2, 1, 0, 3, tied=True),
             ValueError,

@@ -128,6 +128,12 @@ def test_the_given_layer_is_wrapped_not_replaced():
     assert layer.lora_B.shape == (5, 2)
 
 
+def test_an_adapter_has_rank_8_and_scale_2_unless_told():
+    layer = LoRALinear(nn.Linear(7, 5))
+    assert (layer.r, layer.alpha, layer.scaling) == (8, 16.0, 2.0)
+    assert layer.lora_A.shape == (8, 7)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_new_adapter_changes_nothing(dtype):
     linear = nn.Linear(7, 5, dtype=dtype)
@@ -667,6 +673,15 @@ def test_a_file_is_read_as_its_mapping(tmp_path):
     assert read_peft_config(mapping) == PeftLoraConfig(2, 8, ("q",))
 
 
+def test_a_file_that_says_neither_rank_nor_alpha_means_8():
+    assert read_peft_config({"target_modules": ["q"]}) == PeftLoraConfig(8, 8, ("q",))
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian", "orthogonal"])
+def test_a_start_that_leaves_the_base_alone_is_read(start):
+    assert config_of(init_lora_weights=start) == config_of()
+
+
 def test_a_file_without_an_object_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text("[]", encoding="utf-8")
     with pytest.raises(TypeError, match=r"must hold an object, got list"):
@@ -746,9 +761,19 @@ def test_the_base_of_an_adapted_layer_and_embeddings_may_be_in_the_file():
     assert (model.lm_head.weight == 2.0).all()
 
 
+def test_a_module_under_two_names_may_be_in_the_file_under_both():
+    model = Tied()
+    model.decoder = nn.ModuleDict({"embed_tokens": model.embed_tokens})
+    ends = ("embed_tokens", "decoder.embed_tokens")
+    both = {f"base_model.model.{name}.weight": torch.full((5, 7), 2.0) for name in ends}
+    load_peft_state_dict(model, peft_state_dict(model) | both, config_of(r=2))
+    assert (model.embed_tokens.weight == 2.0).all()
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
+        ({"base_model.model.q.base.weight": torch.ones(7, 7)}, {}, r"extra \['base.*weight'\]$"),
         ({SAVED: torch.ones(5, 7)}, None, r"extra \['base_model.*\]; modules_to_save are known"),
         ({}, {"modules_to_save": ["lm_head"]}, r"missing \['base_model.model.lm_head.weight'\]"),
         ({SAVED: torch.ones(5, 6)}, {"modules_to_save": ["lm_head"]}, r"must be \(5, 7\), got"),
@@ -805,6 +830,7 @@ def test_a_file_that_does_not_fit_changes_nothing(change, options, message):
             r"rank_pattern must map patterns to values, got \['q'",
         ),
         ({"lora_alpha": -1}, ValueError, "lora_alpha must be positive and finite, got -1"),
+        ({"rank_pattern": {"q": 0}}, ValueError, r"rank_pattern\['q'\] must be at least 1, got 0"),
         ({"rank_pattern": {"q": 2.0}}, TypeError, r"rank_pattern\['q'\] must be an int, got 2\.0"),
         ({"alpha_pattern": {"q": 0}}, ValueError, r"alpha_pattern\['q'\] must be positive"),
         ({"rank_pattern": {"(": 2}}, ValueError, r"'\(' must be a regular expression: missing"),

@@ -41,6 +41,12 @@ def test_weights_of_one_half_and_three_eighths():
     close(top_k_softmax(logits, 2)[0], f64(4 / 7, 3 / 7))
 
 
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_renormalised_weights_are_the_softmax_over_the_chosen_logits(k):
+    weights, experts = softmax_top_k(random(2, 3, 5), k, renormalize=True)
+    close(weights, random(2, 3, 5).gather(-1, experts).softmax(-1))
+
+
 @pytest.mark.parametrize("E", [5, 64])
 def test_of_equal_logits_the_lower_index_wins(E):
     logits = torch.zeros(3, E)
@@ -163,12 +169,24 @@ def test_gradcheck_of_router_and_dispatch(renormalize):
     assert torch.autograd.gradcheck(run, (x, logits))
 
 
+def test_an_expert_sees_its_tokens_in_their_order():
+    seen: list[list[float]] = [[], []]
+
+    def note(e):
+        return lambda rows: seen[e].extend(rows.flatten().tolist()) or rows
+
+    experts = torch.arange(3000)[:, None] % 7 % 2
+    moe_forward(torch.arange(3000.0)[:, None], torch.ones(3000, 1), experts, [note(0), note(1)])
+    assert seen == [[t for t in range(3000) if t % 7 % 2 == e] for e in (0, 1)]
+
+
 def test_load_counts_what_the_mask_counts():
     experts = ids([[0, 1], [3, 1], [1, 0]])
     assert expert_load(experts, 5).tolist() == [2, 3, 0, 1, 0]
     assert expert_load(experts, 5, ids([True, False, True])).tolist() == [2, 2, 0, 0, 0]
     assert expert_load(experts, 5, ids([1.0, 0, 1])).tolist() == [2, 2, 0, 0, 0]
     assert expert_load(experts[:0], 2).tolist() == [0, 0]
+    assert expert_load(0 * experts, 1).tolist() == [6]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +212,8 @@ def test_who_is_dropped():
     assert by_token.tolist() == [[True, True], [False, False]]
     by_choice = capacity_mask(experts, 2, 1, priority="choice")
     assert by_choice.tolist() == [[True, False], [True, False]]
+    alone = capacity_mask(0 * experts, 1, 3, priority="choice")
+    assert alone.tolist() == [[True, True], [True, False]]
 
 
 def slow_mask(experts, capacity, priority, mask):
@@ -296,6 +316,7 @@ def test_parameters_are_those_of_the_layer(shared):
     total, active = moe_parameters(6, 10, 5, 2, shared)
     assert total == sum(p.numel() for p in layer.parameters())
     assert total - active == 3 * 3 * 6 * 10
+    assert moe_parameters(6, 10, 5, 2) == moe_parameters(6, 10, 5, 2, 0)
     assert not SparseMoE(6, 10, 5, 2, router=top_k_softmax).shared
 
 
@@ -393,6 +414,12 @@ WRONG = [
         ValueError,
         "num_functions must be at least 1, got 0",
     ),
+    (lambda: expert_load(two[:0], 0), ValueError, "num_experts must be at least 1, got 0"),
+    (
+        lambda: capacity_mask(two[:0], 0, 1, priority="token"),
+        ValueError,
+        "num_experts must be at least 1, got 0",
+    ),
     (lambda: expert_load(two, 2), ValueError, r"experts holds the id 2, outside \[0, 2\)"),
     (lambda: expert_load(two, 3, ids([True])), ValueError, r"mask must be \(\.\.\.\) = \(2,\)"),
     (lambda: expert_load(two, 3, ids([2, 0])), ValueError, "a mask holds zeros and ones only"),
@@ -449,6 +476,11 @@ WRONG = [
         lambda: load_balancing_loss(f64((1, 0, 0), (1, 0, 0)), two, ids([False, False])),
         ValueError,
         r"no token of probs \(2, 3\) counts: there is no mean",
+    ),
+    (
+        lambda: load_balancing_loss(torch.full((4, 2), 0.5), torch.zeros(4, 3).long()),
+        ValueError,
+        "k must be at most the 2 experts, got 3",
     ),
     (lambda: load_balancing_loss(two, two), TypeError, "probs must be floating point"),
     (lambda: router_z_loss(torch.zeros(0, 3)), ValueError, r"no token of logits \(0, 3\) counts"),

@@ -130,6 +130,13 @@ def test_attention_factor_multiplies_cos_and_sin():
         assert torch.equal(1.5 * a, b)
 
 
+def test_the_largest_factor_is_taken():
+    largest = torch.finfo(torch.float32).max
+    zero = torch.zeros(1, dtype=torch.int64)
+    cos, sin = rope.rope_cos_sin(zero, torch.ones(1), attention_factor=largest)
+    assert (cos.item(), sin.item()) == (largest, 0.0)
+
+
 # Laws
 
 offsets = st.integers(-5000, 5000)
@@ -305,6 +312,13 @@ def test_ntk_base_100_dim_4_factor_3_is_900():
     assert rope.ntk_base(100.0, 4, 3.0) == 900.0
     expected = torch.tensor([1.0, 1 / 30], dtype=F64)
     torch.testing.assert_close(rope.rope_inv_freq(4, 900.0), expected, atol=1e-16, rtol=0)
+
+
+def test_ntk_base_is_found_wherever_a_float_holds_it():
+    """2^-600 (2^600)^2 = 2^600, while (2^600)^2 is beyond float64; the largest stays itself."""
+    assert rope.ntk_base(2.0**-600, 4, 2.0**600) == 2.0**600
+    largest = torch.finfo(F64).max
+    assert rope.ntk_base(largest, 4, 1.0) == largest
 
 
 @FEW
@@ -582,6 +596,12 @@ def test_everything_stays_on_the_device_of_its_inputs():
             ValueError,
             "need 0 < beta_slow < beta_fast, got 32.0 and 1.0",
         ),
+        (
+            lambda: rope.llama3_inv_freq(8, 1e4, 8, 0.0, 4.0, 8192),
+            ValueError,
+            "need 0 < low_freq_factor < high_freq_factor, got 0.0 and 4.0",
+        ),
+        (lambda: rope.llama3_inv_freq(8, 1e4, 8, 1.0, math.inf, 8192), ValueError, "1.0 and inf"),
         (
             lambda: rope.yarn_inv_freq(8, 1e4, 8, 512, ramp="linear"),
             ValueError,

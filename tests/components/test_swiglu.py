@@ -123,6 +123,8 @@ def test_the_layer_equals_its_loop(activation):
         (8192, {"multiplier": 1.3, "multiple_of": 4096}, 28672),
         (2068, {"multiplier": 1.3, "multiple_of": 1024}, 7168),  # 8192 if cut only once
         (3, {}, 8),
+        (8, {}, 21),  # of 64/3: not rounded up
+        (1, {"ratio": Fraction(2**1023)}, 2**1023),  # twice that is beyond float64
         (4, {"ratio": Fraction(4)}, 16),
     ],
 )

@@ -141,6 +141,19 @@ def test_entries_of_any_size_are_normalised():
     close(y[:, 0], torch.tensor([-1.0, -1.0, 2.0]) / math.sqrt(2), atol=1e-6)
 
 
+def test_a_large_mean_costs_the_variance_no_digits():
+    """Of (0, 0, 8) it is 64/3 - 64/9 = 128/9; beside 1e8 a mean in float32 is a multiple of 8."""
+    _, _, var = batch_norm_train(torch.tensor([[1e8], [1e8], [1e8 + 8]]), eps=1e-5)
+    assert var.item() == pytest.approx(128 / 9, rel=1e-6)
+
+
+def test_two_entries_of_a_feature_are_enough_and_no_feature_needs_none():
+    y, mean, var = batch_norm_train(f64((0,), (6,)), eps=0)
+    close(torch.cat([y[:, 0], mean, var]), f64(-1, 1, 3, 9))
+    y, mean, var = batch_norm_train(torch.ones(4, 0, 3), eps=0.1)
+    assert (y.shape, mean.shape, var.shape) == ((4, 0, 3), (0,), (0,))
+
+
 def test_a_constant_feature_gives_the_bias():
     y, mean, var = batch_norm_train(torch.full((4, 2), 7.0), bias=torch.tensor([1.0, 2]), eps=0.1)
     close(y, torch.tensor([[1.0, 2.0]]).expand(4, 2))

@@ -88,6 +88,6 @@ def capacity_mask(
         takes = takes.transpose(0, 1)  # (k, N, E)
     shape = takes.shape
     takes = takes.reshape(-1, num_experts)
-    place = takes.cumsum(0) * takes  # from 1, in the expert's queue
-    kept = ((place > 0) & (place <= capacity)).any(-1).view(shape[:2])
+    place = takes.cumsum(0)  # of each choice in its expert's queue, from 1
+    kept = (takes.bool() & (place <= capacity)).any(-1).view(shape[:2])
     return kept.mT if priority == "choice" else kept

@@ -29,7 +29,7 @@ def moe_forward(
     rows, w, chosen = _routed(x, weights, experts, functions)
     flat = chosen.flatten()
     order = flat.argsort(stable=True)  # the choices of the first expert, then of the second, ...
-    token = order // max(chosen.shape[-1], 1)
+    token = order // chosen.shape[-1]  # with k = 0 there is nothing to divide
     counts = torch.bincount(flat, minlength=len(functions)).tolist()
     parts = zip(functions, torch.split(rows[token], counts), strict=True)
     out = torch.cat([_result(function, part) for function, part in parts])  # (N k, C)

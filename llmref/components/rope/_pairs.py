@@ -7,7 +7,7 @@ def require_rotary_dim(**sizes: int) -> None:
     """Raise unless a size is an even int of at least 2."""
     require_int(**sizes)
     for name, size in sizes.items():
-        if size < 2 or size % 2:
+        if size <= 0 or size % 2:
             raise ValueError(
                 f"{name} must be even and at least 2 (rotations act on pairs), got {size}"
             )

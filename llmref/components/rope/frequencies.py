@@ -6,7 +6,6 @@ fit), and LongRoPE (a searched table of factors, not a formula).
 """
 
 import math
-import sys
 from typing import Literal
 
 import torch
@@ -72,10 +71,11 @@ def ntk_base(base: float, dim: int, factor: float) -> float:
     _require_factor(factor)
     require_size(4, dim=dim)
     require_positive(base=base)
-    log_base = math.log(base) + dim / (dim - 2) * math.log(factor)
-    if log_base > math.log(sys.float_info.max):
+    # eq. eq-rope-ntk, as a product of which no part overflows before the whole does
+    scaled: float = float(base) * factor * factor ** (2 / (dim - 2))
+    if scaled == math.inf:
         raise ValueError(f"base {base} times factor {factor} ^ (dim / (dim - 2)) overflows")
-    return float(base * factor ** (dim / (dim - 2)))  # eq. eq-rope-ntk
+    return scaled
 
 
 def yarn_inv_freq(
