@@ -314,6 +314,7 @@ def test_a_single_position_needs_no_batch_axis():
         assert loss.shape == ()
         close(loss, -log_softmax(logits)[2])
     assert cross_entropy(random(1), torch.tensor(0)) == 0  # one class is certain
+    assert cross_entropy(random(2, 1), torch.ones(2, 1)) == 0
 
 
 @given(logit_rows, st.floats(-200, 200), st.integers(0, 1))
@@ -399,6 +400,26 @@ def test_gradient_with_respect_to_soft_targets_passes_gradcheck():
     assert torch.autograd.gradcheck(lambda s: cross_entropy(logits, softmax(s)), scores)
     assert torch.autograd.gradcheck(lambda s: kl_divergence(softmax(s), softmax(logits)), scores)
     assert torch.autograd.gradcheck(lambda s: kl_divergence(softmax(logits), softmax(s)), scores)
+
+
+def test_the_slope_in_a_target_is_the_cost_of_its_class_where_the_target_is_0_too():
+    """Where the cost is infinite, it is 0."""
+    logits, target = f64(1, 0, 2), f64(0.5, 0, 0.5).requires_grad_()
+    (slope,) = torch.autograd.grad(cross_entropy(logits, target), target)
+    close(slope, -torch.log_softmax(logits, -1))
+    loss = cross_entropy(f64(0, -INF, 0), target)
+    close(torch.autograd.grad(loss, target)[0], f64(math.log(2), 0, math.log(2)))
+
+
+def test_slopes_of_the_divergence_are_finite_near_and_far():
+    """log(p / q) + 1 and -p / q: these q are a thousandth of p, 1.4 p and far more than p."""
+    p = f64(0.5, 0.5, 1e-300, 0).requires_grad_()
+    q = f64(0.0005, 0.7, 0.1, 0.1995).requires_grad_()
+    in_p, in_q = torch.autograd.grad(kl_divergence(p, q), (p, q))
+    ratio = (p / q).detach()[:3]
+    close(in_p[:3], ratio.log() + 1)
+    close(in_q[:3], -ratio)
+    assert in_p[3] == in_q[3] == 0  # in p it is -inf, and is left out
 
 
 def test_gradient_sums_to_zero_and_has_the_stated_norms():

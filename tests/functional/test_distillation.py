@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 
@@ -201,13 +202,70 @@ def test_both_formulas_of_the_divergence_meet():
             close(slope[0, 0], tau * (q - p), atol=1e-13)
 
 
-def test_the_students_tail_survives_float32():
-    """A student that gives the other token e^-40: 1 - q(S) would be 0, and the loss infinite."""
+@pytest.mark.parametrize(
+    ("p", "gap", "rel"), [(0.02, 0.0099, 1e-14), (0.1, 0.0101, 1e-11), (0.3, 0.09, 1e-12)]
+)
+def test_the_series_ends_where_it_is_exact_and_not_later(p, gap, rel):
+    """Against 40 digits: the centred gap of a token with probability p is just in it, or not."""
+    teacher = f64(p, 1 - p).log()[None, None]
+    student = teacher + one(gap / (1 - p), 0.0)
+    found = forward_kl_loss(student, teacher, ONE, temperature=1, agg="token-mean").item()
+    with mpmath.workdps(40):
+
+        def softmax(logits):
+            weights = [mpmath.exp(z) for z in logits.flatten().tolist()]
+            return [weight / sum(weights) for weight in weights]
+
+        pairs = list(zip(softmax(teacher), softmax(student), strict=True))
+        exact = sum(a * mpmath.log(a / b) for a, b in pairs)
+        assert abs(found / exact - 1) < rel
+
+
+def test_digits_depend_on_no_constant_in_the_logits_and_on_no_token_that_both_exclude():
+    """Far gaps would be compared by logarithms, whose rounding is multiplied."""
+    teacher = TEACHER[:1, :1]
+    excluded = torch.full((1, 1, 1), -INF, dtype=torch.float64)
+    for loss in (forward_kl_loss, reverse_kl_loss):
+
+        def at(student, teacher, tau, loss=loss):
+            return loss(student, teacher, ONE, temperature=tau, agg="token-mean").item()
+
+        near = teacher + STUDENT[:1, :1] / 100
+        wanted = at(near, teacher, 1e4)
+        assert at(near + 1000, teacher, 1e4) == pytest.approx(wanted, rel=1e-8, abs=0)
+        near = teacher + STUDENT[:1, :1] / 1e6
+        pair = (torch.cat([x, excluded], -1) for x in (near, teacher))
+        assert at(*pair, 1) == pytest.approx(at(near, teacher, 1), rel=1e-8, abs=0)
+
+
+def test_the_backward_pass_meets_no_nan():
+    """Anomaly detection refuses a NaN that is replaced later, too: at padding, at a token that
+    both exclude, and for the rest if all tokens are stored.
+    """
+    student, teacher = STUDENT.clone(), TEACHER.clone()
+    student[..., 2], teacher[..., 2] = -INF, -INF
+    logps, ids = teacher.log_softmax(-1).topk(5)
+    student[~MASK], logps[~MASK] = math.nan, math.nan
+    student.requires_grad_()
+    with torch.autograd.set_detect_anomaly(True):
+        losses = divergences(student, teacher, MASK)
+        for tail in ("bucket", "renormalize"):
+            options = {"tail": tail, "agg": "token-mean"}
+            losses.append(top_k_kl_loss(student, logps, ids, MASK, **options))
+        for loss in losses:
+            assert torch.autograd.grad(loss, student)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("gap", [40, 1000])
+def test_the_students_tail_survives(gap):
+    """A student that gives the other token e^-40: in float32 1 - q(S) would be 0, and the loss
+    infinite; in float64 e^-1000 is 0.
+    """
     ids = torch.zeros(1, 1, 1, dtype=torch.long)
     loss = top_k_kl_loss(
-        one(0.0, -40.0).float(), one(0.5).log(), ids, ONE, tail="bucket", agg="token-mean"
+        one(0.0, -gap).float(), one(0.5).log(), ids, ONE, tail="bucket", agg="token-mean"
     )
-    assert loss.item() == pytest.approx(math.log(0.5) / 2 + (math.log(0.5) + 40) / 2, rel=1e-6)
+    assert loss.item() == pytest.approx(math.log(0.5) / 2 + (math.log(0.5) + gap) / 2, rel=1e-6)
 
 
 def test_a_mass_above_one_by_rounding_is_one():
@@ -302,5 +360,8 @@ def test_wrong_samples_are_refused():
         on_policy_kl_loss(logp, logp.clone().requires_grad_(), MASK, **summed)
     with pytest.raises(ValueError, match="teacher_logp must be finite where the mask counts"):
         on_policy_kl_loss(logp, logp - INF, MASK, **summed)
-    with pytest.raises(ValueError, match="logp holds log-probabilities, at most 0"):
-        on_policy_kl_loss(logp + 5, logp, MASK, **summed)
+    for most in (2e-6, 5.0):
+        with pytest.raises(ValueError, match="logp holds log-probabilities, at most 0"):
+            on_policy_kl_loss(torch.full_like(logp, most), logp, MASK, **summed)
+    rounded = torch.full_like(logp, 1e-6)
+    assert on_policy_kl_loss(rounded, rounded, MASK, **summed) == 0

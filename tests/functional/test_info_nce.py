@@ -139,6 +139,15 @@ def test_a_constant_for_the_row_changes_nothing(scores, constant):
     )
 
 
+def test_the_decoupled_loss_equals_the_definition_written_as_a_loop():
+    scores, positive = random(3, 5), [4, 0, 2]
+    expected = [
+        math.log(sum(math.exp(scores[i, j]) for j in range(5) if j != k)) - scores[i, k]
+        for i, k in enumerate(positive)
+    ]
+    close(decoupled_contrastive(scores, torch.tensor(positive), reduction="none"), expected)
+
+
 @given(rows)
 @law
 def test_loss_is_softplus_of_the_decoupled_loss(scores):
@@ -365,6 +374,16 @@ def test_shapes_that_do_not_fit_are_refused():
         alignment(x, x[:, :4])
     with pytest.raises(ValueError, match=r"x must be \(B, D\) with B >= 2, got \(1, "):
         uniformity(x[:1])
+
+
+def test_no_row_has_no_mean():
+    for call in (
+        lambda: alignment(random(0, 5), random(0, 5)),
+        lambda: info_nce_from_scores(torch.zeros(0, 5)),
+        lambda: clip_loss(random(0, 5), random(0, 5), logit_scale=1.0),
+    ):
+        with pytest.raises(ValueError, match=r"must be \(B, .*\) with .*, got \(0, "):
+            call()
 
 
 @pytest.mark.parametrize("column", [-1, 5])

@@ -205,6 +205,8 @@ def test_subnormal_data_are_treated_as_zero():
     assert affine_qparams(x) == (1, 0)
     assert symmetric_scale(x) == 1
     assert (quantize(x, *affine_qparams(x)) == 0).all()
+    tiny = torch.finfo(torch.float32).tiny  # normal, if only just
+    assert symmetric_scale(torch.tensor([127 * tiny])) == tiny
 
 
 def test_the_widest_range_does_not_overflow():
@@ -374,6 +376,7 @@ def test_nf4_keeps_zeros_and_blocks_of_zeros():
     x = torch.tensor([0.0, 2.0, 0.0, 0.0])
     index, absmax = nf4_quantize(x, block_size=2)
     assert absmax.tolist() == [2, 0]
+    assert index.tolist() == [7, 15, 7, 7]
     assert nf4_dequantize(index, absmax, (4,), 2).tolist() == [0, 2, 0, 0]
 
 
@@ -415,6 +418,25 @@ def test_integer_product_of_a_quantised_layer_is_its_decoded_product():
     decoded = dequantize(qx, sx, zx, dtype=F64) @ dequantize(qw, sw, dtype=F64).T
     close(int_matmul(qx, zx, sx, qw, 0, sw), decoded)
     assert (decoded - x @ w.T).abs().max() < 0.2
+
+
+def test_integer_product_takes_one_scale_in_any_shape():
+    """One for all rows, or one for each, as a row of numbers or a column."""
+    qx, qw = (torch.arange(n * 4).view(n, 4).to(torch.int8) for n in (2, 3))
+    product = qx.double() @ qw.double().T
+    for sx in ((), (1, 1), (2, 1)):
+        for sw in ((), (1,), (1, 1), (3,), (3, 1)):
+            left, right = torch.full(sx, 0.5, dtype=F64), torch.full(sw, 0.25, dtype=F64)
+            zero = torch.zeros(sw, dtype=torch.int32)
+            close(int_matmul(qx, 0, left, qw, zero, right), product / 8)
+
+
+@pytest.mark.parametrize("zw", [[-128, 0], [0, 127], [-128, 127]])
+def test_the_longest_safe_product_is_that_of_the_farthest_zero_point(zw):
+    """A code is up to 255 away from -128 and from 127, and 128 from 0."""
+    qx, qw = torch.ones(1, 33026, dtype=torch.int8), torch.ones(2, 33026, dtype=torch.int8)
+    with pytest.raises(ValueError, match="at most K = 33025"):
+        int_matmul(qx, -128, 1.0, qw, torch.tensor(zw), 1.0)
 
 
 def test_the_longest_safe_product_is_exact_and_one_more_is_refused():
@@ -468,7 +490,7 @@ def test_fake_quantisation_is_there_and_back():
     close(fake_quantize(x, scale, 0, bits=3), expected, atol=1e-15)
 
 
-def test_what_is_not_said_is_eight_bits_and_blocks_of_256():
+def test_what_is_not_said_is_eight_bits_and_blocks_of_256_and_64_and_groups_of_four_bits():
     x = random(600).abs() + 0.1
     assert torch.equal(fake_quantize(x, 0.001, 0), fake_quantize(x, 0.001, 0, bits=8))
     index, _, peak = double_quantize(x)
@@ -477,19 +499,32 @@ def test_what_is_not_said_is_eight_bits_and_blocks_of_256():
     assert torch.equal(peak, other)
     assert not torch.equal(fake_quantize(x, 0.001, 0), fake_quantize(x, 0.001, 0, bits=9))
     assert len(double_quantize(x, 300)[2]) != len(peak)
+    code = index, x.mean(), torch.tensor([1.0, 2, 3], dtype=F64)
+    assert torch.equal(double_dequantize(*code), double_dequantize(*code, 256))
+    index, absmax = nf4_quantize(x)
+    for found, wanted in zip((index, absmax), nf4_quantize(x, 64), strict=True):
+        assert torch.equal(found, wanted)
+    code = index, absmax, x.shape
+    assert torch.equal(nf4_dequantize(*code), nf4_dequantize(*code, 64))
+    for function in (quantize_groupwise, quantize_groupwise_affine):
+        for found, wanted in zip(function(x, 8), function(x, 8, 4), strict=True):
+            assert torch.equal(found, wanted)
 
 
-def test_the_gradient_passes_unless_the_rounded_value_is_clipped():
+@pytest.mark.parametrize("size", [1.0, 0.25])
+def test_the_gradient_passes_unless_the_rounded_value_is_clipped(size):
     """Codes -4 to 3: 3.4 rounds to 3 and counts as inside, 3.6 rounds to 4 and does not."""
-    x = torch.tensor([-4.6, -4.4, 0.2, 3.4, 3.6, 9.0], dtype=F64, requires_grad=True)
-    fake_quantize(x, torch.tensor(1.0, dtype=F64), 0, bits=3).sum().backward()
+    x = size * torch.tensor([-4.6, -4.4, 0.2, 3.4, 3.6, 9.0], dtype=F64)
+    x.requires_grad_()
+    fake_quantize(x, torch.tensor(size, dtype=F64), 0, bits=3).sum().backward()
     assert x.grad.tolist() == [0, 1, 1, 1, 0, 0]
 
 
-def test_the_gradient_of_the_scale_is_that_of_learned_step_sizes():
+@pytest.mark.parametrize("size", [1.0, 0.25])
+def test_the_gradient_of_the_scale_is_that_of_learned_step_sizes(size):
     """Inside round(v) - v, so -0.2 and 0.4; outside the end code, 3 and -4; weights 1, 2, 3, 5."""
-    x = torch.tensor([0.2, 0.6, 9.0, -9.0], dtype=F64)
-    scale = torch.tensor(1.0, dtype=F64, requires_grad=True)
+    x = size * torch.tensor([0.2, 0.6, 9.0, -9.0], dtype=F64)
+    scale = torch.tensor(size, dtype=F64, requires_grad=True)
     weights = torch.tensor([1.0, 2.0, 3.0, 5.0], dtype=F64)
     (fake_quantize(x, scale, 0, bits=3) * weights).sum().backward()
     close(scale.grad, torch.tensor(-0.2 + 2 * 0.4 + 3 * 3 - 5 * 4, dtype=F64))
@@ -538,6 +573,12 @@ def test_stochastic_rounding_keeps_integers_and_repeats_with_a_seed():
     y = random(50)
     first, second = (stochastic_round(y, generator=torch.Generator().manual_seed(3)) for _ in "ab")
     assert (first == second).all()
+
+
+def test_an_integer_stays_whatever_is_drawn(monkeypatch):
+    """torch.rand may give 0, once in 2^24 draws of float32."""
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.zeros(shape))
+    assert stochastic_round(torch.tensor([-2.0, 0.0, 5.0, 0.5])).tolist() == [-2, 0, 5, 1]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -895,6 +936,7 @@ def test_levels_of_the_dynamic_code():
     top = torch.tensor([0.1 + 0.9 * (j + 0.5) / 64 for j in range(64)], dtype=F64)
     close(levels[-65:-1], top)
     close(levels[:64], -top.flip(0))
+    close(levels[128:131] * 1e6, torch.tensor([0.55, 3.25, 7.75], dtype=F64))
     assert levels[-1] == 1
     assert levels[127] == 0
     assert [((levels > 10.0 ** (e - 7)) & (levels < 10.0 ** (e - 6))).sum() for e in range(7)] == [
@@ -927,6 +969,7 @@ def test_double_quantisation_equals_its_loop():
 
 def test_equal_scales_are_exact_and_none_turns_negative():
     equal = torch.full((5,), 0.3, dtype=F64)
+    assert double_quantize(equal)[0].tolist() == [127] * 5  # the level 0
     assert torch.equal(double_dequantize(*double_quantize(equal), dtype=F64), equal)
     index, mean, peak = torch.tensor([0]), torch.tensor(1.0), torch.tensor([2.0])
     assert double_dequantize(index, mean, peak).item() == 0
@@ -956,6 +999,11 @@ def test_equal_scales_are_exact_and_none_turns_negative():
         ),
         (lambda: double_quantize(torch.tensor([math.nan])), ValueError, "absmax must be finite"),
         (lambda: double_quantize(torch.ones(2), 0), ValueError, "block_size must be at least 1"),
+        (
+            lambda: double_dequantize(torch.tensor([0]), torch.tensor(1.0), torch.ones(1), 0),
+            ValueError,
+            "block_size must be at least 1",
+        ),
         (
             lambda: double_dequantize(torch.tensor([256]), torch.tensor(1.0), torch.ones(1)),
             ValueError,

@@ -142,7 +142,8 @@ def _expected(log_p: Tensor, target: Tensor, smoothing: float, weights: Tensor) 
 
 def _times(factor: Tensor, value: Tensor) -> Tensor:
     """Product in which 0 times inf is 0, as in 0 log 0."""
-    return factor * value.masked_fill(factor == 0, 0)
+    # No more is replaced than must be: the slope in a factor that is 0 is the value.
+    return factor * value.masked_fill((factor == 0) & value.isinf(), 0)
 
 
 def _denominator(target: Tensor, weights: Tensor, given: Tensor | None) -> Tensor | int:

@@ -28,7 +28,7 @@ def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
     # 0 log 0 = 0: replaced before the logarithm, whose gradient there would be NaN.
     safe_p, safe_q = (torch.where(wide_p > 0, law, 1) for law in (wide_p, wide_q))
     far = (safe_q - safe_p).abs() > safe_p / 2  # elsewhere a difference of logarithms cancels
-    change = (safe_q - safe_p).masked_fill(far, 0) / safe_p.masked_fill(far, 1)
+    change = (safe_q - safe_p).masked_fill(far, 0) / safe_p
     log_ratio = torch.where(far, safe_p.log() - safe_q.log(), -change.log1p())
     return (wide_p * log_ratio).sum(-1)  # eq. eq-kl
 

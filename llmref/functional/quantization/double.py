@@ -78,7 +78,8 @@ def double_quantize(absmax: Tensor, block_size: int = 256) -> tuple[Tensor, Tens
     padding = -len(wide) % block_size
     blocks = torch.nn.functional.pad(deviations, (0, padding)).view(-1, block_size)
     peak = blocks.abs().amax(1)
-    share = blocks / peak.masked_fill(peak == 0, 1).unsqueeze(1)
+    size = torch.where(peak > 0, peak, 1)
+    share = blocks / size.unsqueeze(1)
     levels = dynamic_codebook(wide.dtype).to(wide.device)
     between = (levels[1:] + levels[:-1]) / 2
     index = torch.bucketize(share.flatten()[: len(wide)], between)

@@ -167,7 +167,7 @@ def _check_product(qx: Tensor, zx: int, sx: Tensor, qw: Tensor, zw: Tensor, sw: 
         raise ValueError(f"sx must be a scalar or ({qx.shape[0]}, 1), got {tuple(sx.shape)}")
     require_positive(sx=sx, sw=sw)
     spans = [_span(qx, zx, zx), _span(qw, int(zw.min()), int(zw.max()))]
-    longest = (2**31 - 1) // (spans[0] * spans[1])  # eq. eq-int32-length
+    longest = torch.iinfo(torch.int32).max // (spans[0] * spans[1])  # eq. eq-int32-length
     if qx.shape[1] > longest:
         raise ValueError(
             f"K = {qx.shape[1]} products of up to {spans[0]} * {spans[1]} may overflow int32: "
