@@ -132,11 +132,15 @@ def _is_for(
 
 
 def _defaults(tree: ast.Module) -> set[int]:
-    """Lines of the values that arguments have if nobody gives them."""
-    functions = [node.args for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return _lines(
-        default for it in functions for default in (*it.defaults, *it.kw_defaults) if default
-    )
+    """Lines of the values that arguments and fields have if nobody gives them."""
+    values: list[ast.expr | None] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.arguments(defaults=by_place, kw_defaults=by_name):
+                values += [*by_place, *by_name]
+            case ast.ClassDef(body=body):
+                values += [it.value for it in body if isinstance(it, ast.AnnAssign)]
+    return _lines(value for value in values if value)
 
 
 def _owners(tree: ast.Module) -> dict[int, tuple[str, range]]:
