@@ -142,6 +142,13 @@ def test_incremental_training_changes_at_most_four_counts_a_replacement() -> Non
     assert index.pushes <= 5 * symbols
 
 
+def test_a_place_has_neighbours_in_its_word_alone() -> None:
+    """Places 0 to 2 are one word, 3 is another, 4 and 5 a third."""
+    index = bpe.PairIndex({(97, 98, 99): 1, (97,): 1, (98, 97): 2})
+    assert index.before == [-1, 0, 1, -1, -1, 4]
+    assert index.after == [1, 2, -1, -1, 5, -1]
+
+
 def test_pushes_counts_every_entry_that_comes_into_the_heap(monkeypatch) -> None:
     came: list[str] = []
 
