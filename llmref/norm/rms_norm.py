@@ -121,7 +121,7 @@ def layer_norm_to_rms_norm(
     for weight, bias in writers:
         require_floating(weight=weight, bias=weight if bias is None else bias)
         require_shapes("weight (n, in), bias (n,)", weight=weight, bias=bias)
-        columns = weight - weight.mean(0, keepdim=True)
+        columns = weight - weight.mean(0)
         centred.append((columns, None if bias is None else bias - bias.mean()))
     return centred
 

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import heapq
 import itertools
 import json
 import os
@@ -9,7 +10,9 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -137,6 +140,34 @@ def test_incremental_training_changes_at_most_four_counts_a_replacement() -> Non
         changed += sum(index.counts.get(pair, 0) != n for pair, n in before.items())
     assert changed <= 4 * (symbols - 1)
     assert index.pushes <= 5 * symbols
+
+
+def test_a_place_has_neighbours_in_its_word_alone() -> None:
+    """Places 0 to 2 are one word, 3 is another, 4 and 5 a third."""
+    index = bpe.PairIndex({(97, 98, 99): 1, (97,): 1, (98, 97): 2})
+    assert index.before == [-1, 0, 1, -1, -1, 4]
+    assert index.after == [1, 2, -1, -1, 5, -1]
+
+
+def test_pushes_counts_every_entry_that_comes_into_the_heap(monkeypatch) -> None:
+    came: list[str] = []
+
+    def counted(name: str, real: Callable[[list, tuple], Any]) -> Callable[[list, tuple], Any]:
+        def call(heap: list, entry: tuple) -> Any:
+            came.append(name)
+            return real(heap, entry)
+
+        return call
+
+    for name in ("heappush", "heapreplace"):
+        monkeypatch.setattr(heapq, name, counted(name, getattr(heapq, name)))
+    index = bpe.PairIndex({tuple(b"abcabcdab"): 2, tuple(b"bcdbcabd"): 3})
+    first, new = len(index.heap), 256
+    while found := index.best():
+        index.merge(found[0], new)
+        new += 1
+    assert set(came) == {"heappush", "heapreplace"}
+    assert index.pushes == first + len(came)
 
 
 @FEW

@@ -95,9 +95,19 @@ def test_backward_without_weight_and_of_a_single_row():
     (dx,) = torch.autograd.grad((layer_norm(x, 7, eps=1e-5) * dy).sum(), x)
     ours = layer_norm_backward(dy, x, eps=1e-5)
     close(ours[0].detach(), dx)
-    assert [tuple(g.shape) for g in ours] == [(7,)] * 3
+    close(ours[1].detach(), (dy * layer_norm(x, 7, eps=1e-5)).detach())
+    close(ours[2], dy)
     wide = random(2, 5, 7)
     assert layer_norm_backward(wide, wide, normalized_shape=(5, 7), eps=1e-5)[1].shape == (5, 7)
+
+
+def test_backward_without_weight_or_shape_runs_over_the_last_axis():
+    x, dy = random(2, 3, 5).requires_grad_(), random(2, 3, 5, seed=1)
+    (dx,) = torch.autograd.grad((layer_norm(x, 5, eps=0.1) * dy).sum(), x)
+    ours = layer_norm_backward(dy, x, eps=0.1)
+    close(ours[0].detach(), dx)
+    close(ours[1].detach(), (dy * layer_norm(x, 5, eps=0.1)).sum((0, 1)).detach())
+    close(ours[2], dy.sum((0, 1)))
 
 
 def test_gradcheck():
@@ -112,6 +122,10 @@ def test_jacobian_equals_autograd(eps):
     x = random(2, 5)
     for row, ours in zip(x, layer_norm_jacobian(x, eps=eps), strict=True):
         close(ours, torch.autograd.functional.jacobian(lambda r: layer_norm(r, 5, eps=eps), row))
+
+
+def test_jacobian_of_one_feature_is_zero():
+    assert torch.equal(layer_norm_jacobian(random(2, 1), eps=0.1), torch.zeros(2, 1, 1).double())
 
 
 def test_folding_leaves_the_function():
@@ -152,6 +166,22 @@ def test_a_large_mean_costs_no_digits():
     assert (layer_norm(x, 1024, eps=0) - exact).abs().max() < 1e-6
     two_pass = (x - x.mean(-1, keepdim=True)) / x.std(-1, correction=0, keepdim=True)
     assert (two_pass - exact).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("n", [5, 64, 1024])
+def test_the_mean_is_the_exact_one_rounded_once(n):
+    """The rounded sum of so many entries of 10^4 is off by more than a unit."""
+    x = (1e4 + random(200, n)).float()
+    mean, _ = layer_norm_stats(x, n, eps=0)
+    assert torch.equal(mean, x.double().mean(-1, keepdim=True).float())
+
+
+def test_subnormal_rows_and_the_largest_eps_lose_nothing():
+    """Entries of 1, 2 and 3 smallest units; 10^19 over the root of 10^38 + 3 10^38 is 1/2."""
+    smallest = torch.tensor([1.0, 2.0, 3.0]) * 2.0**-149
+    close(layer_norm(smallest, 3, eps=0), torch.tensor([-1.0, 0, 1]) * math.sqrt(1.5), atol=1e-6)
+    x = torch.tensor([1e19, -1e19])
+    close(layer_norm(x, 2, eps=3e38), torch.tensor([0.5, -0.5]), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -248,6 +278,7 @@ def test_a_residual_block_normalises_before_or_after():
         (lambda x: LayerNorm(3, eps=-1.0), ValueError, "eps must be at least 0 and finite, got -1"),
         (lambda x: LayerNorm([], eps=1e-5), ValueError, "normalized_shape must name an axis"),
         (lambda x: layer_norm_jacobian(x.sum(), eps=1), ValueError, r"x must be \(\.\.\., n\)"),
+        (lambda x: layer_norm_jacobian(x[:, :0], eps=1), ValueError, "with n >= 1, got .2, 0."),
         (
             lambda x: layer_norm(x, (), eps=1e-5),
             ValueError,

@@ -85,7 +85,7 @@ def test_backward_without_weight_and_of_a_single_row():
     (dx,) = torch.autograd.grad((rms_norm(x, 7, eps=None) * dy).sum(), x)
     ours = rms_norm_backward(dy, x, eps=None)
     close(ours[0].detach(), dx)
-    assert ours[1].shape == (7,)
+    close(ours[1].detach(), (dy * rms_norm(x, 7, eps=None)).detach())
     wide = random(2, 5, 7)
     assert rms_norm_backward(wide, wide, normalized_shape=(5, 7), eps=None)[1].shape == (5, 7)
 
@@ -154,6 +154,27 @@ def test_jacobian_equals_autograd(eps):
     x = random(2, 5)
     for row, ours in zip(x, rms_norm_jacobian(x, eps=eps), strict=True):
         close(ours, torch.autograd.functional.jacobian(lambda r: rms_norm(r, 5, eps=eps), row))
+
+
+def test_jacobian_of_one_feature():
+    """d/dx x (x^2 + eps)^(-1/2) = eps (x^2 + eps)^(-3/2)."""
+    x = random(4, 1)
+    close(rms_norm_jacobian(x, eps=0.1), (0.1 * (x.square() + 0.1) ** -1.5)[..., None])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept", "refused"),
+    [
+        (torch.float32, 1 - 4 * 2**-23, 1 - 4.5 * 2**-23),
+        (torch.float64, 1 + 4e-9, 1 + 6e-9),
+    ],
+)
+def test_orthogonal_is_within_1e_8_or_8_units_of_rounding(dtype, kept, refused):
+    """The square of 1 - d is off by 2 d: 8 and 9 units of float32, 8e-9 and 1.2e-8."""
+    one = torch.eye(3, dtype=dtype)
+    assert torch.equal(rotate_residual(one, one, kept * one)[0], kept * one)
+    with pytest.raises(ValueError, match="q must be orthogonal"):
+        rotate_residual(one, one, refused * one)
 
 
 def test_layer_norm_is_the_rms_norm_of_the_centred_row():
@@ -328,6 +349,7 @@ def test_a_row_of_zeros_gives_zeros_or_is_refused():
         (lambda x: RMSNorm(3, eps=-1.0), ValueError, "eps must be at least 0 and finite, got -1"),
         (lambda x: RMSNorm([], eps=None), ValueError, "normalized_shape must name an axis"),
         (lambda x: rms_norm_jacobian(x.sum(), eps=None), ValueError, r"x must be \(\.\.\., n\)"),
+        (lambda x: rms_norm_jacobian(x[:, :0], eps=None), ValueError, "with n >= 1, got .2, 0."),
         (lambda x: RMSNorm(3, cast="never", eps=None), ValueError, "cast must be .*, got 'never'"),
     ],
 )

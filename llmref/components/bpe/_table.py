@@ -22,7 +22,7 @@ class MergeTable:
     vocabulary: Mapping[str, int]
     ranks: Mapping[Pair, int]
     made: Sequence[int]
-    whole: bool = False
+    whole: bool
     byte_ids: Sequence[int] | None = None  # of <0x00> to <0xFF>
     unknown: int | None = None
     fuse_unknown: bool = False

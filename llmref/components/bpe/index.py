@@ -23,6 +23,7 @@ class PairIndex:
 
     def __init__(self, words: Mapping[tuple[int, ...], int]) -> None:
         self.symbols: list[int] = []
+        # The neighbours of each place in its word; -1 where there is none.
         self.before: list[int] = []
         self.after: list[int] = []
         self.weight: list[int] = []
@@ -36,7 +37,7 @@ class PairIndex:
             start, end = len(self.symbols), len(self.symbols) + len(word)
             self.symbols += word
             self.weight += [weight] * len(word)
-            self.before += [-1, *range(start, end - 1)][: len(word)]
+            self.before += [-1, *range(start, end)][: len(word)]
             self.after += [*range(start + 1, end), -1][: len(word)]
             for place, pair in enumerate(pairwise(word), start):
                 self.counts[pair] += weight

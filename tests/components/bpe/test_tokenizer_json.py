@@ -282,6 +282,9 @@ def test_only_the_first_space_is_stripped_and_only_if_it_is_one(read: Read) -> N
     ours = read(sign_model("a", "▁", "▁▁"), pre_tokenizer=None, normalizer=SIGNS, decoder=SPACES)
     assert ours.decode([259, 257, 258]) == " a "
     assert ours.decode([257, 258]) == "a "
+    strip = {"type": "Strip", "content": "▁", "start": 0, "stop": 0}
+    none = read(sign_model("a", "▁"), pre_tokenizer=None, decoder=sequence("decoders", strip))
+    assert none.decode([258, 257]) == "▁a"
     assert ours.decode([]) == ""
     with pytest.raises(UnicodeDecodeError):
         ours.decode([1 + 0xC3], errors="strict")
@@ -291,6 +294,13 @@ def test_only_the_first_space_is_stripped_and_only_if_it_is_one(read: Read) -> N
         ours.decode([260])
     with pytest.raises(ValueError, match="encode_bytes needs a byte-level vocabulary"):
         ours.encode_bytes(b"a")
+
+
+def test_a_byte_token_is_its_text_without_byte_fallback(read: Read) -> None:
+    model = {"type": "BPE", "vocab": {"<0x41>": 0}, "merges": []}
+    ours = read(model, pre_tokenizer=None, decoder={"type": "Fuse"})
+    assert ours.token_bytes(0) == b"<0x41>"
+    assert ours.decode([0]) == "<0x41>"
 
 
 def test_bytes_are_encoded_by_a_byte_level_vocabulary(read: Read) -> None:
@@ -354,6 +364,10 @@ def sequence(name: str, *parts: Any) -> dict[str, Any]:
             "Strip: stop must be 0",
         ),
         (
+            {"decoder": {"type": "Strip", "content": " ", "start": -1, "stop": 0}},
+            "start >= 0, got {'content': ' ', 'start': -1, 'stop': 0}",
+        ),
+        (
             {"decoder": {"type": "Strip", "content": "ab", "start": 1, "stop": 0}},
             "Strip takes one character",
         ),
@@ -400,6 +414,7 @@ def test_whatever_is_not_read_is_refused_by_name(
     [
         ({"type": "WordPiece"}, "model: type must be 'BPE', others are not read"),
         ({"dropout": 0.1}, "model: dropout must be None or 0 or 0.0, others are not read, got 0.1"),
+        ({"dropout": 1}, "model: dropout must be None or 0 or 0.0, others are not read, got 1"),
         ({"continuing_subword_prefix": "##"}, "continuing_subword_prefix must be None or ''"),
         ({"end_of_word_suffix": "</w>"}, "end_of_word_suffix must be None or ''"),
         ({"unk_token": "<x>"}, "unk_token '<x>' is not in the vocabulary"),
@@ -444,6 +459,19 @@ def test_old_files_lack_options_and_the_type(read: Read) -> None:
         "end_of_word_suffix": "",
     }
     assert read(model, pre_tokenizer=BYTE_LEVEL).encode("a a") == [97, 256]
+
+
+def test_options_that_a_file_lacks_are_off(read: Read) -> None:
+    """No whole pieces, unknown signs one by one, and a Split that keeps its matches."""
+    assert read(byte_model("abc")).encode("abc") == [*b"abc"]
+    model = {"vocab": {"<unk>": 0, "a": 1}, "merges": [], "unk_token": "<unk>"}
+    ours = read(model, pre_tokenizer=None, decoder={"type": "Fuse"})
+    assert ours.encode("xya") == [0, 0, 1]
+    cut = {name: value for name, value in split("b").items() if name != "invert"}
+    chain = sequence("pretokenizers", cut, BYTES)
+    assert read(byte_model("ab", merges=["a b"]), pre_tokenizer=chain).encode("ab") == [*b"ab"]
+    for dropout in (None, 0, 0.0):
+        assert read(byte_model(dropout=dropout)).encode("ab") == [*b"ab"]
 
 
 def test_post_processors_are_known_and_not_applied(read: Read) -> None:
