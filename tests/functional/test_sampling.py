@@ -100,6 +100,8 @@ def test_top_p_of_one_removes_nothing_even_where_the_sum_is_rounded():
     z[1:] = -20.0
     assert top_p_filter(z, 1.0).isfinite().all()
     assert not top_p_filter(z, 1 - 1e-7).isfinite().all()
+    far = torch.tensor([0.0, -50.0], dtype=torch.float64)  # 1 + e^-50 is 1
+    assert torch.equal(top_p_filter(far, 1.0), far)
 
 
 def test_min_p_compares_with_the_largest_and_keeps_ties():
@@ -111,9 +113,9 @@ def test_min_p_compares_with_the_largest_and_keeps_ties():
 
 
 def test_repetition_penalty_divides_the_positive_and_multiplies_the_negative():
-    z = torch.tensor([[2.0, -1.0, 3.0, 0.0]])
-    seen = torch.tensor([[0, 1, 0, 3]])  # token 0 twice, still divided once
-    close(repetition_penalty(z, seen, 2.0), torch.tensor([[1.0, -2.0, 3.0, 0.0]]))
+    z = torch.tensor([[2.0, -1.0, 3.0, 0.0, 0.5]])
+    seen = torch.tensor([[0, 1, 0, 3, 4]])  # token 0 twice, still divided once
+    close(repetition_penalty(z, seen, 2.0), torch.tensor([[1.0, -2.0, 3.0, 0.0, 0.25]]))
 
 
 def test_repetition_penalty_depends_on_a_constant_that_softmax_does_not_see():
@@ -346,6 +348,21 @@ def test_temperature_zero_is_greedy_with_the_lowest_index_among_ties(method):
     for filters in ({}, {"top_k": 2}, {"top_p": 0.3, "min_p": 0.5}):
         tokens = sample(z, method=method, temperature=0, **filters)
         assert tokens.tolist() == [1, 0, 2]
+    assert sample(torch.tensor([0.0, 1e-45]), method=method, temperature=0) == 1  # half of it is 0
+
+
+def test_tokens_are_sorted_so_that_ties_keep_their_order(monkeypatch):
+    """On a CPU torch does so unasked; elsewhere only if it is asked to."""
+    asked, argsort = [], torch.Tensor.argsort
+
+    def noted(*args, **options):
+        asked.append(options.get("stable"))
+        return argsort(*args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "argsort", noted)
+    top_k_filter(torch.zeros(3), 2)
+    top_p_filter(torch.zeros(3), 0.5)
+    assert asked == [True, True]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -498,6 +515,13 @@ def test_temperatures_that_are_not_positive_and_finite_are_refused(bad):
     if bad != 0:
         with pytest.raises(ValueError, match="must be positive and finite"):
             sample(torch.zeros(3), temperature=bad)
+
+
+def test_the_least_and_the_largest_temperature_of_a_dtype_are_accepted():
+    limits = torch.finfo(torch.float32)
+    for temperature in (limits.tiny, limits.max):
+        found = apply_temperature(torch.tensor([0.0, -temperature]), temperature)
+        close(found, torch.tensor([0.0, -1.0]))
 
 
 def test_counts_below_one_are_refused():

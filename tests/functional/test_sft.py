@@ -464,6 +464,17 @@ def test_wrong_dtypes_are_refused():
         pack_sequences([torch.zeros(2)], [torch.ones(2)], 3, 0)
 
 
+def test_the_least_lengths_are_accepted_and_those_below_refused():
+    nothing = torch.tensor([0])
+    assert response_mask(nothing, nothing, 0).shape == (1, 0)
+    with pytest.raises(ValueError, match="max_len must be at least 0, got -1"):
+        response_mask(nothing, nothing, -1)
+    docs, masks = [torch.tensor([3])], [torch.tensor([1])]
+    assert pack_sequences(docs, masks, 1, 0).tokens.tolist() == [[3]]
+    with pytest.raises(ValueError, match="max_len must be at least 1, got 0"):
+        pack_sequences(docs, masks, 0, 0)
+
+
 def test_response_lengths_taken_for_total_lengths_are_refused():
     with pytest.raises(ValueError, match="prompt included, got 3 and 2 in row 1"):
         response_mask(torch.tensor([1, 3]), torch.tensor([2, 2]), 5)

@@ -237,6 +237,13 @@ def test_entropy_of_a_softmax_passes_gradcheck():
     assert torch.autograd.gradcheck(lambda t: entropy(softmax(t)), x)
 
 
+def test_the_slope_of_the_entropy_is_minus_log_p_minus_1_and_0_at_0():
+    p = torch.tensor([0.75, 0.25, 0.0], dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(entropy(p), p)
+    expected = [-math.log(0.75) - 1, -math.log(0.25) - 1, 0]
+    close(grad, torch.tensor(expected, dtype=torch.float64))
+
+
 def test_entropy_passes_back_a_finite_gradient_through_an_underflowed_entry():
     x = torch.tensor([0.0, 1.0, -1000.0], dtype=torch.float64, requires_grad=True)
     (grad,) = torch.autograd.grad(entropy(softmax(x)), x)

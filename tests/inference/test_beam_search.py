@@ -139,6 +139,49 @@ def test_with_a_negative_penalty_the_next_length_decides_when_to_stop():
     assert found.score.item() == pytest.approx(2 * math.log(0.607), rel=1e-6)
 
 
+def test_with_a_penalty_up_to_1_the_longest_length_decides_when_to_stop():
+    """EOS scores log .7; token 1 is then sure, and log .3 over 5 is better, over 2 not."""
+    model = bigrams([0.7, 0.3], [0.0, 1.0], [0.7, 0.3])
+    for alpha in (0.9, 1.0):
+        found = search(model, 2, 5, alpha=alpha, finish="any", prompt=torch.tensor([2]))
+        assert found.tokens.tolist() == [1] * 5
+
+
+def test_scores_decide_when_to_stop_and_not_log_probabilities():
+    """For alpha = -1: EOS of .4 after token 1 scores 2 log .4, one token later 3 log .6."""
+    rows = f64([0.0, 1.0], [0.4, 0.6], [1.0, 0.0]).log()
+
+    def model(tokens):
+        return rows[tokens.shape[1] - 1].expand(len(tokens), 2)
+
+    found = search(model, 2, 5, alpha=-1.0, finish="any", prompt=torch.tensor([1]))
+    assert found.tokens.tolist() == [1, 1, 0]
+
+
+def test_it_stops_where_no_live_beam_can_be_better_though_it_can_be_as_good():
+    calls = []
+
+    def model(tokens):
+        calls.append(len(tokens))
+        return f64([0.5, 0.5]).log().expand(len(tokens), 2)
+
+    assert search(model, 2, 5).tokens.tolist() == [0]
+    assert calls == [1]
+
+
+def test_a_row_may_be_off_by_the_rounding_of_its_dtype_and_no_more():
+    """With one token: 1e-4 and 2^-7 log 2 are 0.0055 in bfloat16, and 1e-4 in float64."""
+    for dtype, accepted, refused in (
+        (torch.bfloat16, 0.005, 0.0058),
+        (torch.float64, 0.00009, 0.00011),
+    ):
+        for sign in (1, -1):
+            row = torch.full((2, 1), sign * accepted, dtype=dtype)
+            assert beam_step(f64(0.0, 0.0), row, num_beams=2)[2].tolist() == [0, 0]
+            with pytest.raises(ValueError, match="sum to 1 in each row"):
+                beam_step(f64(0.0, 0.0), row / accepted * refused, num_beams=2)
+
+
 def test_it_equals_the_search_on_lists():
     for seed, B, alpha, finish in itertools.product(range(4), (1, 3), ALPHAS, ("ranked", "any")):
         model = tree(4, 4, seed)
@@ -171,6 +214,7 @@ def test_a_certificate_by_hand():
             score = one(bound + gap)
             result = BeamResult(*given, score, one(-3.0), alpha, 4)
             assert certificate(result) is told
+        assert certificate(BeamResult(*given, one(bound), one(-3.0), alpha, 4))  # as good suffices
     assert certificate(BeamResult(*given, one(-9.0), one(-math.inf), 1.0, 4))
 
 
@@ -240,6 +284,8 @@ def test_what_is_refused():
         ("max_new_tokens must be below", lambda: search(model, 1, 2**63, alpha=1.0)),
         ("num_beams must be below", lambda: search(model, 2**63, 1)),
         ("num_beams must be below", lambda: beam_step(logp, rows, num_beams=10**400)),
+        ("num_beams must be at least 1, got 0", lambda: beam_step(logp, rows, num_beams=0)),
+        ("with V >= 1", lambda: search(lambda tokens: torch.zeros(len(tokens), 0), 1, 3)),
         ("finish must be one of", lambda: search(model, 1, 3, finish="first")),
         (r"eos_token_id must be in \[0, 4\), got 4", lambda: search(model, 1, 3, eos=4)),
         (r"prompt must be \(P\), got \(1, 2\)", lambda: search(model, 1, 3, prompt=START[None])),

@@ -269,6 +269,11 @@ def test_a_key_by_hand():
     assert block_hashes([1, 2, 3], 2) == [
         hashlib.blake2b(root + one + two, digest_size=16).digest()
     ]
+    root = hashlib.blake2b(two + b"ab" + one + b"c" + b"1", digest_size=16).digest()
+    largest = (2**63 - 1).to_bytes(8, "little")
+    assert block_hashes([2**63 - 1], 1, extra=("ab", "c")) == [
+        hashlib.blake2b(root + largest, digest_size=16).digest()
+    ]
 
 
 def test_keys_are_equal_if_and_only_if_all_before_is():
@@ -343,6 +348,9 @@ def test_gathering_refuses_what_no_block_holds():
         gather_blocks(pool, ids(2), -1)
     with pytest.raises(ValueError, match=r"pool must be \(N, block_size, ...\)"):
         gather_blocks(torch.zeros(4), ids(2), 1)
+    with pytest.raises(ValueError, match=r"with block_size >= 1, got \(4, 0\)"):
+        gather_blocks(torch.zeros(4, 0), ids(2), 1)
+    assert gather_blocks(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 0).shape == (0,)
     with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
         blocks_needed(3, 0)
 
@@ -441,6 +449,10 @@ def test_sizes_and_tokens_are_checked():
             block_hashes([1], 1, extra=extra)
     with pytest.raises(ValueError, match=r"a token must be in \[0, 2\^63\), got -5"):
         block_hashes([1, 2, -5], 2)  # after the last full block
+    with pytest.raises(ValueError, match=r"a token must be in \[0, 2\^63\), got 9223\d+8$"):
+        block_hashes([2**63], 1)
+    with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
+        block_hashes([1], 0)
     assert len(block_hashes([1], 10**30)) == 0
 
 

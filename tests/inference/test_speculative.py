@@ -144,6 +144,12 @@ def test_the_best_length_is_that_of_a_search():
             assert speeds.index(max(speeds)) == K
 
 
+def test_of_two_lengths_that_are_as_fast_the_shorter_is_best():
+    """1.875 / (1 + 3/27) and 1.9375 / (1 + 4/27) are 27/16; 1.75 / (28/19) is 2.3125 / (37/19)."""
+    for alpha, cost, best in ((0.5, 1 / 27, 3), (0.75, 9 / 19, 1)):
+        assert best_draft_length(alpha, draft_cost=cost, max_length=50) == best
+
+
 def test_free_drafts_and_drafts_that_are_all_kept_have_no_end():
     assert best_draft_length(0.5, draft_cost=0.0, max_length=20) == 20
     assert best_draft_length(1.0, draft_cost=0.9, max_length=10**12) == 10**12
@@ -173,6 +179,14 @@ def test_gradients_by_finite_differences():
         assert torch.autograd.gradcheck(
             lambda a, b, f=function: f(a.softmax(-1), b.softmax(-1)), z, fast_mode=True
         )
+
+
+def test_the_backward_pass_of_a_residual_that_is_the_target_meets_no_nan():
+    """Anomaly detection refuses a NaN that is replaced later, too."""
+    p = f64((0.5, 0.5), (0.25, 0.75)).requires_grad_()
+    with torch.autograd.set_detect_anomaly(True):
+        (slope,) = torch.autograd.grad(residual_probs(p, p.detach())[:, 0].sum(), p)
+    close(slope, f64((0.5, -0.5), (0.75, -0.25)))  # through the division by the sum of p
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
