@@ -255,6 +255,12 @@ def test_a_reference_in_bfloat16_that_does_not_sum_to_one_is_refused():
         optimal_policy(ref, torch.zeros(5000).bfloat16(), beta=1.0)
 
 
+def test_of_several_references_the_one_that_is_furthest_off_is_named():
+    ref = f64([[0.5, 0.5], [0.1, 0.3], [0.8, 0.3]]).log()
+    with pytest.raises(ValueError, match=r"sum to 1 in probability, got 0\.4"):
+        optimal_policy(ref, torch.zeros_like(ref), beta=1.0)
+
+
 @pytest.mark.parametrize(
     ("dtype", "missed", "is_taken"),
     [
