@@ -104,7 +104,7 @@ def best_of_n_probs(probs: Tensor, rewards: Tensor, *, n: int) -> Tensor:
     upper = mass.cumsum(0)
     above = mass.flip(0).cumsum(0).flip(0).roll(-1)
     above[-1] = 0.0  # so the last F is 1 exactly, and so is its power
-    share = torch.where(mass > 0, mass / upper, 0.0).clamp(max=1.0)
+    share = mass / upper  # at most 1; 0 / 0 below the first level with mass, which gets 0
     total = upper[-1]
     # log F, near 1 from the mass above: 1 - 1e-17 is rounded to 1, but not its power of 1e16.
     log_upper = torch.where(above < upper, torch.log1p(-above / total), torch.log(upper / total))

@@ -103,6 +103,12 @@ def test_padding_and_prompt_change_nothing_whatever_they_hold():
     assert (grads[1][~MASK] == 0).all()
 
 
+def test_padding_of_a_vocabulary_of_one_token_is_no_label():
+    """The only token has probability 1."""
+    labels, mask = torch.tensor([[0, -100]]), torch.tensor([[True, False]])
+    assert aligned_sequence_logprob(torch.zeros(1, 2, 1), labels, mask).tolist() == [0.0]
+
+
 def test_a_response_of_end_alone_counts_its_end_token():
     only_end = torch.tensor([[False, True, False, False, False]]).expand(2, 5)
     assert (aligned_sequence_logprob(LOGITS, LABELS, only_end) < 0).all()
@@ -230,6 +236,9 @@ def test_what_the_reference_excludes_may_have_any_reward():
     law, log_z = optimal_policy(ref, rewards, beta=1e-3)
     assert law.exp().tolist() == [0.5, 0.5, 0.0]
     assert log_z.item() == pytest.approx(1000.0)
+    law, log_z = optimal_policy(ref, 3e38 * ref.isneginf(), beta=1e-39)  # 1 / beta overflows
+    assert law.exp().tolist() == [0.5, 0.5, 0.0]
+    assert log_z == 0
 
 
 @pytest.mark.parametrize("size", [2, 300, 5000, 100_000])
@@ -244,6 +253,32 @@ def test_a_reference_in_bfloat16_that_does_not_sum_to_one_is_refused():
     ref = torch.full((5000,), 1.1 / 5000).log().bfloat16()
     with pytest.raises(ValueError, match="sum to 1 in probability, got 1.08"):
         optimal_policy(ref, torch.zeros(5000).bfloat16(), beta=1.0)
+
+
+def test_of_several_references_the_one_that_is_furthest_off_is_named():
+    ref = f64([[0.5, 0.5], [0.1, 0.3], [0.8, 0.3]]).log()
+    with pytest.raises(ValueError, match=r"sum to 1 in probability, got 0\.4"):
+        optimal_policy(ref, torch.zeros_like(ref), beta=1.0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "missed", "is_taken"),
+    [
+        (torch.bfloat16, 2**-7, True),
+        (torch.bfloat16, 2**-7 + 2**-14, False),
+        (torch.float64, 5e-5, True),
+        (torch.float64, 2e-4, False),
+    ],
+)
+def test_a_reference_may_miss_one_by_eps_or_1e_4(dtype, missed, is_taken):
+    """A single response, whose log-probability should be 0; eps is 2^-7 in bfloat16."""
+    for log in (missed, -missed):
+        ref, reward = torch.tensor([log], dtype=dtype), torch.zeros(1, dtype=dtype)
+        if is_taken:
+            assert optimal_policy(ref, reward, beta=1.0)[0] == 0
+        else:
+            with pytest.raises(ValueError, match="sum to 1 in probability"):
+                optimal_policy(ref, reward, beta=1.0)
 
 
 def test_results_that_overflow_are_refused():
@@ -453,15 +488,21 @@ def test_smoothing_is_a_mean_over_flipped_labels_and_robust_undoes_it(h, eps):
 
 
 def test_ipo_does_not_multiply_the_gap_by_beta():
-    """Gap 3, tau 1/4: (3 - 2)^2 = 1."""
-    loss = dpo_loss(f64([-1.0]), f64([-4.0]), f64([-1.0]), f64([-1.0]), beta=0.25, loss_type="ipo")
-    assert loss.item() == pytest.approx(1.0, abs=1e-15)
+    """Gap 5, tau 1/4: (5 - 2)^2 = 9."""
+    loss = dpo_loss(f64([-1.0]), f64([-6.0]), f64([-1.0]), f64([-1.0]), beta=0.25, loss_type="ipo")
+    assert loss.item() == pytest.approx(9.0, abs=1e-14)
 
 
 def test_exchanging_chosen_and_rejected_changes_the_loss():
     pw, pl, rw, rl = four()
     swapped = dpo_loss(pl, pw, rl, rw, reduction="none")
     assert ((dpo_loss(pw, pl, rw, rl, reduction="none") - swapped).abs() > 1e-3).all()
+
+
+def test_beta_is_a_tenth_unless_given():
+    """Gap 5: log(1 + e^-0.5)."""
+    loss = dpo_loss(f64([-1.0]), f64([-6.0]), f64([-1.0]), f64([-1.0]))
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-0.5)), abs=1e-15)
 
 
 def test_reductions():

@@ -127,6 +127,15 @@ def test_ties_are_relative_to_the_size_of_the_rewards():
     torch.testing.assert_close(group_advantages(small, ddof=0, **RAW), torch.tensor([[-1.0, 1.0]]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_ties_end_at_eight_units_of_rounding(dtype):
+    """Of the largest reward of the same group, here 1, whatever the other groups hold."""
+    eps = torch.finfo(dtype).eps
+    rewards = torch.tensor([[1 - 8 * eps, 1.0], [1 - 8.5 * eps, 1.0], [1000, 2000]], dtype=dtype)
+    out = group_advantages(rewards, ddof=0, **RAW)
+    assert out.tolist() == [[0.0, 0.0], [-1.0, 1.0], [-1.0, 1.0]]
+
+
 @pytest.mark.parametrize("scale", ["group", "batch"])
 @pytest.mark.parametrize(
     ("dtype", "unit"),

@@ -85,6 +85,13 @@ def test_a_long_ratio_near_one_keeps_its_digits_in_float32():
     torch.testing.assert_close(out.double(), exact, atol=2e-7, rtol=0)
 
 
+def test_the_ratio_of_one_token_is_that_of_the_token_to_the_last_digit():
+    """The clip looks at its distance from 1, of 1e-3 and less."""
+    logp, old = -1e-3 * torch.rand(2, 1000, 1, generator=torch.Generator().manual_seed(12))
+    ratio = sequence_ratio(logp, old, torch.ones(1000, 1))
+    assert torch.equal(ratio, (logp - old).exp().squeeze(1))
+
+
 def test_what_overflows_float16_is_refused():
     """-0.5 against -12.5 twice: the ratio e^12 = 162755 is beyond 65504; good rows are clipped."""
     logp, old = (torch.full((1, 2), x, dtype=torch.float16) for x in (-0.5, -12.5))

@@ -188,6 +188,17 @@ def test_excluded_outcomes_leave_the_gradient_finite():
         assert grad.isfinite().all()
 
 
+def test_an_outcome_of_q_alone_has_a_gradient():
+    """In the logits of q it is q - p; in those of p that outcome plays no part."""
+    p, q = f64([0.3, -torch.inf, 0.1]), f64([0.2, 0.5, 0.7])
+    in_q = gradient(lambda x: kl_categorical(p, x), q)
+    torch.testing.assert_close(in_q, q.softmax(-1) - p.softmax(-1), atol=1e-15, rtol=0)
+    in_p = gradient(lambda x: kl_categorical(x, q), p)
+    without = gradient(lambda x: kl_categorical(x, q[[0, 2]]), p[[0, 2]])
+    torch.testing.assert_close(in_p[[0, 2]], without, atol=1e-15, rtol=0)
+    assert in_p[1] == 0
+
+
 def test_gradcheck_of_kl_categorical():
     inputs = (random(2, 3, seed=3).requires_grad_(), random(2, 3, seed=4).requires_grad_())
     assert torch.autograd.gradcheck(kl_categorical, inputs)
@@ -218,15 +229,19 @@ def test_kl_of_nearly_equal_widths_keeps_its_digits():
     """For std ratio 1 + e the divergence is e^2 - O(e^3); the textbook form rounds it to 0."""
     one = f64(1.0)
     divergence = kl_gaussian(0 * one, one + 1e-7, 0 * one, one)
-    assert divergence.item() == pytest.approx(1e-14, rel=1e-5)
+    assert divergence.item() == pytest.approx(1e-14, rel=1e-5, abs=0)
     three = 3 * one  # whose logarithm is rounded, unlike that of 1
     e = ((three + 3e-12).item() - 3) / 3
     divergence = kl_gaussian(0 * one, three + 3e-12, 0 * one, three)
-    assert divergence.item() == pytest.approx(e**2, rel=1e-6)
+    assert divergence.item() == pytest.approx(e**2, rel=1e-6, abs=0)
+    for width, step in ((0.3, 3e-12), (0.3, -3e-12), (7.0, 3e-12), (7.0, -3e-12)):
+        p, q = f64(width * (1 + step)), f64(width)
+        e = ((p - q) / q).item()
+        assert kl_gaussian(0 * q, p, 0 * q, q).item() == pytest.approx(e**2, rel=1e-6, abs=0)
     wide, wider = torch.tensor(1000.0), torch.tensor(1000.001)  # float32
     exact = kl_gaussian(0 * one, wide.double(), 0 * one, wider.double())
     close = kl_gaussian(torch.tensor(0.0), wide, torch.tensor(0.0), wider)
-    assert close.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert close.item() == pytest.approx(exact.item(), rel=1e-5, abs=0)
     far = kl_gaussian(torch.tensor(0.0), torch.tensor(1e-12), torch.tensor(0.0), wide)
     assert far.item() == pytest.approx(math.log(1e15) - 0.5, rel=1e-6)
 
@@ -764,6 +779,11 @@ ONE = torch.tensor(1.0)
             ValueError,
             "ref_logp must not require grad",
             lambda: kl_loss(LOGP, LOGP.clone().requires_grad_(), ONES, agg="token-mean"),
+        ),
+        (
+            ValueError,
+            "ref_logp must not require grad",
+            lambda: sequence_kl_loss(LOGP, LOGP.clone().requires_grad_(), ONES),
         ),
         (
             ValueError,

@@ -76,6 +76,7 @@ def test_cap_and_band_worked_by_hand():
     weights = f64(0.5, 0.8, 1.0, 2.0, 3.0, math.inf)
     close(truncate_weights(weights, cap=2.0), f64(0.5, 0.8, 1, 2, 2, 2))
     close(mask_weights(weights, low=0.8, high=2.0), f64(0, 0.8, 1, 2, 0, 0))
+    close(mask_weights(weights, low=2.0, high=2.0), f64(0, 0, 0, 2, 0, 0))
     assert not truncate_weights(weights.requires_grad_(), cap=1.0).requires_grad
 
 
@@ -128,6 +129,14 @@ def test_decoupled_equals_a_loop():
         least = min(rho * a, min(max(rho, 0.8), 1.1) * a)
         total -= least * math.exp(OLD[i, t] - MU[i, t])
     assert loss.item() == pytest.approx(total / 9, rel=1e-12)
+
+
+def test_the_clips_are_a_fifth_unless_given():
+    """Ratio 2: -1.2 for an advantage of 1. Ratio 1/2: 0.8 for one of -1."""
+    old, one = f64((-2.0,)), torch.ones(1, 1).double()
+    for step, advantage, expected in ((2.0, one, -1.2), (0.5, -one, 0.8)):
+        loss = decoupled_ppo_loss(old + math.log(step), old, old, advantage, one, agg="token-mean")
+        assert loss.item() == pytest.approx(expected, rel=1e-14)
 
 
 def test_decoupled_is_ppo_where_the_sampler_is_the_proximal_policy():
@@ -190,6 +199,10 @@ def test_what_is_refused():
         ("low must be at least 0", lambda: mask_weights(w, low=-1.0, high=1.0)),
         (r"high must be in \[0, inf\)", lambda: mask_weights(w, low=0.0, high=math.inf)),
         ("weights must be at least 0, got -1", lambda: truncate_weights(-w, cap=1.0)),
+        (
+            "weights must be at least 0, got -2",
+            lambda: truncate_weights(f64(0.0, 0.5, -2.0), cap=1.0),
+        ),
         ("weights must be at least 0, got nan", lambda: mask_weights(w * math.nan, low=0, high=1)),
         ("all weights are 0", lambda: effective_sample_size(0 * w)),
         ("all weights are 0", lambda: effective_sample_size(w[:0])),
@@ -198,6 +211,12 @@ def test_what_is_refused():
         (
             r"clip_high must be in \[0, inf\)",
             lambda: cispo_loss(NEW, OLD, ADVANTAGES, MASK, clip_high=-0.1, agg="token-mean"),
+        ),
+        (
+            "old_logp must not require grad",
+            lambda: cispo_loss(
+                NEW, OLD.clone().requires_grad_(), ADVANTAGES, MASK, clip_high=0.1, agg="token-mean"
+            ),
         ),
         (
             "proximal_logp must not require grad",
@@ -225,6 +244,8 @@ def test_what_is_refused():
 def test_no_weight_is_infinite_and_no_cap_beyond_the_dtype():
     far = torch.tensor([1.0, math.inf])
     assert mask_weights(far, low=0.5, high=1e39).tolist() == [1.0, 0.0]
+    largest = torch.finfo(torch.float32).max
+    assert truncate_weights(far, cap=largest).tolist() == [1.0, largest]
     with pytest.raises(ValueError, match="cap must be finite in torch.float32, got 1e\\+39"):
         truncate_weights(far, cap=1e39)
     logp = -torch.ones(1, 2)

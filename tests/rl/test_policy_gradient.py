@@ -449,6 +449,18 @@ def test_whitening_worked_by_hand():
         torch.testing.assert_close(actual, f64([[*expected, 0.0]]), atol=1e-15, rtol=0)
 
 
+def test_eps_is_added_to_the_variance():
+    """10 and 30 have mean 20 and, with ddof 0, variance 100: with 44, 10 / 12."""
+    white = masked_whiten(f64([[10.0, 30.0]]), torch.ones(1, 2), eps=44.0, ddof=0)
+    torch.testing.assert_close(white, f64([[-5 / 6, 5 / 6]]), atol=1e-15, rtol=0)
+
+
+def test_one_counted_entry_is_its_mean():
+    x, mask = f64([[9.0, 3.0]]), torch.tensor([[0, 1]])
+    assert masked_whiten(x, mask, eps=1.0, ddof=0).tolist() == [[0.0, 0.0]]
+    assert masked_whiten(x, mask, eps=1.0, ddof=0, center=False).tolist() == [[0.0, 3.0]]
+
+
 def test_whitening_ignores_what_the_padding_holds():
     mask = torch.tensor([[1, 1, 1, 0]])
     for padding in (math.nan, math.inf, 5.0):
@@ -466,6 +478,19 @@ def test_whitening_equal_entries_gives_zero(dtype, shape):
         assert not masked_whiten(x, torch.ones(shape), eps=1e-8).any()
         with pytest.raises(ValueError, match="all counted entries are equal"):
             masked_whiten(x, torch.ones(shape), eps=0.0)
+    huge = torch.full(shape, 1e200, dtype=torch.float64)  # beside which eps vanishes
+    assert not masked_whiten(huge, torch.ones(shape), eps=1e-8).any()
+
+
+def test_zeros_stay_where_subnormal_numbers_are_flushed():
+    """The unit in which they are counted must be a normal number: 0 / 0 is NaN."""
+    zeros = torch.zeros(1, 2, dtype=torch.float64)
+    torch.set_flush_denormal(True)
+    try:
+        assert not mean_baseline_advantages(zeros).any()
+        assert not masked_whiten(zeros, torch.ones(1, 2), eps=1e-8).any()
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_whitening_one_entry_that_differs_a_little():
@@ -485,6 +510,7 @@ def test_whitening_one_entry_that_differs_a_little():
         (torch.float32, 1e-25),
         (torch.float32, 1e-44),
         (torch.float64, 1e200),
+        (torch.float64, 5.9e307),
         (torch.float64, 1e-310),
         (torch.float16, 2e4),
     ],
@@ -496,7 +522,7 @@ def test_entries_of_any_size_are_whitened(dtype, scale):
     torch.testing.assert_close(white.double(), f64([[-(0.5**0.5), 0.5**0.5]]), atol=1e-3, rtol=0)
     back = masked_whiten(x, torch.ones(1, 2), eps=0.0, center=False)
     torch.testing.assert_close(
-        back.double(), (x.double().mean() + white.double()), rtol=2e-3, atol=0
+        back.double(), (x.double() / 2).sum() + white.double(), rtol=2e-3, atol=0
     )
 
 
@@ -526,6 +552,8 @@ def test_a_parameter_without_a_score_gets_the_mean_reward():
     """The second parameter has no score; the first is worked by hand: (3 + 3) / 4."""
     scores = f64([[3.0, 0.0], [1.0, 0.0]])
     assert optimal_baseline(f64([1.0, 3.0]), scores).tolist() == [1.5, 2.0]
+    slope = gradient(lambda x: optimal_baseline(x, scores), f64([1.0, 3.0]))
+    torch.testing.assert_close(slope, f64([3 / 4 + 1 / 2, 1 / 4 + 1 / 2]), atol=1e-15, rtol=0)
     with pytest.raises(ValueError, match="every score that can occur is 0"):
         optimal_baseline(f64([1.0, 3.0]), 0 * scores)
 
@@ -672,6 +700,11 @@ ROW = torch.tensor([1.0, 2.0])
         (ValueError, "values must not", lambda: k_step_advantage(PAIR, LEAF, 1, gamma=1.0)),
         (
             ValueError,
+            "bootstrap must not require grad",
+            lambda: k_step_advantage(PAIR, VALUES, 1, gamma=1.0, bootstrap=LEAF[:, 0]),
+        ),
+        (
+            ValueError,
             r"rewards must be \(N, T\), got \(2,\)",
             lambda: k_step_advantage(ROW, ROW, 1, gamma=1.0),
         ),
@@ -705,6 +738,7 @@ ROW = torch.tensor([1.0, 2.0])
         (TypeError, "values must be floating", lambda: gae(PAIR, VALUES.long())),
         (TypeError, "must be floating", lambda: gae(PAIR.long(), VALUES)),
         (ValueError, "G >= 2, got", lambda: rloo_advantages(PAIR[:, :1])),
+        (ValueError, "G >= 1, got", lambda: mean_baseline_advantages(PAIR[:, :0])),
         (
             ValueError,
             r"rewards must be \(B, G\), got \(2,\)",

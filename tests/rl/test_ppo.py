@@ -340,6 +340,9 @@ def test_clip_fraction_does_not_count_ratios_that_keep_their_gradient():
     logp, old = at_ratios([[2.0, 0.5, 2.0, 0.5]])
     advantages = f64([[-1.0, 1.0, 1.0, -1.0]])
     assert clip_fraction(logp, old, advantages, torch.ones(1, 4)).item() == 0.5
+    of_a_policy = clip_fraction(logp.requires_grad_(), old, advantages, torch.ones(1, 4))
+    assert of_a_policy == 0.5
+    assert not of_a_policy.requires_grad
 
 
 # ---------------------------------------------------------------- value loss and entropy

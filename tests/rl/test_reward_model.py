@@ -96,6 +96,12 @@ def test_large_scores_and_narrow_types():
         centering_penalty(torch.tensor([1e30]), torch.tensor([1e30]))
 
 
+def test_a_far_best_response_costs_the_others_no_digits():
+    """Log(1 + e^-2.5) is what the order of the other two costs; float32 near 1e8 has steps of 8."""
+    loss = plackett_luce_loss(torch.tensor([[1e8, 3.0, 0.5]]))
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-2.5)), rel=1e-5)
+
+
 # ---------------------------------------------------------------- best-of-n
 
 
@@ -129,12 +135,24 @@ def test_best_of_n_probs_keep_their_digits_and_their_sum():
     close(total, f64(1.0)[0], atol=1e-11)
 
 
+@pytest.mark.parametrize("total", [1 - 5e-5, 1 + 5e-5])
+def test_what_the_probabilities_miss_one_by_does_not_matter(total):
+    p, scores = f64(1e-30, 0.3, 0.5, 0.2), f64(0.0, 1.0, 2.0, 3.0)
+    found, expected = (best_of_n_probs(x, scores, n=10) for x in (total * p, p))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(("rare", "n"), [(1e-17, 10**16), (1e-16, 10**15), (1e-17, 10**19)])
 def test_a_rare_best_response_and_very_many_samples(rare, n):
     """1 - 1e-17 is rounded to 1, but its power of 1e16 is exp(-0.1): all others lose that share."""
     found = best_of_n_probs(f64(rare, 0.75, 0.25), f64(2.0, 1.0, 0.0), n=n)
     missed = math.exp(-rare * n)
     close(found, f64(1 - missed, missed, 0.0), atol=1e-14)
+
+
+def test_as_many_samples_as_a_float_counts_find_the_best():
+    most = int(torch.finfo(torch.float64).max)
+    assert best_of_n_probs(f64(0.5, 0.5), f64(0.0, 1.0), n=most).tolist() == [0, 1]
 
 
 def test_the_bound_worked_by_hand_and_nearly_reached():
