@@ -20,6 +20,7 @@ from typing import Any
 from tests.measured import by_result, share, table
 from tests.mutation.by_page import Page
 from tests.mutation.by_tests import TopicTests, files_of_tests
+from tests.mutation.forked import KILLED
 from tests.mutation.sites import files, mutants_of, topics
 from tests.small_site import ROOT
 
@@ -47,7 +48,12 @@ def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
     by_tests = {mutant: tests.reject(mutant) for mutant in mutants}
     # Last: the cells change torch's default dtype, and may switch gradients off.
     page = Page(topic, names)
-    by_page = dict(page.reject([it for it in mutants if it.kind == "formula"]))
+    counted = [
+        it
+        for it in mutants
+        if it.kind == "formula" and (by_tests[it] == KILLED or not reason(it.name, it.code))
+    ]
+    by_page = dict(page.reject(counted))
     return {
         "topic": topic,
         "key": key(topic),
@@ -58,7 +64,7 @@ def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
                 "code": it.code,
                 "kind": it.kind,
                 "tests": by_tests[it],
-                "page": by_page.get(it, "not tried"),  # a page shows formulas
+                "page": by_page.get(it, "not tried"),
                 "results": page.results(it),
             }
             for it in mutants
@@ -164,11 +170,11 @@ def as_json(known: Mapping[str, Mapping[str, Any]]) -> str:
     """Of each result, how many changed formulas its page rejects of those that its checks enter."""
     counts: dict[str, list[int]] = {}
     for it in (mutant for topic in known.values() for mutant in topic["mutants"]):
-        if it["kind"] != "formula" or (it["tests"] != "killed" and reason(it)):
+        if it["kind"] != "formula" or _makes_no_difference(it):
             continue
         for result in it["results"]:
             of_one = counts.setdefault(result, [0, 0])
-            of_one[0] += it["page"] == "killed"
+            of_one[0] += it["page"] == KILLED
             of_one[1] += 1
     return by_result(counts)
 
@@ -179,7 +185,9 @@ def _of(part: int, whole: int) -> str:
 
 def _counts(known: Mapping[str, Any]) -> list[int]:
     """Changed formulas, rejected by tests and page; other changes, rejected; without effect."""
-    same = [it for it in known["mutants"] if it["tests"] != "killed" and reason(it)]
+    same = [
+        it for it in known["mutants"] if it["tests"] != "killed" and reason(it["name"], it["code"])
+    ]
     rest = [it for it in known["mutants"] if it not in same]
     formulas = [it for it in rest if it["kind"] == "formula"]
     others = [it for it in rest if it["kind"] != "formula"]
@@ -193,21 +201,29 @@ def _counts(known: Mapping[str, Any]) -> list[int]:
     ]
 
 
-def reason(mutant: Mapping[str, Any]) -> str:
+def reason(name: str, code: str) -> str:
     """Why a mutant that no test rejects makes no difference, '' if nobody knows it."""
-    file, _, change = mutant["name"].split(":", 2)
+    file, _, change = name.split(":", 2)
     listed: list[dict[str, str]] = json.loads(REASONS.read_text(encoding="utf-8"))
-    mine = {"file": file, "code": mutant["code"], "change": change.strip()}
+    mine = {"file": file, "code": code, "change": change.strip()}
     return next((it["reason"] for it in listed if mine.items() <= it.items()), "")
+
+
+def _makes_no_difference(mutant: Mapping[str, Any]) -> bool:
+    return mutant["tests"] != KILLED and bool(reason(mutant["name"], mutant["code"]))
 
 
 def unexplained(known: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What no test of the topic rejects, and nobody knows why."""
-    return [it for it in known["mutants"] if it["tests"] != "killed" and not reason(it)]
+    return [
+        it
+        for it in known["mutants"]
+        if it["tests"] != "killed" and not reason(it["name"], it["code"])
+    ]
 
 
 def _killed(mutants: Sequence[Mapping[str, Any]], by: str) -> int:
-    return sum(it[by] == "killed" for it in mutants)
+    return sum(it[by] == KILLED for it in mutants)
 
 
 def summary(topic: str) -> str:
