@@ -197,8 +197,9 @@ def test_training_does_not_depend_on_the_hash_seed() -> None:
 
 def test_no_pair_crosses_a_pre_token_or_a_document() -> None:
     tokenizer = BPETokenizer()
-    with pytest.warns(UserWarning, match="only 0 of 4 merges: no other pair occurs 2 times"):
+    with pytest.warns(UserWarning, match="only 0 of 4 merges: no other pair occurs 2 times") as w:
         tokenizer.train(["a", "b"] * 9, 260)
+    assert w[0].filename == __file__  # the line that trains
     with pytest.warns(UserWarning, match="only 2 of 4 merges"):
         tokenizer.train("x y x y x y", 260)  # ' y' comes 3 times, ' x' 2 times
     assert tokenizer.merges == [(32, 121), (32, 120)]
@@ -421,6 +422,23 @@ def test_saving_and_loading_gives_the_same_tokenizer(trained: BPETokenizer, tmp_
         first = path.read_bytes()
         again.save(path)
         assert path.read_bytes() == first
+
+
+def test_equal_tokenizers_have_equal_files_that_can_be_read(tmp_path: Path) -> None:
+    for name, special in (("a", {"<é>": 256, "<a>": 257}), ("b", {"<a>": 257, "<é>": 256})):
+        BPETokenizer(special_tokens=special).save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert "<é>" in (tmp_path / "a").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_a_new_file_may_be_read_by_all_and_an_old_one_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    for mode in (0o644, 0o641, 0o600):
+        if path.exists():
+            path.chmod(mode)
+        BPETokenizer().save(path)
+        assert path.stat().st_mode & 0o777 == mode
 
 
 def test_every_damaged_byte_of_a_file_is_noticed(tmp_path: Path) -> None:

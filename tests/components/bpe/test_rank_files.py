@@ -65,6 +65,7 @@ def test_a_pair_of_later_tokens_makes_an_earlier_one(tmp_path: Path) -> None:
 def test_pairs_by_hand() -> None:
     tokens = SINGLE | {b"abc": 300, b"bc": 400}
     assert bpe.pairs_from_ranks(tokens) == {(97, 400): 300, (98, 99): 400}
+    assert bpe.pairs_from_ranks(SINGLE | {b"": 300}) == {}  # nothing is no part of a token
     with pytest.raises(ValueError, match="all 256 bytes must be tokens, 1 lack, first b'a'"):
         bpe.pairs_from_ranks({token: rank for token, rank in SINGLE.items() if token != b"a"})
     with pytest.raises(ValueError, match=r"b'abc' \(rank 300\) is not the merge of two earlier"):
