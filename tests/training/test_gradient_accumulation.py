@@ -57,8 +57,9 @@ def test_a_piece_without_tokens_weighs_infinitely():
 
 
 def test_norm_by_hand():
-    """Root of 3^2 + (2^2 + 6^2) = root of 49."""
+    """Root of 3^2 + (2^2 + 6^2) = root of 49, with zeros or without."""
     assert global_norm([f64(3.0), f64((2.0, 6.0))]) == 7
+    assert global_norm([f64(3.0, 0.0), f64((2.0, -6.0))]) == 7
 
 
 def test_norm_is_a_loop_over_all_entries():
@@ -202,6 +203,7 @@ def test_a_norm_that_is_not_finite_is_refused(bad):
     ("counts", "message"),
     [
         ([0, 0], "counts must hold a counted token, got only 0"),
+        ([], "counts must hold a counted token, got only 0"),
         ([3, -1], "counts must be at least 0 and finite, got -1.0"),
         ([3.0, math.nan], "counts must be at least 0 and finite, got nan"),
     ],
