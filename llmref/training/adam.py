@@ -4,6 +4,7 @@ Leaves out: AMSGrad, NAdam and the like, parameter groups, and fused kernels.
 """
 
 import math
+import sys
 from typing import NamedTuple
 
 import torch
@@ -183,7 +184,8 @@ def adam_update_bound(*, step: int | None, betas: Betas) -> float:
     first = (1 - beta1) / (1 - beta1**step)
     second = (1 - beta2**step) / (1 - beta2)
     log = math.log(first) + (math.log(second) + _log_geometric_sum(ratio, step)) / 2
-    return math.exp(log) if log < 709 else math.inf  # eq. eq-adam-bound
+    # eq. eq-adam-bound
+    return math.exp(log) if log < math.log(sys.float_info.max) else math.inf
 
 
 def _log_geometric_sum(ratio: float, terms: int) -> float:

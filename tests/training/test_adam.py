@@ -123,6 +123,7 @@ def test_gradcheck_of_the_direction():
         ((0.5, 0.25), 3, 0.5 / 0.875 * math.sqrt(63 / 64 / 0.75 * 3)),  # ratio 1
         ((0.5, 0.25), None, math.inf),
         ((0.9, 0.5), None, math.inf),
+        ((0.9, 0.5), 2951, math.inf),
         ((0.9, 0.5), 5000, math.inf),
         ((0.9, 5e-324), 2, math.inf),  # the ratio is beyond the range of a float
         ((0.7, 0.49), None, math.inf),  # 0.7**2 is a little below 0.49 in floats
@@ -140,6 +141,7 @@ def test_bounds_worked_by_hand(betas, step, expected):
         ((0.9, 0.5), 95),
         ((0.9, 0.5), 1451),
         ((0.9, 0.5), 2900),
+        ((0.9, 0.5), 2949),  # 1.5e308
         ((0.3, 0.01), 320),
     ],
 )
@@ -284,6 +286,9 @@ def test_the_bounds_of_what_bfloat16_moments_and_eps_can_do():
     close(adam_direction(m, v, eps=1e-18, **options), torch.full((1,), 1e-3), atol=1e-8)
     with pytest.raises(ValueError, match=r"where exp_avg is not 0 \(eps = 1e-20\), got 0"):
         adam_direction(m, v, eps=1e-20, **options)
+    tiny = torch.finfo(torch.float32).tiny  # 2^-126
+    close(adam_direction(v + 2**-63, v, eps=math.sqrt(tiny), **options), torch.full((1,), 10.0))
+    close(adam_direction(v + 2**-63, v + tiny, step=1, betas=(0.0, 0.0), eps=0.0), torch.ones(1))
 
 
 ZERO, ONE = f64(0.0, 0.0), f64(1.0, 1.0)
@@ -311,6 +316,16 @@ ZERO, ONE = f64(0.0, 0.0), f64(1.0, 1.0)
             lambda: adam_moments(ONE, ZERO, ZERO, betas=(0.9, -0.1)),
             ValueError,
             r"beta2 must be in \[0, 1\), got -0\.1",
+        ),
+        (
+            lambda: adam_moments(ONE, ZERO, ZERO, betas=(torch.tensor([0.9]), 0.99)),
+            TypeError,
+            r"beta1 must be one number, got a tensor \(1,\)",
+        ),
+        (
+            lambda: adam_moments(ONE, ZERO, ZERO, betas=(0.9, torch.tensor([0.9]))),
+            TypeError,
+            r"beta2 must be one number, got a tensor \(1,\)",
         ),
         (
             lambda: adam_moments(ONE.long(), ZERO, ZERO, betas=(0.9, 0.99)),

@@ -57,8 +57,9 @@ def test_a_piece_without_tokens_weighs_infinitely():
 
 
 def test_norm_by_hand():
-    """Root of 3^2 + (2^2 + 6^2) = root of 49."""
+    """Root of 3^2 + (2^2 + 6^2) = root of 49, with zeros or without."""
     assert global_norm([f64(3.0), f64((2.0, 6.0))]) == 7
+    assert global_norm([f64(3.0, 0.0), f64((2.0, -6.0))]) == 7
 
 
 def test_norm_is_a_loop_over_all_entries():
@@ -73,7 +74,7 @@ def test_norm_is_a_loop_over_all_entries():
 def test_squares_neither_overflow_nor_vanish_in_float32(scale):
     """A norm of 5e30 is a float32; its square is none."""
     found = global_norm([torch.tensor([3.0 * scale]), torch.tensor([4.0 * scale])])
-    assert found.item() == pytest.approx(5 * scale, rel=1e-6)
+    assert found.item() == pytest.approx(5 * scale, rel=1e-6, abs=0)
 
 
 def test_norm_of_16_bits_is_computed_in_float32():
@@ -154,7 +155,7 @@ def test_clipping_by_value_by_hand():
 def test_a_factor_too_small_for_float32_is_applied_in_two_steps():
     """1e-36 / 1e10 is no float32, and the result 1e-36 is one."""
     clipped, _ = clip_by_global_norm([torch.tensor([1e10])], max_norm=1e-36)
-    assert clipped[0].item() == pytest.approx(1e-36, rel=1e-6)
+    assert clipped[0].item() == pytest.approx(1e-36, rel=1e-6, abs=0)
 
 
 def test_a_limit_beyond_float16_cuts_nothing_there():
@@ -202,6 +203,7 @@ def test_a_norm_that_is_not_finite_is_refused(bad):
     ("counts", "message"),
     [
         ([0, 0], "counts must hold a counted token, got only 0"),
+        ([], "counts must hold a counted token, got only 0"),
         ([3, -1], "counts must be at least 0 and finite, got -1.0"),
         ([3.0, math.nan], "counts must be at least 0 and finite, got nan"),
     ],

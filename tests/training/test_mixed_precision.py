@@ -311,7 +311,8 @@ def test_bits_must_be_whole():
 
 
 def test_rounding_refuses_what_is_no_format():
-    for values in (f64(1.0, 2.0), f64(0.0, 2.0, 1.0), f64(0.0), f64((0.0, 1.0))):
+    unordered, twice = f64(0.0, 2.0, 1.0), f64(0.0, 1.0, 1.0)
+    for values in (f64(1.0, 2.0), unordered, twice, f64(0.0), f64((0.0, 1.0))):
         with pytest.raises(ValueError, match=r"values must be \(codes,\) and ascend from 0, got"):
             round_to_format(torch.ones(2), values, overflow="inf")
     for values in (f64(0.0, 1.0, math.inf), f64(0.0, 0.2e308, 1.7e308)):

@@ -191,6 +191,13 @@ def test_a_norm_below_eps_counts_as_eps():
     close(newton_schulz(g, eps=1e-8, **start), f64((0.6, 0.8)))
 
 
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_entries_are_counted_in_the_largest(size):
+    """3 and 4 over their norm 5; the square of 1e30, or of 1e-30, is no float32."""
+    found = newton_schulz(torch.diag(size * torch.tensor([3.0, 4.0])), **{**FIVE, "steps": 0})
+    torch.testing.assert_close(found, torch.diag(torch.tensor([0.6, 0.8])))
+
+
 @pytest.mark.parametrize("size", [1e30, 1e19, 1e-24, 1e-40, 1e-45])
 def test_no_square_overflows_or_vanishes_in_float32(size):
     g = torch.full((3, 4), size)
@@ -311,6 +318,9 @@ def test_momenta_that_are_refused():
         nesterov_momentum(f64(1.0), f64(1.0, 2.0), momentum=0.9)
     with pytest.raises(ValueError, match="grad must be finite after grad is added, got inf"):
         nesterov_momentum(f64(1.5e308), f64(1.0), momentum=0.9)
+    narrow = f64(1.0).half()
+    with pytest.raises(ValueError, match="momentum_buffer must be finite after grad is added"):
+        nesterov_momentum(f64(7e4), narrow, momentum=0.9)
     with pytest.raises(TypeError, match="grad must be floating point"):
         nesterov_momentum(torch.ones(2, dtype=torch.int64), f64(1.0, 1.0), momentum=0.9)
 
