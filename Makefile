@@ -94,7 +94,7 @@ test-browser: html pdf epub $(VENV)/.test $(VENV)/.browser ## Look at the site a
 	@$(BIN)/python -m pytest -q $(FILES_SIDE_BY_SIDE) -o addopts=--import-mode=importlib $(WITH_PROGRAMS)
 
 mutate: $(VENV)/.docs $(VENV)/.test ## Try wrong versions of the formulas, all (hours), some (SAMPLE=12 of each topic) or a topic's: make mutate T=rl/kl
-	@$(BIN)/python -m tests.mutation $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(STRICT),--strict) $(if $(WRITE),--write) $(T)
+	@$(BIN)/python -m tests.mutation $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(STRICT),--strict) $(if $(AGAIN),--again) $(if $(WRITE),--write) $(T)
 
 mutate-pages: $(VENV)/.docs $(VENV)/.test ## Change the equations that pages display, all or a topic's: make mutate-pages T=rl/kl
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation.equations $(if $(WRITE),--write) $(T)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from llmref.rl.gspo import sequence_ratio
-from tests.mutation.__main__ import REASONS, as_json, as_table, key, main
+from tests.mutation.__main__ import REASONS, as_json, as_table, key, main, rejected_before
 from tests.mutation.by_page import checked
 from tests.mutation.by_tests import files_of_tests
 from tests.mutation.calls import recorded
@@ -271,3 +271,23 @@ def test_a_change_that_no_test_rejects_fails_if_that_is_asked_for(
     with pytest.raises(SystemExit):
         main(["rl/gspo", "--write"])
     assert "of all topics" in capsys.readouterr().err
+
+
+def test_what_was_rejected_in_a_line_that_is_as_it_was_need_not_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the words of the line, and in their order; not by its number."""
+    monkeypatch.setattr("tests.mutation.__main__.KEPT", tmp_path)
+    found = mutants_of("rl/gspo")
+    assert rejected_before("rl/gspo", found) == (set(), set())
+    one, two, three = [it for it in found if it.kind == "formula"][:3]
+    known = [
+        {"name": f"{it.file}:9999: {it.change}", "code": code, "tests": tests, "page": page}
+        for it, code, tests, page in (
+            (one, one.code, "killed", "alive"),
+            (two, two.code, "alive", "killed"),
+            (three, "another line", "killed", "killed"),
+        )
+    ]
+    (tmp_path / "rl.gspo.json").write_text(json.dumps({"mutants": known}), encoding="utf-8")
+    assert rejected_before("rl/gspo", found) == ({one}, {two})

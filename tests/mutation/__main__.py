@@ -21,7 +21,7 @@ from tests.measured import by_result, share, table
 from tests.mutation.by_page import Page
 from tests.mutation.by_tests import TopicTests, files_of_tests
 from tests.mutation.forked import KILLED
-from tests.mutation.sites import files, mutants_of, topics
+from tests.mutation.sites import Mutant, files, mutants_of, topics
 from tests.small_site import ROOT
 
 TABLE = ROOT / "docs" / "_mutants.md"
@@ -38,14 +38,18 @@ def key(topic: str) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
-def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
-    """Try the mutants of one topic by its tests and by its page."""
+def try_topic(topic: str, sample: int | None, seed: int, *, again: bool) -> dict[str, object]:
+    """Try the mutants of one topic by its tests and by its page.
+
+    If it is done again, what was rejected the last time, in a line that is as it was, is not tried.
+    """
     mutants = mutants_of(topic)
     if sample is not None and sample < len(mutants):
         mutants = random.Random(f"{seed} {topic}").sample(mutants, sample)
     names = {path.relative_to(ROOT).as_posix() for path in files(topic)}
     tests = TopicTests(topic, names)
-    by_tests = {mutant: tests.reject(mutant) for mutant in mutants}
+    tests_did, page_did = rejected_before(topic, mutants) if again else (set(), set())
+    by_tests = {it: KILLED if it in tests_did else tests.reject(it) for it in mutants}
     # Last: the cells change torch's default dtype, and may switch gradients off.
     page = Page(topic, names)
     counted = [
@@ -53,11 +57,13 @@ def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
         for it in mutants
         if it.kind == "formula" and (by_tests[it] == KILLED or not reason(it.name, it.code))
     ]
-    by_page = dict(page.reject(counted))
+    by_page = dict(page.reject([it for it in counted if it not in page_did]))
+    by_page |= dict.fromkeys(page_did, KILLED)
     return {
         "topic": topic,
         "key": key(topic),
         "all": sample is None or sample >= len(mutants_of(topic)),
+        "again": bool(tests_did),
         "mutants": [
             {
                 "name": it.name,
@@ -70,6 +76,25 @@ def try_topic(topic: str, sample: int | None, seed: int) -> dict[str, object]:
             for it in mutants
         ],
     }
+
+
+def rejected_before(topic: str, mutants: Sequence[Mutant]) -> tuple[set[Mutant], set[Mutant]]:
+    """What the tests, and the page, rejected the last time, of lines that are as they were."""
+    path = KEPT / f"{topic.replace('/', '.')}.json"
+    found = json.loads(path.read_text(encoding="utf-8"))["mutants"] if path.is_file() else []
+    before: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for it in found:
+        file, _, change = it["name"].split(":", 2)
+        before.setdefault((file, it["code"], change.strip()), []).append(it)
+    by_tests, by_page = set(), set()
+    for mutant in mutants:
+        # One line may have several of the same name: they are in the same order, if none is new.
+        alike = before.get((mutant.file, mutant.code, mutant.change), [])
+        if alike:
+            old = alike.pop(0)
+            by_tests |= {mutant} if old["tests"] == KILLED else set()
+            by_page |= {mutant} if old["page"] == KILLED and mutant.kind == "formula" else set()
+    return by_tests, by_page
 
 
 def kept(topic: str) -> dict[str, Any] | None:
@@ -89,6 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--write", action="store_true", help="write the table of the site")
     parser.add_argument(
+        "--again", action="store_true", help="not what was rejected the last time, if there was one"
+    )
+    parser.add_argument(
         "--strict", action="store_true", help="fail if a change that no test rejects has no reason"
     )
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
@@ -101,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     KEPT.mkdir(parents=True, exist_ok=True)
     if options.one:
         (topic,) = wanted
-        result = try_topic(topic, options.sample, options.seed)
+        result = try_topic(topic, options.sample, options.seed, again=options.again)
         path = KEPT / f"{topic.replace('/', '.')}.json"
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         return 0
@@ -122,6 +150,7 @@ def run_all(wanted: list[str], options: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "tests.mutation", "--one", "--seed", str(options.seed)]
     if options.sample is not None:
         command += ["--sample", str(options.sample)]
+    command += ["--again"] if options.again else []
     running: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
     failed = []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -161,6 +190,10 @@ def as_table(known: Mapping[str, Mapping[str, Any]], at: str | None = None) -> s
     rows.insert(0, ("all", *of_all, _of(rejected, others), same))
     drawn = not all(it["all"] for it in known.values())
     words = "A sample of each topic's changes, the same on every machine. " if drawn else ""
+    if any(it.get("again") for it in known.values()):
+        words += (
+            "Of some topics what had been rejected before their tests grew was not tried again. "
+        )
     heads = ("Topic", "In a formula", "Tests reject", "Page rejects")
     heads += ("In a default or refusal", "Tests reject", "Without effect")
     return table(heads, rows, words + "By `make mutate WRITE=1`.", at)
