@@ -81,6 +81,10 @@ def test_training_by_hand() -> None:
         assert merges == [(e, s), (256, t), (lo, o), (258, w)]
 
 
+def test_all_bytes_may_be_in_a_word() -> None:
+    assert bpe.learn_merges({(0, 255): 2}, 1) == [(0, 255)]
+
+
 def test_a_run_of_64_halves_six_times() -> None:
     words = {(97,) * 64: 1}
     expected = [(97, 97), (256, 256), (257, 257), (258, 258), (259, 259), (260, 260)]
