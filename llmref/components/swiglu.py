@@ -128,7 +128,7 @@ class SwiGLU(nn.Module):
         super().__init__()
         if hidden_dim is None:
             hidden_dim = swiglu_hidden_dim(dim, multiple_of=multiple_of)
-        require_size(1, dim=dim, hidden=hidden_dim)
+        require_size(1, dim=dim, hidden_dim=hidden_dim)
         require_choice(Activation, activation=activation)
         self.activation: Activation = activation
         self.gate_proj = nn.Linear(dim, hidden_dim, bias=bias)

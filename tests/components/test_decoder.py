@@ -435,7 +435,7 @@ def test_wrong_ids_are_refused_before_anything_is_cached(ids, error, message):
         ({"max_len": 0}, ValueError, "max_len must be at least 1, got 0"),
         ({"num_layers": 0}, ValueError, "num_layers must be at least 1, got 0"),
         ({"vocab_size": 2.0}, TypeError, "vocab_size must be an int, got 2.0"),
-        ({"hidden_dim": 0}, ValueError, "hidden must be at least 1, got 0"),
+        ({"hidden_dim": 0}, ValueError, "hidden_dim must be at least 1, got 0"),
         ({"num_kv_heads": 3}, ValueError, "num_kv_heads 3 must divide num_heads 4"),
         ({"head_dim": 3}, ValueError, "head_dim must be even"),
     ],

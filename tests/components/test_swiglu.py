@@ -206,7 +206,7 @@ def test_sixteen_bits_stay_sixteen_bits():
         ),
         (lambda x: swiglu_backward(x, x, x, beta=0.0), ValueError, "beta must be positive"),
         (lambda x: ffn_params(3, 0, gated=True), ValueError, "hidden must be at least 1, got 0"),
-        (lambda x: SwiGLU(3, 0), ValueError, "hidden must be at least 1, got 0"),
+        (lambda x: SwiGLU(3, 0), ValueError, "hidden_dim must be at least 1, got 0"),
         (lambda x: SwiGLU(3, 4, activation="tanh"), ValueError, "activation must be one of"),
         (lambda x: fuse_gate_up(x, x[0], order="gate_up"), ValueError, r"must be \(F, dim\)"),
         (

@@ -26,9 +26,8 @@ from tests.small_site import ROOT
 
 TABLE = ROOT / "docs" / "_mutants.md"
 BY_RESULT = ROOT / "docs" / "mutated_functions.json"  # which the ledger reads
-REASONS = Path(__file__).with_name(
-    "without_effect.json"
-)  # changes that make no difference, and why
+# Changes that make no difference, and why.
+REASONS = Path(__file__).with_name("without_effect.json")
 KEPT = ROOT / "_build" / "mutation"
 
 
@@ -45,7 +44,8 @@ def try_topic(topic: str, sample: int | None, seed: int, *, again: bool) -> dict
     """
     mutants = mutants_of(topic)
     if sample is not None and sample < len(mutants):
-        mutants = random.Random(f"{seed} {topic}").sample(mutants, sample)
+        drawn = random.Random(f"{seed} {topic}").sample(range(len(mutants)), sample)
+        mutants = [mutants[place] for place in sorted(drawn)]
     names = {path.relative_to(ROOT).as_posix() for path in files(topic)}
     tests = TopicTests(topic, names)
     tests_did, page_did = rejected_before(topic, mutants) if again else (set(), set())
@@ -218,10 +218,7 @@ def _of(part: int, whole: int) -> str:
 
 def _counts(known: Mapping[str, Any]) -> list[int]:
     """Changed formulas, rejected by tests and page; other changes, rejected; without effect."""
-    same = [
-        it for it in known["mutants"] if it["tests"] != "killed" and reason(it["name"], it["code"])
-    ]
-    rest = [it for it in known["mutants"] if it not in same]
+    rest = [it for it in known["mutants"] if not _makes_no_difference(it)]
     formulas = [it for it in rest if it["kind"] == "formula"]
     others = [it for it in rest if it["kind"] != "formula"]
     return [
@@ -230,7 +227,7 @@ def _counts(known: Mapping[str, Any]) -> list[int]:
         _killed(formulas, "page"),
         len(others),
         _killed(others, "tests"),
-        len(same),
+        len(known["mutants"]) - len(rest),
     ]
 
 
@@ -248,11 +245,7 @@ def _makes_no_difference(mutant: Mapping[str, Any]) -> bool:
 
 def unexplained(known: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What no test of the topic rejects, and nobody knows why."""
-    return [
-        it
-        for it in known["mutants"]
-        if it["tests"] != "killed" and not reason(it["name"], it["code"])
-    ]
+    return [it for it in known["mutants"] if it["tests"] != KILLED and not _makes_no_difference(it)]
 
 
 def _killed(mutants: Sequence[Mapping[str, Any]], by: str) -> int:

@@ -455,6 +455,13 @@ def test_eps_is_added_to_the_variance():
     torch.testing.assert_close(white, f64([[-5 / 6, 5 / 6]]), atol=1e-15, rtol=0)
 
 
+@pytest.mark.parametrize("size", [1e-157, 1e-159, 1e-300])
+def test_entries_far_below_eps_are_divided_by_its_root(size):
+    """Of 1 and 3 times the size the deviations are -1 and 1 times it, and the root is 1e-4."""
+    white = masked_whiten(size * f64([[1.0, 3.0]]), torch.ones(1, 2), eps=1e-8, ddof=0)
+    torch.testing.assert_close(white, 1e4 * size * f64([[-1.0, 1.0]]), rtol=1e-14, atol=0)
+
+
 def test_one_counted_entry_is_its_mean():
     x, mask = f64([[9.0, 3.0]]), torch.tensor([[0, 1]])
     assert masked_whiten(x, mask, eps=1.0, ddof=0).tolist() == [[0.0, 0.0]]

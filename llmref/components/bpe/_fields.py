@@ -61,9 +61,6 @@ def require_value(value: Any, allowed: tuple[Any, ...], where: str) -> None:
 
 # What tokenizers takes where a file, in most cases an old one, is silent.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "ByteLevel": {
-        "use_regex": True,
-        "trim_offsets": True,
-    },
+    "ByteLevel": {"use_regex": True, "trim_offsets": True},
     "Split": {"invert": False},
 }

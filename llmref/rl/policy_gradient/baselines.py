@@ -97,12 +97,14 @@ def masked_whiten(
     count = int(counted.sum())
     if count <= ddof:
         raise ValueError(f"a variance with ddof {ddof} needs more entries, {count} count")
-    unit = _power_of_two(kept)  # in this unit no square overflows or vanishes
+    root = eps**0.5
+    # In this unit no square overflows, and of entries and eps the larger does not vanish.
+    unit = torch.maximum(_power_of_two(kept), _power_of_two(kept.new_tensor(root)))
     first = (kept[counted][0] / unit).detach()  # a shift cancels, and makes equal entries exactly 0
     shifted = torch.where(counted, kept / unit - first, 0.0)
     mean = shifted.sum() / count
     centred = torch.where(counted, shifted - mean, 0.0)
-    variance = centred.square().sum() / (count - ddof) + (eps**0.5 / unit) ** 2
+    variance = centred.square().sum() / (count - ddof) + (root / unit) ** 2
     if eps == 0 and variance == 0:
         raise ValueError("all counted entries are equal: with eps = 0 there is no divisor")
     white = centred * torch.where(variance == 0, 1.0, variance).rsqrt()  # eq. eq-pg-whiten
